@@ -1,0 +1,127 @@
+"""Ray clusters as we place jobs on them: address, zone, PUE, pools, and what was last seen there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DEFAULT_PUE_PPM = 1_540_000
+DEFAULT_PUE_SOURCE = "Uptime Institute global survey 2025 (industry average), assumed"
+
+
+@dataclass(frozen=True)
+class Pue:
+    """Power usage effectiveness: facility energy / IT energy over a stated period (ISO/IEC 30134-2)."""
+
+    ppm: int
+    period: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 1_000_000 <= self.ppm <= 5_000_000:
+            message = f"PUE {self.ppm} ppm is outside 1.0 to 5.0"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class LocalHead:
+    """A Ray head that this server starts and owns on its own machine."""
+
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class SecretRef:
+    """Where a secret is read from at the moment of use; the secret itself is never stored."""
+
+    file: str | None = None
+    env: str | None = None
+
+    def __str__(self) -> str:
+        return f"file:{self.file}" if self.file else f"env:{self.env}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Nodes of one kind in a cluster, for GPU types and on-demand capacity.
+
+    `node_resources` is one node's shape in Ray's resource names; `max_nodes` counts nodes that may exist.
+    """
+
+    name: str
+    node_resources: Mapping[str, float]
+    max_nodes: int
+    gpu_type: str | None = None
+    node_lifetime: str = "always-on"
+    provisioning_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One Ray cluster: where it is, what its electricity and building cost, how to reach it."""
+
+    name: str
+    zone: str
+    pue: Pue
+    address: str = ""
+    local: LocalHead | None = None
+    token: SecretRef | None = None
+    ca_file: str | None = None
+    headers: Mapping[str, SecretRef] = field(default_factory=dict)
+    allow_plain_http_token: bool = False
+    residency: tuple[str, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    price_per_gpu_hour: float | None = None
+    start_grace_s: float = 300.0
+    home: bool = False
+    cordoned: bool = False
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Identity of one life of a cluster's control plane; when it changes, everything there must be asked about anew."""
+
+    session_name: str
+    cluster_id: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One alive node: totals by Ray's own resource names (`CPU`, `GPU`, `memory` in bytes, `accelerator_type:H100`)."""
+
+    node_id: str
+    ip: str
+    is_head: bool
+    resources: Mapping[str, float]
+    used: Mapping[str, float] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """What a cluster said when it was last asked; `problem` says why it could not be used, None when it can.
+
+    `used` of a node is None when the cluster does not say: unknown is not free.
+    """
+
+    name: str
+    checked_at: datetime
+    address: str = ""
+    epoch: Epoch | None = None
+    ray_version: str = ""
+    nodes: tuple[Node, ...] = ()
+    problem: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether jobs can be sent there now."""
+        return self.problem is None and bool(self.nodes)
+
+    def total(self, resource: str) -> float:
+        """Sum of one resource over all nodes."""
+        return sum(node.resources.get(resource, 0.0) for node in self.nodes)

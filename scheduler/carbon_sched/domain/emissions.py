@@ -1,0 +1,74 @@
+"""The one formula: CO2e = sum of E_IT x PUE x intensity over intervals, in exact integers.
+
+Spans are split at reading borders in proportion to time; parts sum to the whole exactly (largest remainder). Source of
+the formula: GHG Protocol Scope 2 Guidance (location-based method) and ISO/IEC 21031:2024 (SCI), operational part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.time import Interval
+from carbon_sched.domain.units import UJ_PPM_MG_PER_UG
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.intensity import Reading
+
+
+def apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Split a non-negative integer by integer weights; the parts sum to `total` exactly (largest remainder, ties first).
+
+    All-zero weights raise ValueError: nobody to give it to is not the same as an equal split.
+    """
+    whole = sum(weights)
+    if whole <= 0 or min(weights) < 0 or total < 0:
+        message = f"cannot apportion {total} by {list(weights)}"
+        raise ValueError(message)
+    parts = [total * weight // whole for weight in weights]
+    rest = total - sum(parts)
+    by_remainder = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % whole), i))
+    for index in by_remainder[:rest]:
+        parts[index] += 1
+    return parts
+
+
+def co2e_ug(energy_uj: int, pue_ppm: int, intensity_mg_per_kwh: int) -> int:
+    """Micrograms CO2e of `energy_uj` IT energy, rounded half up."""
+    product = energy_uj * pue_ppm * intensity_mg_per_kwh
+    return (2 * product + UJ_PPM_MG_PER_UG) // (2 * UJ_PPM_MG_PER_UG)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of a span that one reading covers; `reading` is None where nothing was known."""
+
+    start: datetime
+    end: datetime
+    energy_uj: int
+    reading: Reading | None
+
+
+def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: Sequence[Reading]) -> list[Piece]:
+    """Cut `[start, end)` at the borders of `readings` (ordered, not overlapping); energy follows time, exactly."""
+    whole = Interval(start, end)
+    cuts: list[tuple[Interval, Reading | None]] = []
+    cursor = start
+    for reading in readings:
+        part = whole.overlap(reading.interval)
+        if part is None:
+            continue
+        if part.start > cursor:
+            cuts.append((Interval(cursor, part.start), None))
+        cuts.append((part, reading))
+        cursor = part.end
+    if cursor < end:
+        cuts.append((Interval(cursor, end), None))
+    micros = [round(part.duration.total_seconds() * 1e6) for part, _ in cuts]
+    return [
+        Piece(part.start, part.end, energy, reading)
+        for (part, reading), energy in zip(cuts, apportion(energy_uj, micros))
+    ]

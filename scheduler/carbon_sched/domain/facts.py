@@ -1,0 +1,48 @@
+"""Facts: the closed set of things the ledger may hold, each a flat JSON object with a kind.
+
+A statement is computed from facts alone, so every number it needs is in one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class FactKind(str, Enum):
+    """What a fact says; its payload keys are listed in `scheduler/LEDGER.md`."""
+
+    CLUSTER_REGISTERED = "cluster-registered"
+    CLUSTER_REMOVED = "cluster-removed"
+    JOB_ACCEPTED = "job-accepted"
+    JOB_DECIDED = "job-decided"
+    ATTEMPT_OPENED = "attempt-opened"
+    ATTEMPT_ENDED = "attempt-ended"
+    JOB_ENDED = "job-ended"
+    ENERGY_RECORDED = "energy-recorded"
+    READINGS_USED = "readings-used"
+    STATEMENT_ISSUED = "statement-issued"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that happened. `body` holds JSON values only; integers stay integers, times are RFC 3339 text."""
+
+    kind: FactKind
+    at: datetime
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A fact in its place in the ledger: `hash` covers `payload` (the stored bytes), `seq` and `prev`."""
+
+    seq: int
+    prev: str
+    hash: str
+    payload: bytes

@@ -1,0 +1,84 @@
+"""The frozen world a plan is made from: clusters with capacity and outlook, jobs with what is believed of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import Cluster, ClusterStatus
+    from carbon_sched.domain.intensity import Outlook
+    from carbon_sched.domain.job import Bundle, JobSpec
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of a run before it ends.
+
+    `durations_s` with `weights` (summing to 1) is a discrete distribution of the run time, ascending. `power_w` is the
+    mean active IT power of the whole job, `moved_power_w` the part a placement moves (active minus idle on nodes that
+    stay on anyway). `source` says in a few words where it comes from ("said by the user", "class prior", ...).
+    """
+
+    durations_s: tuple[float, ...]
+    weights: tuple[float, ...]
+    power_w: float
+    moved_power_w: float
+    source: str
+
+    @property
+    def mean_duration_s(self) -> float:
+        """Expected run time in seconds."""
+        return sum(d * w for d, w in zip(self.durations_s, self.weights))
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Resources our own open attempts take on a cluster until `expected_end`; `visible` when the cluster's usage shows them already."""
+
+    bundles: tuple[Bundle, ...]
+    expected_end: datetime
+    visible: bool
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One cluster as the planner sees it. `status` None: it never answered. `outlook` reaches from `now` to the horizon."""
+
+    cluster: Cluster
+    status: ClusterStatus | None
+    outlook: Outlook
+    reservations: tuple[Reservation, ...] = ()
+
+
+@dataclass(frozen=True)
+class WaitingJob:
+    """A queued job. `latest_start` bounds the delay (equal to `now` or earlier: start at once); policy values are resolved.
+
+    `min_gain` is the relative saving a move in time or space must promise before the job waits.
+    """
+
+    job_id: str
+    spec: JobSpec
+    submitted_at: datetime
+    earliest_start: datetime
+    latest_start: datetime
+    belief: Belief
+    policy: str = "balanced"
+    min_gain: float = 0.0
+    priority: int = 0
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a plan depends on; `now` is part of it. `home` names the cluster the run-now-home reference uses."""
+
+    now: datetime
+    clusters: tuple[ClusterView, ...]
+    jobs: tuple[WaitingJob, ...]
+    home: str | None = None
+    best_fixed: str | None = None
+    seed: int = 0

@@ -1,0 +1,320 @@
+"""What the core needs from the world, as Protocols; each method's docstring is an obligation every adapter must keep.
+
+Adapters (`store/`, `clusters/`, `grid/`) and the fakes in `tests/fakes/` pass one contract suite per port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ContextManager, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch
+    from carbon_sched.domain.decision import Decision
+    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.facts import Entry, Fact
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState
+
+
+class Clock(Protocol):
+    """Time, injected."""
+
+    def now(self) -> datetime:
+        """The present instant, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never steps; only differences mean anything."""
+
+
+class Ids(Protocol):
+    """Identity and randomness, injected."""
+
+    def job_id(self, at: datetime) -> str:
+        """A new job id: 10 lowercase base32 characters, sortable by time; collisions are the store's to refuse."""
+
+    def token(self) -> str:
+        """A new unguessable token (256 bits, URL-safe text)."""
+
+
+# --------------------------------------------------------------------------------------------------------------- store
+
+
+@dataclass(frozen=True)
+class OutboxItem:
+    """An external action that was committed before it is done; `token` fences the worker that claimed it."""
+
+    item_id: int
+    kind: str
+    key: str
+    payload: Mapping[str, Any]
+    tries: int
+    token: str
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One transition of a job, written with it."""
+
+    job_id: str
+    at: datetime
+    event: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs to list; empty means any. `after` is the job id to continue behind (newest first)."""
+
+    states: frozenset[JobState] = frozenset()
+    team: str | None = None
+    project: str | None = None
+    phase: str | None = None
+    cluster: str | None = None
+    name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: str | None = None
+
+
+class Transaction(Protocol):
+    """All reads and writes of one atomic step. Nothing here calls the network.
+
+    Reads inside one transaction see one state. Writes become visible together at commit, or not at all.
+    """
+
+    # jobs ----------------------------------------------------------------------------------------
+    def add_job(self, job: Job, *, idempotency_key: str | None, request_sha256: str) -> Job:
+        """Insert a new job and its first event (`accepted`).
+
+        The same key with the same request returns the job stored first and changes nothing; with another request
+        raises Conflict. A used `job_id` raises Conflict.
+        """
+
+    def job(self, job_id: str) -> Job:
+        """The job, or NotFound."""
+
+    def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
+        """Newest first, at most `limit`."""
+
+    def live_jobs(self) -> list[Job]:
+        """Every job that is not in a final state, oldest first."""
+
+    def move_job(self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None) -> Job:
+        """Apply `event` to the job as it was read (`job.version`) and append the event row.
+
+        Returns the new job. Raises Conflict where the transition table forbids it (the database refuses it too) and
+        StaleVersion when the row's version is not `job.version`.
+        """
+
+    def amend_job(self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None) -> Job:
+        """Change what is no transition (attempt count, planned start, reason shown); guarded by `job.version` likewise."""
+
+    def events(self, job_id: str) -> list[EventRow]:
+        """Oldest first."""
+
+    # decisions -----------------------------------------------------------------------------------
+    def put_decision(self, decision: Decision) -> None:
+        """Append; the newest one of a job is its decision."""
+
+    def decision(self, job_id: str) -> Decision | None:
+        """The newest decision of the job."""
+
+    # attempts ------------------------------------------------------------------------------------
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Insert; at most one open attempt per job can exist (the database refuses a second: Conflict)."""
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        """The attempt, or NotFound."""
+
+    def attempts(self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False) -> list[Attempt]:
+        """Oldest first."""
+
+    def put_attempt(self, attempt: Attempt) -> Attempt:
+        """Write the attempt, guarded by `attempt.version` (StaleVersion); returns it with the next version."""
+
+    # outbox --------------------------------------------------------------------------------------
+    def enqueue(self, kind: str, key: str, payload: Mapping[str, Any]) -> None:
+        """Add an external action; the same (kind, key) twice is one."""
+
+    def claim_outbox(self, kinds: Sequence[str], *, limit: int, lease_s: float) -> list[OutboxItem]:
+        """Take due actions, oldest first: unclaimed, or whose lease ran out (database time). Each claim has a new token."""
+
+    def finish_outbox(self, item: OutboxItem) -> bool:
+        """Remove the action if this claim still holds it; False means somebody else has it: discard your result."""
+
+    def delay_outbox(self, item: OutboxItem, *, seconds: float) -> bool:
+        """Give the action back, due again after `seconds`, tries + 1; False as above."""
+
+    # clusters ------------------------------------------------------------------------------------
+    def put_cluster(self, cluster: Cluster) -> None:
+        """Insert or replace by name."""
+
+    def remove_cluster(self, name: str) -> None:
+        """Remove, or NotFound; Conflict while it has open attempts."""
+
+    def clusters(self) -> list[Cluster]:
+        """By order of first insertion."""
+
+    # energy, readings ----------------------------------------------------------------------------
+    def add_segment(self, *, segment_id: str, sha256: str, cluster: str, attempt_id: str, spans: Sequence[EnergySpan], received_at: datetime) -> bool:
+        """Store a journal segment's spans once. False when this id with the same hash is known (nothing changes).
+
+        Conflict when the id is known with another hash.
+        """
+
+    def spans(self, owners: Sequence[str]) -> list[EnergySpan]:
+        """Every span of these owners, ordered by (start, device)."""
+
+    def add_readings(self, readings: Sequence[Reading]) -> int:
+        """Append those not already stored with equal content; returns how many were new."""
+
+    def readings(self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None) -> list[Reading]:
+        """All readings that overlap `[start, end)`, issued not after `as_of`, ordered by (start, issued_at)."""
+
+    # ledger --------------------------------------------------------------------------------------
+    def append_fact(self, fact: Fact) -> Entry:
+        """Chain the fact to the ledger's head and store its canonical bytes."""
+
+    def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
+        """In order of `seq`, from `after_seq + 1`."""
+
+    def ledger_head(self) -> tuple[int, str]:
+        """(size, hash of the last entry); (0, 64 zeros) when empty."""
+
+    # people --------------------------------------------------------------------------------------
+    def pseudonym(self, person: str) -> str:
+        """The stable pseudonym under which a person appears in the ledger; made at first use."""
+
+
+class Store(Protocol):
+    """The durable state."""
+
+    def transaction(self, *, write: bool = True) -> ContextManager[Transaction]:
+        """Begin; commit on leaving, roll back on any exception. Database trouble raises StoreError (retryable)."""
+
+    def database_now(self) -> datetime:
+        """Database time."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class Bundles(Protocol):
+    """Job bundles (zips of the working directory) by content hash; a held job must outlive the submitter's laptop."""
+
+    def put(self, sha256: str, chunks: Iterator[bytes]) -> None:
+        """Store; InvalidInput when the content does not hash to `sha256`, is too large or unsafe to unpack. Atomic."""
+
+    def has(self, sha256: str) -> bool:
+        """Whether it is stored."""
+
+    def open(self, sha256: str) -> Path:
+        """A readable file, or NotFound."""
+
+
+# ------------------------------------------------------------------------------------------------------------ clusters
+
+
+@dataclass(frozen=True)
+class RaySubmission:
+    """What is sent to Ray for one attempt; `runtime_env` already holds our package, env and the working_dir URI."""
+
+    submission_id: str
+    entrypoint: str
+    runtime_env: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    entrypoint_num_cpus: float = 0.0
+    entrypoint_num_gpus: float = 0.0
+    entrypoint_memory: int = 0
+    entrypoint_resources: Mapping[str, float] | None = None
+    entrypoint_label_selector: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class RayJob:
+    """A job as Ray tells it. Evidence, not truth; `status` is Ray's own word (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED)."""
+
+    submission_id: str
+    status: str
+    message: str = ""
+    error_type: str | None = None
+    driver_node_id: str | None = None
+    driver_exit_code: int | None = None
+
+
+class ClusterClient(Protocol):
+    """One Ray cluster over HTTP. Every call has a timeout and a size cap and raises only ClusterError subclasses."""
+
+    def status(self) -> ClusterStatus:
+        """Nodes, usage and epoch now; never raises: a cluster that does not answer has a `problem`."""
+
+    def epoch(self) -> Epoch:
+        """Identity of the present control plane."""
+
+    def ensure_package(self, path: Path, name: str) -> str:
+        """Upload the zip unless the cluster has it; returns its `gcs://` URI. ClusterRefused when it is too large."""
+
+    def submit(self, submission: RaySubmission) -> None:
+        """POST once. ClusterUnclear when the outcome is not known: then ask with `job`, never post blindly again.
+
+        A duplicate id (HTTP 500 "already exists") counts as success: the id was ours and persisted before.
+        """
+
+    def job(self, submission_id: str) -> RayJob | None:
+        """The job, or None when the cluster clearly does not know the id."""
+
+    def jobs(self) -> list[RayJob]:
+        """Every submission job the cluster knows."""
+
+    def stop(self, submission_id: str) -> None:
+        """Ask for a stop (SIGTERM, grace, SIGKILL); an unknown id is no error."""
+
+    def logs(self, submission_id: str) -> bytes | None:
+        """The whole driver log so far, at most 64 MiB (its end is kept); None when there is none. Wakes Ray's job manager."""
+
+    def list_files(self, node_id: str, pattern: str) -> list[str]:
+        """Names in the node's session log directory that match the glob."""
+
+    def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
+        """One file of that directory; ClusterError when it is larger than `limit` bytes."""
+
+
+class Clusters(Protocol):
+    """All clusters; local ones are started and re-adopted as needed."""
+
+    def client(self, cluster: Cluster) -> ClusterClient:
+        """The (cached) client of a cluster; secrets are read at use. Local heads are started or re-adopted here."""
+
+    def forget(self, name: str) -> None:
+        """Drop the cached client."""
+
+    def stop_local(self, name: str) -> None:
+        """End a local head that we own (by pid, start time and boot id); no-op when it is gone."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- grid
+
+
+class GridSource(Protocol):
+    """Readings of intensity. Raises only GridError subclasses."""
+
+    def readings(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
+        """What is known or forecast for `[start, end)`, ordered, not overlapping; possibly with holes at the end."""
+
+    def zones(self) -> frozenset[str]:
+        """Zones this source can answer for."""
+
+
+class YearlyAverages(Protocol):
+    """The end of the fallback chain: a yearly average for every zone, by zone, country or world, that always answers."""
+
+    def reading(self, zone: str, start: datetime, end: datetime, now: datetime) -> Reading:
+        """One static reading over `[start, end)`, graded by how specific it is."""
+
+

@@ -1,0 +1,322 @@
+"""Shapes of our REST API, version 1, written once: the server validates with them, the client is typed by them.
+
+TypedDicts, so that the command line loads no validation library. Times are RFC 3339 text in UTC, durations seconds.
+Unknown keys are refused by the server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
+
+_FORBID = {"extra": "forbid"}
+
+
+class ResourcesRequest(TypedDict, total=False):
+    """What the job occupies; `entrypoint_*` go to Ray as they are, the rest describes its workers."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    entrypoint_num_cpus: float
+    entrypoint_num_gpus: float
+    entrypoint_memory: int
+    entrypoint_resources: dict[str, float]
+    entrypoint_label_selector: dict[str, str]
+    workers: int
+    gpus_per_worker: float
+    gpus: float
+    gpu_type: str
+    placement: str
+
+
+class DataRequest(TypedDict):
+    """An input that must reach the cluster: `--data URI=SIZE@ZONE`."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    uri: str
+    size_bytes: int
+    zone: str
+
+
+class JobRequest(TypedDict):
+    """Body of POST /v1/jobs. Only `entrypoint` is needed."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    entrypoint: str
+    name: NotRequired[str]
+    runtime_env: NotRequired[dict[str, Any]]
+    bundle_sha256: NotRequired[str | None]
+    metadata: NotRequired[dict[str, str]]
+    phase: NotRequired[str]
+    stage: NotRequired[str]
+    model: NotRequired[str]
+    project: NotRequired[str]
+    team: NotRequired[str]
+    resources: NotRequired[ResourcesRequest]
+    duration_s: NotRequired[float | None]
+    power_w: NotRequired[float | None]
+    earliest: NotRequired[str | None]
+    deadline: NotRequired[str | None]
+    max_delay_s: NotRequired[float | None]
+    interruptible: NotRequired[bool]
+    data: NotRequired[list[DataRequest]]
+    clusters: NotRequired[list[str]]
+    policy: NotRequired[str]
+
+
+class AttemptView(TypedDict):
+    """One submission to one cluster; times are the wrapper's own."""
+
+    attempt_id: str
+    number: int
+    cluster: str
+    opened_at: str
+    started_at: str | None
+    ended_at: str | None
+    exit_code: int | None
+    outcome: str
+    reason: str
+    collected: bool
+
+
+class JobView(TypedDict):
+    """A job as GET /v1/jobs/{id} shows it. `planned_start` is set while it is delayed."""
+
+    job_id: str
+    name: str
+    state: str
+    reason: str
+    version: int
+    entrypoint: str
+    phase: str
+    stage: str
+    model: str
+    project: str
+    team: str
+    submitter: str
+    submitted_at: str
+    planned_start: str | None
+    cluster: str | None
+    finished_at: str | None
+    exit_code: int | None
+    metadata: dict[str, str]
+    attempts: list[AttemptView]
+
+
+class JobList(TypedDict):
+    """GET /v1/jobs, newest first; pass `next` as `after` for the next page."""
+
+    jobs: list[JobView]
+    next: str | None
+
+
+class CandidateView(TypedDict):
+    """One cluster at its best allowed start; `reason` says why when it is not feasible."""
+
+    cluster: str
+    zone: str
+    feasible: bool
+    reason: str
+    start: str | None
+    end: str | None
+    energy_kwh: float | None
+    co2e_g: float | None
+    now_co2e_g: float | None
+    intensity_g_per_kwh: float | None
+    pue: float | None
+    grade: str | None
+
+
+class DecisionView(TypedDict):
+    """GET /v1/jobs/{id}/decision, and the answer to a dry run (`job_id` empty). `verdict`: place, delay, hold, refuse."""
+
+    job_id: str
+    verdict: str
+    decided_at: str
+    reason: str
+    cluster: str | None
+    start: str | None
+    expected_energy_kwh: float | None
+    expected_co2e_g: float | None
+    expected_duration_s: float | None
+    expected_power_w: float | None
+    estimate_source: str
+    references: dict[str, float]
+    candidates: list[CandidateView]
+    policy: str
+
+
+class LogChunk(TypedDict):
+    """GET /v1/jobs/{id}/logs?offset=N&wait_s=S: text from byte `offset` on; ask again with `next_offset` until `final`."""
+
+    text: str
+    next_offset: int
+    final: bool
+
+
+class ReceiptDevice(TypedDict):
+    """Energy of one device for this job."""
+
+    machine: str
+    device: str
+    kind: str
+    source: str
+    reporter: str
+    rule: str
+    energy_j: float
+    error_pct: float
+
+
+class ReceiptReference(TypedDict):
+    """The same measured energy as it would have been booked elsewhere; `saved_g` may be negative."""
+
+    name: str
+    cluster: str
+    zone: str
+    start: str
+    co2e_g: float
+    saved_g: float
+    note: str
+
+
+class Receipt(TypedDict):
+    """GET /v1/jobs/{id}/receipt. `final` is false while the job runs or its energy is not completely collected."""
+
+    job_id: str
+    name: str
+    state: str
+    final: bool
+    missing: list[str]
+    cluster: str | None
+    zone: str | None
+    started_at: str | None
+    ended_at: str | None
+    duration_s: float | None
+    energy_kwh: float
+    energy_by_source_j: dict[str, float]
+    devices: list[ReceiptDevice]
+    pue: float | None
+    pue_source: str
+    facility_kwh: float
+    intensity_g_per_kwh: float | None
+    intensity_provider: str
+    intensity_basis: str
+    intensity_grade: str
+    co2e_g: float
+    co2e_ug: int
+    expected_co2e_g: float | None
+    references: list[ReceiptReference]
+    notes: list[str]
+    ledger_head: str
+
+
+class LocalRequest(TypedDict, total=False):
+    """A Ray head the server starts on its own machine."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    cpus: int | None
+    gpus: int | None
+
+
+class PoolRequest(TypedDict):
+    """Nodes of one kind; `node_resources` in Ray's names."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    name: str
+    node_resources: dict[str, float]
+    max_nodes: int
+    gpu_type: NotRequired[str | None]
+    node_lifetime: NotRequired[str]
+    provisioning_s: NotRequired[float]
+
+
+class ClusterRequest(TypedDict):
+    """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`."""
+
+    __pydantic_config__ = _FORBID  # type: ignore[misc]
+    zone: str
+    address: NotRequired[str]
+    local: NotRequired[LocalRequest | None]
+    pue: NotRequired[float | None]
+    pue_period: NotRequired[str]
+    pue_source: NotRequired[str]
+    token: NotRequired[str | None]
+    ca_file: NotRequired[str | None]
+    headers: NotRequired[dict[str, str]]
+    allow_plain_http_token: NotRequired[bool]
+    residency: NotRequired[list[str]]
+    pools: NotRequired[list[PoolRequest]]
+    price_per_gpu_hour: NotRequired[float | None]
+    start_grace_s: NotRequired[float]
+    home: NotRequired[bool]
+
+
+class ClusterView(TypedDict):
+    """GET /v1/clusters[/{name}]: what is configured and what was last seen. `problem` is None when it is usable."""
+
+    name: str
+    zone: str
+    pue: float
+    pue_period: str
+    pue_source: str
+    address: str
+    local: bool
+    home: bool
+    residency: list[str]
+    problem: str | None
+    checked_at: str | None
+    ray_version: str
+    nodes: int
+    cpus: float
+    cpus_used: float | None
+    gpus: float
+    gpus_used: float | None
+    intensity_g_per_kwh: float
+    intensity_grade: str
+    intensity_provider: str
+
+
+class ClusterCheck(TypedDict):
+    """POST /v1/clusters/{name}/check: plain-language findings, one each; `level` is ok, note or problem."""
+
+    name: str
+    findings: list[dict[str, str]]
+
+
+class ServerView(TypedDict):
+    """GET /v1/server."""
+
+    version: str
+    pid: int
+    started_at: str
+    url: str
+    data_dir: str
+    database: str
+    jobs_live: int
+    local_clusters: list[str]
+    ledger_size: int
+    ledger_head: str
+
+
+class VerifyView(TypedDict):
+    """GET /v1/ledger/verify."""
+
+    ok: bool
+    size: int
+    head: str
+    first_bad_seq: int | None
+    problem: str
+
+
+class Problem(TypedDict):
+    """Every error answer (RFC 9457 problem+json)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    exit_code: int
+    field: NotRequired[str]
+    value: NotRequired[str]
+    remedy: NotRequired[str]
