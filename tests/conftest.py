@@ -1,0 +1,89 @@
+"""What every test gets: a suite, a clean environment, no sockets in unit tests, and the shared fixtures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.postgres import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]
+
+TESTS = Path(__file__).parent
+
+# The suite of a test that carries no suite's marker itself. Each has a time budget in tests/suites.py.
+SUITE_OF_FOLDER = {
+    "unit": "unit",
+    "contract": "contract",
+    "hostile": "contract",
+    "machine": "contract",
+    "packaging": "contract",
+    "crash": "crash",
+    "e2e": "ray",
+    "hardware": "ray",
+}
+SUITES = ("unit", "contract", "postgres", "crash", "ray", "browser")
+
+# Settings of whoever runs the tests must not steer them, and tests must not touch their data.
+SCRUBBED = ("CARBON_SCHED_", "RAY_")
+HOMES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith(SCRUBBED)]:
+        del os.environ[name]
+    home = tempfile.mkdtemp(prefix="carbon-sched-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    os.environ.update({name: f"{home}/{name.lower()}" for name in HOMES})
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects by the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "postgres_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
+        if not any(item.get_closest_marker(suite) for suite in SUITES):
+            item.add_marker(SUITE_OF_FOLDER[folder(item)])
+
+
+def folder(item: pytest.Item) -> str:
+    name = item.path.relative_to(TESTS).parts[0]
+    if name not in SUITE_OF_FOLDER:
+        raise pytest.UsageError(
+            f"{item.nodeid}: tests/{name} belongs to no suite; add it to tests/conftest.py"
+        )
+    return name
+
+
+class SocketOpenedError(AssertionError):
+    """A unit test opened a socket."""
+
+
+class Sockets:
+    """The switch behind the audit hook, which Python cannot take away again once added."""
+
+    blocked = False
+
+    @classmethod
+    def audit(cls, event: str, arguments: tuple[object, ...]) -> None:
+        if not cls.blocked or not event.startswith("socket."):
+            return
+        if event in {"socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"}:
+            raise SocketOpenedError(
+                f"a unit test called {event}{arguments[1:]}: use a fake, or move it to contract/ or e2e/"
+            )
+
+
+sys.addaudithook(Sockets.audit)
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets_in_unit_tests(request: pytest.FixtureRequest):
+    Sockets.blocked = request.node.get_closest_marker("unit") is not None
+    yield
+    Sockets.blocked = False

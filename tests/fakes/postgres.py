@@ -1,0 +1,122 @@
+"""A real PostgreSQL server for the tests: one per test process, with a fresh database for each test.
+
+Not a fake, but what the fakes are compared with. It lives in a temporary folder and listens on a Unix socket
+there only, so it meets no other server.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SUPERUSER = "postgres"
+START_TIMEOUT_S = 60
+
+
+class PostgresServer:
+    """A server in a folder of its own. It refuses to run as root, so root runs it as the user `postgres`."""
+
+    def __init__(self, programs: Path) -> None:
+        self.programs = programs
+        self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has at most 107 bytes
+        self.numbers = itertools.count(1)
+
+    def start(self) -> None:
+        if os.geteuid() == 0:
+            account = pwd.getpwnam(SUPERUSER)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        data = self.folder / "data"
+        self.run("initdb", "-D", data, "--username", SUPERUSER, "--encoding", "UTF8", "--auth=trust", "-N")
+        # What is tested is our process dying, not the machine: the server need not survive a power cut.
+        options = f"-k '{self.folder}' -c listen_addresses='' -c fsync=off -c max_connections=200"
+        log = self.folder / "log"
+        self.run("pg_ctl", "start", "-w", "-t", START_TIMEOUT_S, "-D", data, "-l", log, "-o", options)
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder / "data")
+        shutil.rmtree(self.folder)
+
+    def create_database(self) -> str:
+        """Make an empty database and return its name."""
+        name = f"test_{next(self.numbers)}"
+        self.sql(f'CREATE DATABASE "{name}"')
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self.folder}"
+
+    def sql(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(
+            host=str(self.folder), user=SUPERUSER, dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)
+
+    def run(self, program: str, *arguments: object) -> None:
+        command = [str(self.programs / program), *map(str, arguments)]
+        if os.geteuid() == 0:
+            command = [
+                "setpriv",
+                f"--reuid={SUPERUSER}",
+                f"--regid={SUPERUSER}",
+                "--clear-groups",
+                "--",
+                *command,
+            ]
+        # To a file, not a pipe: the server inherits the handle and would hold a pipe open for ever.
+        with (self.folder / f"{program}.out").open("w+") as output:
+            done = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, check=False
+            )
+            output.seek(0)
+            assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output.read()}"
+
+
+def programs() -> Path | None:
+    """Return the folder of initdb and pg_ctl, the newest version's first; None where there is none."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name), reverse=True)
+    on_path = shutil.which("initdb")
+    candidates = [*debian, *([Path(on_path).resolve().parent] if on_path else [])]
+    return next((c for c in candidates if (c / "initdb").exists() and (c / "pg_ctl").exists()), None)
+
+
+def why_not() -> str | None:
+    """Return why no server can be started here, or None."""
+    if programs() is None:
+        return "PostgreSQL is not installed (.ci/provision postgresql)"
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            return "PostgreSQL does not run as root, and there is no setpriv to become another user"
+        if SUPERUSER not in {account.pw_name for account in pwd.getpwall()}:
+            return f"PostgreSQL does not run as root, and there is no user {SUPERUSER}"
+    return None
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    server = PostgresServer(programs())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer):
+    """A SQLAlchemy URL of an empty database that only this test uses."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)

@@ -1,0 +1,130 @@
+"""Run the suites one after another and say what each took against its time budget on two cores.
+
+    python tests/suites.py [--slow] [SUITE ...] [-- PYTEST-ARGUMENTS]
+
+A suite over its budget is reported, not failed: a shared machine is slower than a quiet one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_TESTS_COLLECTED = 5
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One marker of tests/conftest.py, its budget in seconds, and how many processes share it."""
+
+    name: str
+    budget_s: int
+    workers: int
+
+
+# In the order of their running. A test that carries two of these markers runs in the last of its suites only.
+# Suites that start servers of their own run in one process: two Ray heads at once would starve two cores.
+SUITES = (
+    Suite("unit", 60, 2),
+    Suite("contract", 90, 2),
+    Suite("postgres", 90, 2),
+    Suite("crash", 60, 0),
+    Suite("ray", 180, 0),
+    Suite("browser", 60, 0),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one suite did: counts, seconds of wall time, and pytest's exit status."""
+
+    suite: Suite
+    passed: int
+    failed: int
+    skipped: int
+    wall_s: float
+    status: int
+
+
+def main() -> int:
+    """Run the suites asked for and print the table; 1 if any failed or none ran a test."""
+    arguments = parse()
+    wanted = [suite for suite in SUITES if suite.name in arguments.suite or not arguments.suite]
+    outcomes = [run(suite, slow=arguments.slow, extra=arguments.extra) for suite in wanted]
+    report(outcomes)
+    ran = sum(o.passed + o.failed for o in outcomes)
+    return 1 if not ran or any(o.status not in (0, NO_TESTS_COLLECTED) for o in outcomes) else 0
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line; what follows `--` goes to pytest as it is."""
+    ours, extra = sys.argv[1:], []
+    if "--" in ours:
+        cut = ours.index("--")
+        ours, extra = ours[:cut], ours[cut + 1 :]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slow", action="store_true", help="the slow tests too")
+    parser.add_argument("suite", nargs="*", metavar="SUITE", help=", ".join(suite.name for suite in SUITES))
+    arguments = parser.parse_args(ours)
+    unknown = set(arguments.suite) - {suite.name for suite in SUITES}
+    if unknown:
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    arguments.extra = extra
+    return arguments
+
+
+def run(suite: Suite, *, slow: bool, extra: list[str]) -> Outcome:
+    """Run one suite in a pytest of its own and read its counts from the JUnit file it writes."""
+    later = [other.name for other in SUITES[SUITES.index(suite) + 1 :]]
+    selection = " and not ".join([suite.name, *later, *([] if slow else ["slow"])])
+    print(f"==> {suite.name}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder, "results.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "-m", selection, f"--junitxml={results}"]
+        command += ["-n", str(suite.workers)] if suite.workers else []
+        start = time.monotonic()
+        status = subprocess.run([*command, *extra], cwd=ROOT, check=False).returncode
+        wall_s = time.monotonic() - start
+        counts = tally(results)
+    return Outcome(suite, *counts, wall_s, status)
+
+
+def tally(results: Path) -> tuple[int, int, int]:
+    """Return (passed, failed, skipped); a pytest that wrote nothing counts as none of them."""
+    if not results.exists():
+        return 0, 0, 0
+    total = failed = skipped = 0
+    for element in ET.parse(results).getroot().iter("testsuite"):
+        total += int(element.get("tests", 0))
+        failed += int(element.get("failures", 0)) + int(element.get("errors", 0))
+        skipped += int(element.get("skipped", 0))
+    return total - failed - skipped, failed, skipped
+
+
+def report(outcomes: list[Outcome]) -> None:
+    """Print one line per suite and the sum, in the plain form that CI systems read."""
+    print(f"\n{'suite':<10} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8} {'budget':>7}")
+    for o in outcomes:
+        note = "  over budget" if o.wall_s > o.suite.budget_s else ""
+        note = (
+            f"  pytest ended with status {o.status}" if o.status not in (0, 1, NO_TESTS_COLLECTED) else note
+        )
+        counts = f"{o.passed:>7} {o.failed:>7} {o.skipped:>8}"
+        print(f"{o.suite.name:<10} {counts} {o.wall_s:>8.1f} {o.suite.budget_s:>7}{note}")
+    passed, failed, skipped = (
+        sum(getattr(o, kind) for o in outcomes) for kind in ("passed", "failed", "skipped")
+    )
+    print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
