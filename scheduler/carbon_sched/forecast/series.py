@@ -1,0 +1,104 @@
+"""Hourly intensity series and the causal filling of their gaps (forecast layer: pure numpy, no I/O)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carbon_sched.domain.time import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+HOUR = timedelta(hours=1)
+DAY = 24
+HALF = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class HourlySeries:
+    """Intensity of one zone per hour: `values[i]` holds for `[start + i h, start + (i+1) h)`; NaN where unknown.
+
+    Any unit will do (the forecaster is scale-free and answers in the unit it was given); the service uses mg/kWh.
+    """
+
+    start: datetime
+    values: Floats
+
+    def __post_init__(self) -> None:
+        start = utc(self.start)
+        if (start.minute, start.second, start.microsecond) != (0, 0, 0):
+            raise ValueError(f"an hourly series starts on a whole hour in UTC, not at {start.isoformat()}")
+        values = np.array(self.values, dtype=np.float64)
+        if values.ndim != 1:
+            raise ValueError(f"an hourly series has one dimension, not shape {values.shape}")
+        values[~np.isfinite(values) | (values < 0)] = np.nan
+        values.setflags(write=False)
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def end(self) -> datetime:
+        """End of the last hour."""
+        return self.start + len(self.values) * HOUR
+
+    def until(self, moment: datetime) -> HourlySeries:
+        """The hours that had ended by `moment`: all that a forecast issued then may see."""
+        hours = int((utc(moment) - self.start) // HOUR)
+        return HourlySeries(self.start, self.values[: max(hours, 0)])
+
+    def trimmed(self) -> HourlySeries:
+        """Without unknown hours at either end; empty when nothing is known."""
+        known = np.flatnonzero(np.isfinite(self.values))
+        if len(known) == 0:
+            return HourlySeries(self.start, np.empty(0))
+        first, last = int(known[0]), int(known[-1])
+        return HourlySeries(self.start + first * HOUR, self.values[first : last + 1])
+
+    @staticmethod
+    def from_intervals(intervals: Iterable[tuple[datetime, datetime, float]]) -> HourlySeries:
+        """Average half-open `(start, end, value)` pieces of any length into hours, weighted by overlap.
+
+        An hour is known when at least half of it is covered. Raises ValueError when there is no piece at all.
+        """
+        pieces = sorted((utc(a), utc(b), float(value)) for a, b, value in intervals)
+        if not pieces:
+            raise ValueError("no readings to make an hourly series of")
+        start = pieces[0][0].replace(minute=0, second=0, microsecond=0)
+        hours = -int(-((max(b for _, b, _ in pieces) - start) // HOUR))
+        hours += start + hours * HOUR < max(b for _, b, _ in pieces)
+        total, weight = np.zeros(hours), np.zeros(hours)
+        for a, b, value in pieces:
+            _spread(total, weight, (a - start) / HOUR, (b - start) / HOUR, value)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return HourlySeries(start, np.where(weight >= HALF, total / weight, np.nan))
+
+
+def _spread(total: Floats, weight: Floats, a: float, b: float, value: float) -> None:
+    """Add `value` to every hour that `[a, b)` (in hours from the start) overlaps, weighted by the overlap."""
+    hours = np.arange(int(a), -int(-b // 1))
+    overlap = np.minimum(hours + 1, b) - np.maximum(hours, a)
+    total[hours] += overlap * value
+    weight[hours] += overlap
+
+
+def filled(values: Floats) -> Floats:
+    """Fill unknown hours from earlier ones only, so that a later value can never leak into an earlier forecast.
+
+    A missing hour becomes the same hour of the day before, shifted by the present departure from the day before,
+    which halves every 12 hours into the gap; without a day before it repeats the last value. `values[0]` must be known.
+    """
+    gaps = np.flatnonzero(~np.isfinite(values))
+    out = np.array(values, dtype=np.float64)
+    for i in gaps:
+        before = i - DAY
+        shift = out[i - 1] - out[before - 1] if before >= 1 else 0.0
+        out[i] = max(out[before] + 0.5 ** (1 / 12) * shift, 0.0) if before >= 1 else out[i - 1]
+    return out
