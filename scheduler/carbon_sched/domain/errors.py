@@ -2,6 +2,7 @@
 
     CarbonSchedError                      exit  http  retryable
     |-- InvalidInput                       120   400  no    a field the caller gave is wrong (field, value, remedy)
+    |   `-- InvalidFile                    120   400  no    a file's content is wrong (problems, each with its line)
     |-- NotFound                           121   404  no
     |-- Conflict                           121   409  no    the thing moved on, or exists already with other content
     |   `-- StaleVersion                   121   409  yes   somebody else changed the row first: load again
@@ -31,6 +32,7 @@ ours; everything else a command returns is the job's own exit code.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 
 class CarbonSchedError(Exception):
@@ -61,6 +63,35 @@ class InvalidInput(CarbonSchedError):
         self.field, self.value, self.problem, self.remedy = field, str(value), problem, remedy
         shown = self.value if len(self.value) <= 120 else self.value[:117] + "..."
         super().__init__(f"{field}: {shown!r} {problem}. {remedy}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a file: where (lines and columns count from 1; 0 = the file itself), what, and the remedy."""
+
+    file: str
+    line: int
+    column: int
+    field: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """As compilers print it, so that editors can jump there: `policy.yaml:3:5: field: problem. Remedy`."""
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        field = f" {self.field}" if self.field else ""
+        return f"{place}:{field} {self.problem}. {self.remedy}"
+
+
+class InvalidFile(InvalidInput):
+    """The content of a file cannot be used."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        """Keep every problem found, in the file's order; the first one is also the error's `field`."""
+        self.problems = problems
+        first = problems[0]
+        super().__init__(first.field, first.file, first.problem, first.remedy)
+        self.args = ("\n".join(map(str, problems)),)
 
 
 class NotFound(CarbonSchedError):
@@ -187,7 +218,9 @@ class LedgerBroken(CarbonSchedError):
     def __init__(self, first_bad_seq: int, problem: str) -> None:
         """Name the first entry that is wrong (`first_bad_seq`) and how."""
         self.first_bad_seq, self.problem = first_bad_seq, problem
-        super().__init__(f"ledger entry {first_bad_seq}: {problem}. Restore the ledger from a backup; nothing after it can be trusted")
+        super().__init__(
+            f"ledger entry {first_bad_seq}: {problem}. Restore the ledger from a backup; nothing after it can be trusted"
+        )
 
 
 class Internal(CarbonSchedError):

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.job import Phase
+from carbon_sched.policy.presets import DEFAULT, find_policy, preset, preset_names, presets_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_presets_are_the_files_of_the_policies_folder():
+    assert set(preset_names()) == {path.stem for path in (ROOT / "policies").glob("*.yaml")}
+    assert presets_folder() == ROOT / "policies"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_valid_named_as_its_file_and_says_what_it_does(name):
+    policy = preset(name)
+    assert policy.name == name
+    assert policy.description
+    assert name in (ROOT / "policies" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_balanced_delays_only_what_declared_itself_flexible(phase):
+    policy = preset(DEFAULT)
+    assert policy.delay_s(phase, None) == 0
+    assert policy.delay_s(phase, 3600) == 3600
+    assert policy.minimum_gain > 0
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_run_now_never_delays(phase):
+    policy = preset("run-now")
+    assert policy.delay_s(phase, None) == 0
+    assert policy.delay_s(phase, 3600) == 0
+
+
+def test_an_unknown_preset_is_answered_with_those_there_are():
+    with pytest.raises(
+        InvalidInput, match=r"policy: 'balnced' is not a shipped preset\. Use one of: balanced, run-now"
+    ):
+        find_policy("balnced")
+
+
+def test_a_path_is_read_as_a_file(tmp_path):
+    path = tmp_path / "ours.yaml"
+    path.write_text("apiVersion: carbon-sched/v1\nname: ours\n", encoding="utf-8")
+    assert find_policy(str(path)).name == "ours"
