@@ -197,6 +197,13 @@ def test_the_message_lists_every_problem_one_per_line():
     assert caught.value.exit_code == 120
 
 
+def test_a_message_never_floods_the_screen():
+    with pytest.raises(InvalidFile) as caught:
+        parse_policy((HEAD + "".join(f"key{n}: 1\n" for n in range(300))).encode(), "bad.yaml")
+    assert len(caught.value.problems) == 300
+    assert str(caught.value).splitlines()[20:] == ["... and 280 more"]
+
+
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "with-bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())

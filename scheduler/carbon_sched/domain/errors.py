@@ -91,7 +91,8 @@ class InvalidFile(InvalidInput):
         self.problems = problems
         first = problems[0]
         super().__init__(first.field, first.file, first.problem, first.remedy)
-        self.args = ("\n".join(map(str, problems)),)
+        more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        self.args = ("\n".join(map(str, problems[:20])) + more,)
 
 
 class NotFound(CarbonSchedError):
