@@ -1,0 +1,1 @@
+"""Our REST API over FastAPI: routes without logic, authentication, errors as problem+json."""

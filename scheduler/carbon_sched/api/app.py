@@ -1,0 +1,73 @@
+"""Build the FastAPI application: authentication, error answers, routers."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from carbon_sched import __version__
+from carbon_sched.api import clusters, jobs, ledger, server
+from carbon_sched.domain.errors import CarbonSchedError, InvalidInput, NotAllowed
+
+if TYPE_CHECKING:
+    from carbon_sched.api.context import Context
+    from carbon_sched.wire import Problem
+
+log = logging.getLogger(__name__)
+
+
+def create_app(context: Context) -> FastAPI:
+    """The application serving `context`; every route but /healthz wants the server's bearer token."""
+    app = FastAPI(title="carbon-sched", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    app.state.context = context
+
+    def authenticate(authorization: Annotated[str, Header()] = "") -> None:
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), context.token.encode()):
+            message = "the server's token is missing or wrong; set CARBON_SCHED_TOKEN or CARBON_SCHED_TOKEN_FILE"
+            raise NotAllowed(message)
+
+    app.include_router(server.public)
+    for router in (server.router, jobs.router, clusters.router, ledger.router):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(authenticate)])
+    app.add_exception_handler(CarbonSchedError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _request_error)
+    app.add_exception_handler(Exception, _bug)
+    return app
+
+
+def _domain_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CarbonSchedError)
+    problem: Problem = {
+        "type": f"about:blank#{error.code}",
+        "title": error.code.replace("-", " "),
+        "status": error.http_status,
+        "detail": str(error),
+        "code": error.code,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, InvalidInput):
+        problem["field"], problem["value"], problem["remedy"] = error.field, error.value, error.remedy
+    headers = {"Retry-After": "1"} if error.retryable else None
+    return JSONResponse(problem, error.http_status, headers, media_type="application/problem+json")
+
+
+def _request_error(request: Request, error: Exception) -> JSONResponse:
+    """The first thing the schema found, said as every other bad input is."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    remedy = "See GET /v1/openapi.json for what is accepted"
+    return _domain_error(request, InvalidInput(field or "body", first.get("input", ""), first["msg"].lower(), remedy))
+
+
+def _bug(_request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed with a bug", exc_info=error)
+    problem = {"type": "about:blank#internal", "title": "internal", "status": 500, "code": "internal", "exit_code": 127,
+               "detail": "a bug in carbon-sched; the server's log has the details (`carbon-sched server logs`)"}
+    return JSONResponse(problem, 500, media_type="application/problem+json")

@@ -1,0 +1,115 @@
+"""Routes for clusters."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Response
+
+from carbon_sched.api.context import Context, Ctx
+from carbon_sched.api.views import cluster_view
+from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.units import pue_ppm
+from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView
+
+if TYPE_CHECKING:
+    from typing import Sequence
+
+router = APIRouter()
+
+
+def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
+    now = context.clock.now()
+    outlooks = context.outlooks.of([cluster.zone for cluster in clusters], now, now + timedelta(hours=1))
+    return [
+        cluster_view(cluster, context.fleet.status(cluster.name), outlooks[cluster.zone].readings[0])
+        for cluster in clusters
+    ]
+
+
+@router.get("/clusters")
+def list_clusters(context: Ctx) -> list[ClusterView]:
+    """Every registered cluster with what it last said."""
+    return _views(context, context.fleet.all())
+
+
+@router.get("/clusters/{name}")
+def show_cluster(name: str, context: Ctx) -> ClusterView:
+    """One cluster."""
+    return _views(context, [context.fleet.get(name)])[0]
+
+
+@router.put("/clusters/{name}")
+def put_cluster(name: str, request: ClusterRequest, context: Ctx) -> ClusterView:
+    """Register or replace a cluster."""
+    context.fleet.put(_cluster(name, request, context))
+    return show_cluster(name, context)
+
+
+@router.delete("/clusters/{name}", status_code=204)
+def remove_cluster(name: str, context: Ctx) -> Response:
+    """Forget a cluster; refused while jobs are open there."""
+    context.fleet.remove(name)
+    return Response(status_code=204)
+
+
+@router.post("/clusters/{name}/check")
+def check_cluster(name: str, context: Ctx) -> ClusterCheck:
+    """Call the cluster now and say in plain words what works and what does not."""
+    return {"name": name, "findings": context.check_cluster(name)}
+
+
+def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
+    address, local = request.get("address", ""), request.get("local")
+    if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+        raise InvalidInput("name", name, "is not a cluster name", "Use letters, digits, - and _, at most 64")
+    if bool(address) == (local is not None):
+        raise InvalidInput("address", address, "must be given, or local, but not both", "Give exactly one of the two")
+    if address and not address.startswith(("http://", "https://")):
+        raise InvalidInput("address", address, "is not a dashboard URL", "Use http://HOST:8265 or https://...")
+    return Cluster(
+        name=name,
+        zone=context.known_zone(request["zone"]),
+        pue=_pue(request),
+        address=address.rstrip("/"),
+        local=LocalHead(local.get("cpus"), local.get("gpus")) if local is not None else None,
+        token=_secret("token", request.get("token")),
+        ca_file=request.get("ca_file"),
+        headers={key: _required_secret(f"headers.{key}", value) for key, value in request.get("headers", {}).items()},
+        allow_plain_http_token=request.get("allow_plain_http_token", False),
+        residency=tuple(request.get("residency", [])),
+        pools=tuple(Pool(**pool) for pool in request.get("pools", [])),
+        price_per_gpu_hour=request.get("price_per_gpu_hour"),
+        start_grace_s=_grace(request.get("start_grace_s", 300.0)),
+        home=request.get("home", False),
+    )
+
+
+def _pue(request: ClusterRequest) -> Pue:
+    value = request.get("pue")
+    if value is None:
+        return Pue(DEFAULT_PUE_PPM, "2025", DEFAULT_PUE_SOURCE)
+    if not (math.isfinite(value) and 1.0 <= value <= 5.0):
+        raise InvalidInput("pue", value, "is not a PUE", "Give facility energy / IT energy, between 1.0 and 5.0")
+    return Pue(pue_ppm(value), request.get("pue_period", ""), request.get("pue_source", "") or "declared by the operator")
+
+
+def _grace(value: float) -> float:
+    if not (math.isfinite(value) and 5 <= value <= 86_400):
+        raise InvalidInput("start_grace_s", value, "is not a start grace", "Give 5 to 86400 seconds")
+    return value
+
+
+def _secret(field: str, text: str | None) -> SecretRef | None:
+    return None if text is None else _required_secret(field, text)
+
+
+def _required_secret(field: str, text: str) -> SecretRef:
+    kind, _, where = text.partition(":")
+    if kind not in ("file", "env") or not where:
+        remedy = "Give file:PATH or env:VARIABLE; secrets themselves are never stored"
+        raise InvalidInput(field, "(not shown)", "is not a reference to a secret", remedy)
+    return SecretRef(file=where) if kind == "file" else SecretRef(env=where)

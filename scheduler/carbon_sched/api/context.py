@@ -1,0 +1,53 @@
+"""What the routes need: the services and who we are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Callable, cast
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from carbon_sched.ports import Bundles, Clock, Store
+    from carbon_sched.service.accept import Accept
+    from carbon_sched.service.decide import Decide
+    from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.logs import Logs
+    from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.signals import Signals
+    from carbon_sched.service.statements import Statements
+
+
+@dataclass(frozen=True)
+class Context:
+    """Services behind the routes. `shutdown(stop_local_clusters)` asks the process to end after its answers."""
+
+    token: str
+    url: str
+    data_dir: Path
+    database: str
+    started_at: datetime
+    submitter: str
+    clock: Clock
+    store: Store
+    bundles: Bundles
+    accept: Accept
+    decide: Decide
+    fleet: Fleet
+    outlooks: Outlooks
+    logs: Logs
+    statements: Statements
+    signals: Signals
+    known_zone: Callable[[str], str]
+    check_cluster: Callable[[str], list[dict[str, str]]]
+    shutdown: Callable[[bool], None]
+
+
+def _context(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+Ctx = Annotated[Context, Depends(_context)]

@@ -1,0 +1,58 @@
+"""Routes for the auditor: entries, verification, reports."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Iterator
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+
+from carbon_sched.api.context import Ctx
+from carbon_sched.domain.errors import LedgerBroken
+from carbon_sched.wire import VerifyView
+
+router = APIRouter()
+
+PAGE = 5000
+
+
+@router.get("/ledger/entries")
+def entries(context: Ctx, after: Annotated[int, Query(ge=0)] = 0,
+            limit: Annotated[int | None, Query(ge=1)] = None) -> StreamingResponse:
+    """The ledger as JSON lines, exactly the bytes that were hashed."""
+
+    def lines() -> Iterator[str]:
+        seq, left = after, limit
+        while left is None or left > 0:
+            with context.store.transaction(write=False) as tx:
+                page = tx.entries(after_seq=seq, limit=min(PAGE, left or PAGE))
+            if not page:
+                return
+            for entry in page:
+                row = {"seq": entry.seq, "prev": entry.prev, "hash": entry.hash, "payload": entry.payload.decode()}
+                yield json.dumps(row, ensure_ascii=False) + "\n"
+            seq, left = page[-1].seq, None if left is None else left - len(page)
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@router.get("/ledger/verify")
+def verify(context: Ctx) -> VerifyView:
+    """Walk the whole chain."""
+    try:
+        size, head = context.statements.verify()
+    except LedgerBroken as error:
+        return {"ok": False, "size": 0, "head": "", "first_bad_seq": error.first_bad_seq, "problem": error.problem}
+    return {"ok": True, "size": size, "head": head, "first_bad_seq": None, "problem": ""}
+
+
+@router.get("/report")
+def report(context: Ctx, job: str | None = None, since: datetime | None = None, until: datetime | None = None,
+           team: str | None = None, project: str | None = None, phase: str | None = None,
+           format: Annotated[str, Query(pattern="^(json|csv|md|text)$")] = "json") -> Response:  # noqa: A002 - its name on the wire
+    """A report over the jobs that match."""
+    text, media_type = context.statements.report(job=job, since=since, until=until, team=team, project=project,
+                                                 phase=phase, form=format)
+    return Response(text, media_type=media_type)

@@ -1,0 +1,56 @@
+"""Routes about the server itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastapi import APIRouter, BackgroundTasks
+from typing_extensions import TypedDict
+
+from carbon_sched import __version__
+from carbon_sched.api.context import Ctx
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.wire import ServerView
+
+public = APIRouter()
+router = APIRouter()
+
+
+class Shutdown(TypedDict, total=False):
+    """Body of POST /v1/server/shutdown."""
+
+    stop_local_clusters: bool
+
+
+@public.get("/healthz")
+def health() -> dict[str, Any]:
+    """Alive, and which version."""
+    return {"ok": True, "version": __version__}
+
+
+@router.get("/server")
+def show(context: Ctx) -> ServerView:
+    """What runs here."""
+    with context.store.transaction(write=False) as tx:
+        size, head = tx.ledger_head()
+        live = len(tx.live_jobs())
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "started_at": to_rfc3339(context.started_at),
+        "url": context.url,
+        "data_dir": str(context.data_dir),
+        "database": context.database,
+        "jobs_live": live,
+        "local_clusters": [cluster.name for cluster in context.fleet.all() if cluster.local is not None],
+        "ledger_size": size,
+        "ledger_head": head,
+    }
+
+
+@router.post("/server/shutdown", status_code=202)
+def shutdown(request: Shutdown, background: BackgroundTasks, context: Ctx) -> dict[str, bool]:
+    """End gracefully after this answer; waiting jobs stay in the database and go on with the next server."""
+    background.add_task(context.shutdown, request.get("stop_local_clusters", False))
+    return {"stopping": True}

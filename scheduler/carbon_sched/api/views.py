@@ -1,0 +1,133 @@
+"""Domain values as the wire shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.time import to_rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Sequence
+
+    from carbon_sched.domain.cluster import Cluster, ClusterStatus
+    from carbon_sched.domain.decision import Candidate, Decision
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.wire import AttemptView, CandidateView, ClusterView, DecisionView, JobView
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else to_rfc3339(value)
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """One attempt."""
+    return {
+        "attempt_id": attempt.attempt_id,
+        "number": attempt.number,
+        "cluster": attempt.cluster,
+        "opened_at": to_rfc3339(attempt.opened_at),
+        "started_at": _time(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "exit_code": attempt.exit_code,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "collected": attempt.collected,
+    }
+
+
+def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
+    """A job with its attempts; `cluster` is the newest attempt's."""
+    spec = job.spec
+    return {
+        "job_id": job.job_id,
+        "name": spec.name,
+        "state": job.state.value,
+        "reason": job.reason,
+        "version": job.version,
+        "entrypoint": spec.entrypoint,
+        "phase": spec.phase.value,
+        "stage": spec.stage,
+        "model": spec.model,
+        "project": spec.project,
+        "team": spec.team,
+        "submitter": spec.submitter,
+        "submitted_at": to_rfc3339(job.submitted_at),
+        "planned_start": _time(job.not_before),
+        "cluster": attempts[-1].cluster if attempts else None,
+        "finished_at": _time(job.finished_at),
+        "exit_code": job.exit_code,
+        "metadata": dict(spec.metadata),
+        "attempts": [attempt_view(attempt) for attempt in attempts],
+    }
+
+
+def _candidate_view(candidate: Candidate) -> CandidateView:
+    return {
+        "cluster": candidate.cluster,
+        "zone": candidate.zone,
+        "feasible": candidate.feasible,
+        "reason": candidate.reason,
+        "start": _time(candidate.start),
+        "end": _time(candidate.end),
+        "energy_kwh": candidate.energy_kwh,
+        "co2e_g": candidate.co2e_g,
+        "now_co2e_g": candidate.now_co2e_g,
+        "intensity_g_per_kwh": candidate.intensity_g_per_kwh,
+        "pue": candidate.pue,
+        "grade": candidate.grade.value if candidate.grade else None,
+    }
+
+
+def decision_view(decision: Decision) -> DecisionView:
+    """A decision with every candidate it compared."""
+    return {
+        "job_id": decision.job_id,
+        "verdict": decision.verdict.value,
+        "decided_at": to_rfc3339(decision.decided_at),
+        "reason": decision.reason,
+        "cluster": decision.cluster,
+        "start": _time(decision.start),
+        "expected_energy_kwh": decision.expected_energy_kwh,
+        "expected_co2e_g": decision.expected_co2e_g,
+        "expected_duration_s": decision.expected_duration_s,
+        "expected_power_w": decision.expected_power_w,
+        "estimate_source": decision.estimate_source,
+        "references": dict(decision.references),
+        "candidates": [_candidate_view(candidate) for candidate in decision.candidates],
+        "policy": decision.policy,
+    }
+
+
+def _used(status: ClusterStatus, resource: str) -> float | None:
+    """Sum over nodes; None where any node does not say: unknown is not free."""
+    if any(node.used is None for node in status.nodes):
+        return None
+    return sum((node.used or {}).get(resource, 0.0) for node in status.nodes)
+
+
+def cluster_view(cluster: Cluster, status: ClusterStatus | None, intensity: Reading) -> ClusterView:
+    """A cluster, what it last said, and the intensity of its zone now."""
+    return {
+        "name": cluster.name,
+        "zone": cluster.zone,
+        "pue": cluster.pue.ppm / 1e6,
+        "pue_period": cluster.pue.period,
+        "pue_source": cluster.pue.source,
+        "address": status.address if status and status.address else cluster.address,
+        "local": cluster.local is not None,
+        "home": cluster.home,
+        "residency": list(cluster.residency),
+        "problem": status.problem if status else "not asked yet",
+        "checked_at": _time(status.checked_at) if status else None,
+        "ray_version": status.ray_version if status else "",
+        "nodes": len(status.nodes) if status else 0,
+        "cpus": status.total("CPU") if status else 0.0,
+        "cpus_used": _used(status, "CPU") if status else None,
+        "gpus": status.total("GPU") if status else 0.0,
+        "gpus_used": _used(status, "GPU") if status else None,
+        "intensity_g_per_kwh": intensity.intensity_mg_per_kwh / 1000,
+        "intensity_grade": intensity.grade.value,
+        "intensity_provider": intensity.provider,
+    }

@@ -1,0 +1,154 @@
+"""The one module that knows every adapter: builds the server from its settings and runs it."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import secrets
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from carbon_sched.api.app import create_app
+from carbon_sched.api.context import Context
+from carbon_sched.clusters.check import check_cluster
+from carbon_sched.clusters.registry import RayClusters
+from carbon_sched.clusters.runtime_package import runtime_package
+from carbon_sched.domain.time import UTC
+from carbon_sched.grid.chain import Grid
+from carbon_sched.grid.series import SeriesFile
+from carbon_sched.grid.yearly import YearlyTable
+from carbon_sched.grid.zones import known_zone
+from carbon_sched.local_server import ServerFiles
+from carbon_sched.policy.presets import preset
+from carbon_sched.service.accept import Accept
+from carbon_sched.service.book import Book
+from carbon_sched.service.collect import Collect
+from carbon_sched.service.decide import Decide
+from carbon_sched.service.dispatch import Dispatch
+from carbon_sched.service.estimates import Estimates
+from carbon_sched.service.fleet import Fleet
+from carbon_sched.service.follow import Follow
+from carbon_sched.service.journal import Journals
+from carbon_sched.service.logs import Logs
+from carbon_sched.service.loops import Loops, Step
+from carbon_sched.service.outlooks import Outlooks
+from carbon_sched.service.policies import Policies
+from carbon_sched.service.runtime_env import RuntimePackage
+from carbon_sched.service.signals import Signals
+from carbon_sched.service.statements import Statements
+from carbon_sched.store.bundles import FileBundles
+from carbon_sched.store.engine import open_store
+
+if TYPE_CHECKING:
+    from carbon_sched.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_EPOCH = 1_735_689_600
+"""2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        """Wall clock, UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Never steps."""
+        return time.monotonic()
+
+
+class RandomIds:
+    """Ids and tokens from the operating system's randomness."""
+
+    def job_id(self, at: datetime) -> str:
+        """30 bits of seconds, then 20 random bits, in Crockford base32: sorts by time."""
+        number = (int(at.timestamp()) - ID_EPOCH) << 20 | secrets.randbits(20)
+        return "".join(BASE32[number >> shift & 31] for shift in range(45, -1, -5))
+
+    def token(self) -> str:
+        """256 bits, recognisable by secret scanners."""
+        return f"cs_{secrets.token_urlsafe(32)}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A built server: what it serves, what repeats, what must be closed."""
+
+    context: Context
+    loops: Loops
+    closing: ExitStack
+
+
+def build(settings: Settings, *, token: str, url: str, shutdown: threading.Event, stop_local: threading.Event) -> Server:
+    """Wire adapters, services and loops; opens the store (migrating it) and nothing else."""
+    clock, ids, signals, closing = SystemClock(), RandomIds(), Signals(), ExitStack()
+    store = open_store(settings.database_url, clock)
+    closing.callback(store.close)
+    bundles = FileBundles(settings.data_dir / "bundles")
+    clusters = RayClusters(settings.data_dir, clock, sys.executable)
+    yearly = YearlyTable.load()
+    grid = Grid([SeriesFile(item.file, item.zone) for item in settings.grid.series], yearly)
+    outlooks = Outlooks(grid)
+    fleet = Fleet(store, clusters, clock, signals)
+    closing.callback(fleet.close)
+    policies, estimates = Policies(preset), Estimates(store)
+    package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
+    journals = Journals()
+    logs = Logs(store, fleet, settings.data_dir / "logs", clock, signals)
+    decide = Decide(store, fleet, outlooks, estimates, policies, clock, signals)
+    dispatch = Dispatch(store, fleet, bundles, package, clock, signals)
+    follow = Follow(store, fleet, journals, clock, signals)
+    collect = Collect(store, fleet, journals, Book(outlooks, clock), estimates, logs, clock, signals)
+
+    def poll() -> float:
+        fleet.poll_due()
+        return POLL_S
+
+    loops = Loops([
+        Step("poll", poll, signals.poll),
+        Step("decide", decide.step, signals.decide),
+        Step("dispatch", dispatch.step, signals.dispatch),
+        Step("follow", follow.step, signals.follow),
+        Step("collect", collect.step, signals.collect),
+    ])
+
+    def end(stop_local_clusters: bool) -> None:
+        if stop_local_clusters:
+            stop_local.set()
+        shutdown.set()
+
+    context = Context(
+        token=token,
+        url=url,
+        data_dir=settings.data_dir,
+        database=settings.database_url.split("@")[-1],
+        started_at=clock.now(),
+        submitter=getpass.getuser(),
+        clock=clock,
+        store=store,
+        bundles=bundles,
+        accept=Accept(store, bundles, fleet, policies, clock, ids, signals),
+        decide=decide,
+        fleet=fleet,
+        outlooks=outlooks,
+        logs=logs,
+        statements=Statements(store),
+        signals=signals,
+        known_zone=known_zone,
+        check_cluster=lambda name: check_cluster(fleet.client(fleet.get(name)), fleet.get(name)),
+        shutdown=end,
+    )
+    return Server(context, loops, closing)

@@ -1,0 +1,120 @@
+"""Accept a job exactly once: validate, store with its first fact, and wake the planner."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.errors import Conflict, InvalidInput
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.job import Job, JobEvent, JobState
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.service.spec import job_spec
+
+if TYPE_CHECKING:
+    from carbon_sched.domain.job import JobSpec
+    from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction
+    from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.policies import Policies
+    from carbon_sched.service.signals import Signals
+    from carbon_sched.wire import JobRequest
+
+ID_TRIES = 5
+
+
+class Accept:
+    """Takes requests in and stop requests; everything after that is the loops' work."""
+
+    def __init__(self, store: Store, bundles: Bundles, fleet: Fleet, policies: Policies, clock: Clock, ids: Ids,
+                 signals: Signals) -> None:
+        self._store, self._bundles, self._fleet, self._policies = store, bundles, fleet, policies
+        self._clock, self._ids, self._signals = clock, ids, signals
+
+    def submit(self, request: JobRequest, *, submitter: str, idempotency_key: str | None) -> Job:
+        """Store the job and return it; the same key with the same request returns the job stored first.
+
+        Raises InvalidInput (nothing stored) or Conflict (the key was used for another request).
+        """
+        spec = self.spec(request, submitter=submitter)
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        for attempt in range(ID_TRIES):
+            now = self._clock.now()
+            job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason="accepted, not planned yet")
+            try:
+                stored = self._store_job(job, digest, idempotency_key)
+                break
+            except Conflict:
+                # an id drawn twice is drawn anew; a key used for another request stays a conflict
+                if idempotency_key is not None or attempt == ID_TRIES - 1:
+                    raise
+        self._signals.decide.set()
+        self._signals.job_changed()
+        return stored
+
+    def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
+        """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
+        spec = job_spec(request, submitter=submitter, now=self._clock.now())
+        self._policies.get(spec.policy)
+        known = {cluster.name for cluster in self._fleet.ensure_any()}
+        for name in spec.clusters:
+            if name not in known:
+                raise InvalidInput("cluster", name, "is not configured", f"Use one of: {', '.join(sorted(known))}")
+        if spec.bundle_sha256 and not self._bundles.has(spec.bundle_sha256):
+            remedy = "Upload it first with PUT /v1/bundles/SHA256"
+            raise InvalidInput("bundle_sha256", spec.bundle_sha256, "is not stored here", remedy)
+        return spec
+
+    def stop(self, job_id: str) -> Job:
+        """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone."""
+        with self._store.transaction() as tx:
+            job = tx.job(job_id)
+            if job.state.final or job.state is JobState.STOPPING:
+                return job
+            now = self._clock.now()
+            if job.state is JobState.QUEUED:
+                job = tx.move_job(job, JobEvent.STOPPED, at=now, reason="stopped before it started")
+                record_job_end(tx, job)
+            else:
+                job = tx.move_job(job, JobEvent.STOP_ASKED, at=now, reason="stop asked")
+                attempt = tx.attempts(job_id=job_id, open_only=True)[-1]
+                tx.enqueue("stop", attempt.attempt_id, {})
+        self._signals.dispatch.set()
+        self._signals.decide.set()
+        self._signals.job_changed()
+        return job
+
+    def _store_job(self, job: Job, digest: str, key: str | None) -> Job:
+        with self._store.transaction() as tx:
+            stored = tx.add_job(job, idempotency_key=key, request_sha256=digest)
+            if stored.job_id == job.job_id:
+                tx.append_fact(_accepted(tx, job, digest))
+            return stored
+
+
+def _accepted(tx: Transaction, job: Job, digest: str) -> Fact:
+    spec = job.spec
+    body = {
+        "job": job.job_id,
+        "name": spec.name,
+        "phase": spec.phase.value,
+        "stage": spec.stage,
+        "model": spec.model,
+        "project": spec.project,
+        "team": spec.team,
+        "submitter": tx.pseudonym(spec.submitter),
+        "submitted_at": to_rfc3339(job.submitted_at),
+        "spec_sha256": digest,
+        "policy": spec.policy,
+    }
+    return Fact(FactKind.JOB_ACCEPTED, job.submitted_at, body)
+
+
+def record_job_end(tx: Transaction, job: Job) -> None:
+    """Append the fact that a job reached a final state."""
+    if job.finished_at is None:
+        message = f"job {job.job_id} is {job.state.value}, which is no end"
+        raise ValueError(message)
+    body = {"job": job.job_id, "state": job.state.value, "exit_code": job.exit_code, "reason": job.reason,
+            "attempts": job.attempts}
+    tx.append_fact(Fact(FactKind.JOB_ENDED, job.finished_at, body))

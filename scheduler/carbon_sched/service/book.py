@@ -1,0 +1,93 @@
+"""Book a collected attempt: which intensity applied while it ran, and while the reference choices would have run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Sequence
+
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.time import to_rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.ports import Clock, Transaction
+    from carbon_sched.service.outlooks import Outlooks
+
+ACTUAL, HOME, BEST_FIXED = "actual", "run-now-home", "best-fixed"
+
+
+class Book:
+    """Chooses readings for an attempt and its references; the arithmetic is the ledger's."""
+
+    def __init__(self, outlooks: Outlooks, clock: Clock) -> None:
+        self._outlooks, self._clock = outlooks, clock
+
+    def facts(self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
+              ) -> tuple[list[Fact], list[Reading]]:
+        """`readings-used` facts of one attempt and the readings they name. No spans, no facts.
+
+        The references run the identical energy profile, shifted to start at submission: on the home cluster, and on
+        the best fixed cluster of the 28 days before submission.
+        """
+        if not spans:
+            return [], []
+        start, end = min(span.start for span in spans), max(span.end for span in spans)
+        by_name = {cluster.name: cluster for cluster in clusters}
+        zero = timedelta(0)
+        shift = job.submitted_at - start
+        home = next((c.name for c in clusters if c.home), clusters[0].name if clusters else None)
+        best = self._outlooks.best_fixed(clusters, job.submitted_at)
+        choices = [(ACTUAL, attempt.cluster, zero), (HOME, home, shift), (BEST_FIXED, best, shift)]
+        facts, used = [], []
+        for role, name, by in choices:
+            if name not in by_name:
+                continue
+            cluster = by_name[name]
+            readings = self._outlooks.actual(cluster.zone, start + by, end + by, self._clock.now())
+            used += readings
+            facts.append(self._fact(job, attempt, role, cluster, by, readings))
+        return facts, used
+
+    def _fact(self, job: Job, attempt: Attempt, role: str, cluster: Cluster, shift: timedelta,
+              readings: Sequence[Reading]) -> Fact:
+        body = {
+            "job": job.job_id,
+            "attempt": attempt.attempt_id,
+            "role": role,
+            "cluster": cluster.name,
+            "zone": cluster.zone,
+            "pue_ppm": cluster.pue.ppm,
+            "pue_source": cluster.pue.source,
+            "shift_us": round(shift / timedelta(microseconds=1)),
+            "provider": ", ".join(dict.fromkeys(reading.provider for reading in readings)),
+            "readings": [_reading(reading) for reading in readings],
+        }
+        return Fact(FactKind.READINGS_USED, self._clock.now(), body)
+
+
+def _reading(reading: Reading) -> dict[str, object]:
+    return {
+        "start": _time(reading.start),
+        "end": _time(reading.end),
+        "mg_per_kwh": reading.intensity_mg_per_kwh,
+        "signal": reading.signal.value,
+        "basis": reading.basis.value,
+        "perimeter": reading.perimeter.value,
+        "kind": reading.kind.value,
+        "grade": reading.grade.value,
+        "provider": reading.provider,
+        "model_version": reading.model_version,
+        "issued_at": _time(reading.issued_at),
+        "fetched_at": _time(reading.fetched_at),
+        "sha256": reading.payload_sha256,
+        "licence": reading.licence,
+    }
+
+
+def _time(value: datetime) -> str:
+    return to_rfc3339(value)

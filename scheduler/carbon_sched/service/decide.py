@@ -1,0 +1,248 @@
+"""Snapshot -> plan -> commit if nothing moved: the only place where a job is placed, delayed, held or refused."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.decision import Decision, Verdict
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
+from carbon_sched.planning.plan import plan
+from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
+from carbon_sched.service.accept import record_job_end
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.job import JobSpec
+    from carbon_sched.planning.plan import Plan
+    from carbon_sched.planning.snapshot import Belief
+    from carbon_sched.policy.model import Policy
+    from carbon_sched.ports import Clock, Store, Transaction
+    from carbon_sched.service.estimates import Estimates
+    from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.policies import Policies
+    from carbon_sched.service.signals import Signals
+
+log = logging.getLogger(__name__)
+
+HORIZON = timedelta(days=7)
+VISIBLE_AFTER_S = 20.0
+"""A running job's tasks show in the cluster's own usage by then; until then our reservation stands for them."""
+LONGEST_LOOK_S = 60.0
+DRY_RUN = ""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one plan was made from; `versions` guard the commit."""
+
+    snapshot: Snapshot
+    versions: dict[str, int]
+
+
+class Decide:
+    """Plans all waiting jobs and commits each decision whose job did not change meanwhile."""
+
+    def __init__(self, store: Store, fleet: Fleet, outlooks: Outlooks, estimates: Estimates, policies: Policies,
+                 clock: Clock, signals: Signals) -> None:
+        self._store, self._fleet, self._outlooks = store, fleet, outlooks
+        self._estimates, self._policies = estimates, policies
+        self._clock, self._signals = clock, signals
+        self._previous: Plan | None = None
+
+    def step(self) -> float:
+        """Plan once; returns the seconds after which to look again even if nothing happens."""
+        read = self._read()
+        if not read.snapshot.jobs:
+            return LONGEST_LOOK_S
+        unasked = self._fleet.unknown([view.cluster.name for view in read.snapshot.clusters])
+        for name in unasked:
+            self._fleet.poll(self._fleet.get(name))
+        if unasked:
+            read = self._read()
+        result = plan(read.snapshot, self._previous)
+        self._previous = result
+        for decision in result.decisions:
+            self._commit(decision, read.versions[decision.job_id])
+        wait = (result.next_look - self._clock.now()).total_seconds()
+        return min(LONGEST_LOOK_S, max(0.05, wait))
+
+    def preview(self, spec: JobSpec) -> Decision:
+        """The decision a job like this would get now, with nothing stored (dry run)."""
+        self._fleet.ensure_any()
+        for name in self._fleet.unknown([cluster.name for cluster in self._fleet.all()]):
+            self._fleet.poll(self._fleet.get(name))
+        read = self._read()
+        job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
+        waiting = self._waiting(job, read.snapshot.now)
+        snapshot = Snapshot(read.snapshot.now, read.snapshot.clusters, (*read.snapshot.jobs, waiting),
+                            home=read.snapshot.home, best_fixed=read.snapshot.best_fixed)
+        return next(decision for decision in plan(snapshot, None).decisions if decision.job_id == DRY_RUN)
+
+    # reading -------------------------------------------------------------------------------------
+
+    def _read(self) -> _Read:
+        now = self._clock.now()
+        with self._store.transaction(write=False) as tx:
+            clusters, live = tx.clusters(), tx.live_jobs()
+            attempts = tx.attempts(open_only=True)
+        queued = [job for job in live if job.state is JobState.QUEUED]
+        specs = {job.job_id: job.spec for job in live}
+        outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
+        views = tuple(
+            ClusterView(cluster, self._fleet.status(cluster.name), outlooks[cluster.zone],
+                        self._reservations(cluster, attempts, specs, now))
+            for cluster in clusters
+        )
+        jobs = tuple(self._waiting(job, now) for job in queued)
+        snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
+        return _Read(snapshot, {job.job_id: job.version for job in queued})
+
+    def _reservations(self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec],
+                      now: datetime) -> tuple[Reservation, ...]:
+        mine = [attempt for attempt in attempts if attempt.cluster == cluster.name and attempt.job_id in specs]
+        return tuple(self._reservation(attempt, specs[attempt.job_id], now) for attempt in mine)
+
+    def _reservation(self, attempt: Attempt, spec: JobSpec, now: datetime) -> Reservation:
+        started = attempt.started_at
+        duration = timedelta(seconds=self._belief(spec).mean_duration_s)
+        visible = started is not None and (now - started).total_seconds() > VISIBLE_AFTER_S
+        return Reservation(spec.resources.bundles, max(now, (started or now) + duration), visible)
+
+    def _belief(self, spec: JobSpec) -> Belief:
+        return self._estimates.belief(spec)
+
+    def _waiting(self, job: Job, now: datetime) -> WaitingJob:
+        policy = self._policies.get(job.spec.policy)
+        belief = self._belief(job.spec)
+        earliest = max(now, job.spec.flexibility.earliest or now)
+        return WaitingJob(
+            job_id=job.job_id,
+            spec=job.spec,
+            submitted_at=job.submitted_at,
+            earliest_start=earliest,
+            latest_start=_latest_start(job, belief, policy, earliest),
+            belief=belief,
+            policy=policy.label,
+            min_gain=policy.minimum_gain,
+        )
+
+    # committing ----------------------------------------------------------------------------------
+
+    def _commit(self, decision: Decision, version: int) -> None:
+        with self._store.transaction() as tx:
+            job = tx.job(decision.job_id)
+            if job.version != version or job.state is not JobState.QUEUED:
+                log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
+                return
+            if _is_news(tx.decision(job.job_id), decision):
+                tx.put_decision(decision)
+                tx.append_fact(_decided(decision))
+            self._apply(tx, job, decision)
+        if decision.verdict is Verdict.PLACE:
+            self._signals.dispatch.set()
+        self._signals.job_changed()
+
+    def _apply(self, tx: Transaction, job: Job, decision: Decision) -> None:
+        if decision.verdict is Verdict.PLACE and decision.cluster is not None:
+            self._open_attempt(tx, job, decision.cluster, decision.reason)
+        elif decision.verdict is Verdict.REFUSE:
+            job = tx.move_job(job, JobEvent.REFUSED, at=self._clock.now(), reason=decision.reason)
+            record_job_end(tx, job)
+        elif job.reason != decision.reason or job.not_before != decision.start:
+            tx.amend_job(job, not_before=decision.start, reason=decision.reason)
+
+    def _open_attempt(self, tx: Transaction, job: Job, cluster_name: str, reason: str) -> None:
+        cluster = next((c for c in tx.clusters() if c.name == cluster_name), None)
+        if cluster is None:
+            log.info("decision discarded job=%s: cluster %s was removed", job.job_id, cluster_name)
+            return
+        now = self._clock.now()
+        number = job.attempts + 1
+        attempt = Attempt(
+            attempt_id=submission_id(job.job_id, number),
+            job_id=job.job_id,
+            number=number,
+            cluster=cluster.name,
+            opened_at=now,
+            start_by=now + timedelta(seconds=cluster.start_grace_s),
+        )
+        tx.add_attempt(attempt)
+        job = tx.amend_job(job, attempts=number)
+        tx.move_job(job, JobEvent.DISPATCH, at=now, reason=reason)
+        tx.enqueue("submit", attempt.attempt_id, {})
+        body = {"attempt": attempt.attempt_id, "job": job.job_id, "number": number, "cluster": cluster.name,
+                "zone": cluster.zone, "pue_ppm": cluster.pue.ppm, "pue_source": cluster.pue.source,
+                "start_by": to_rfc3339(attempt.start_by)}
+        tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
+
+
+def _home(clusters: list[Cluster]) -> str | None:
+    """The declared home cluster, else the one registered first."""
+    declared = next((cluster.name for cluster in clusters if cluster.home), None)
+    return declared or (clusters[0].name if clusters else None)
+
+
+def _latest_start(job: Job, belief: Belief, policy: Policy, earliest: datetime) -> datetime:
+    """Until when the job may be delayed: what the user declared where the policy honours it, else what the policy grants.
+
+    A deadline counts back from the longest run that is believed possible.
+    """
+    flexibility = job.spec.flexibility
+    declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
+    if flexibility.deadline is not None:
+        last = flexibility.deadline - timedelta(seconds=belief.durations_s[-1])
+        declared.append((last - job.submitted_at).total_seconds())
+    delay_s = policy.delay_s(job.spec.phase, min(declared) if declared else None)
+    return max(earliest, job.submitted_at + timedelta(seconds=delay_s))
+
+
+def _is_news(before: Decision | None, now: Decision) -> bool:
+    return before is None or (before.verdict, before.cluster, before.start, before.reason) != (
+        now.verdict, now.cluster, now.start, now.reason)
+
+
+def _ug(co2e_g: float | None) -> int | None:
+    return None if co2e_g is None else round(co2e_g * UG_PER_G)
+
+
+def _uj(energy_kwh: float | None) -> int | None:
+    return None if energy_kwh is None else round(energy_kwh * UJ_PER_KWH)
+
+
+def _decided(decision: Decision) -> Fact:
+    candidates = [
+        {
+            "cluster": c.cluster,
+            "zone": c.zone,
+            "feasible": c.feasible,
+            "reason": c.reason,
+            "start": to_rfc3339(c.start) if c.start else None,
+            "co2e_ug": _ug(c.co2e_g),
+            "now_co2e_ug": _ug(c.now_co2e_g),
+            "energy_uj": _uj(c.energy_kwh),
+        }
+        for c in decision.candidates
+    ]
+    body = {
+        "job": decision.job_id,
+        "verdict": decision.verdict.value,
+        "cluster": decision.cluster,
+        "start": to_rfc3339(decision.start) if decision.start else None,
+        "reason": decision.reason,
+        "expected_energy_uj": _uj(decision.expected_energy_kwh),
+        "expected_co2e_ug": _ug(decision.expected_co2e_g),
+        "estimate_source": decision.estimate_source,
+        "candidates": candidates,
+        "references": {name: _ug(value) for name, value in decision.references},
+        "policy": decision.policy,
+    }
+    return Fact(FactKind.JOB_DECIDED, decision.decided_at, body)

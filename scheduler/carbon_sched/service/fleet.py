@@ -1,0 +1,150 @@
+"""The clusters: registered ones, the embedded default, and what each said when last asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, ClusterStatus, LocalHead, Pue
+from carbon_sched.domain.errors import ClusterError, NotFound
+from carbon_sched.domain.facts import Fact, FactKind
+
+if TYPE_CHECKING:
+    from carbon_sched.ports import Clock, ClusterClient, Clusters, Store
+    from carbon_sched.service.signals import Signals
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_ZONE = "unknown"
+POLL_S = 5.0
+MAX_BACKOFF_S = 60.0
+
+
+def embedded_default() -> Cluster:
+    """The local Ray head used when nobody configured a cluster: zone unknown, industry-average PUE."""
+    pue = Pue(DEFAULT_PUE_PPM, "2025", DEFAULT_PUE_SOURCE)
+    return Cluster(name="local", zone=UNKNOWN_ZONE, pue=pue, local=LocalHead(), home=True)
+
+
+class Fleet:
+    """Registered clusters and their last statuses; polling them is one loop's step."""
+
+    def __init__(self, store: Store, clusters: Clusters, clock: Clock, signals: Signals) -> None:
+        self._store, self._clusters, self._clock, self._signals = store, clusters, clock, signals
+        self._lock = threading.Lock()
+        self._statuses: dict[str, ClusterStatus] = {}
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="poll")
+
+    # configuration -------------------------------------------------------------------------------
+
+    def all(self) -> list[Cluster]:
+        """Every registered cluster, in order of registration."""
+        with self._store.transaction(write=False) as tx:
+            return tx.clusters()
+
+    def get(self, name: str) -> Cluster:
+        """One cluster, or NotFound."""
+        for cluster in self.all():
+            if cluster.name == name:
+                return cluster
+        message = f"no cluster is called {name!r}; `carbon-sched clusters list` shows those there are"
+        raise NotFound(message)
+
+    def ensure_any(self) -> list[Cluster]:
+        """The clusters; registers the embedded default when there is none."""
+        with self._store.transaction() as tx:
+            registered = tx.clusters()
+            if registered:
+                return registered
+        self.put(embedded_default())
+        return self.all()
+
+    def put(self, cluster: Cluster) -> None:
+        """Register or replace a cluster; its zone and PUE go to the ledger."""
+        body = {"name": cluster.name, "zone": cluster.zone, "pue_ppm": cluster.pue.ppm, "pue_period": cluster.pue.period,
+                "pue_source": cluster.pue.source, "local": cluster.local is not None, "home": cluster.home,
+                "residency": list(cluster.residency)}
+        with self._store.transaction() as tx:
+            for other in tx.clusters():
+                if cluster.home and other.home and other.name != cluster.name:
+                    tx.put_cluster(replace(other, home=False))
+            tx.put_cluster(cluster)
+            tx.append_fact(Fact(FactKind.CLUSTER_REGISTERED, self._clock.now(), body))
+        self._clusters.forget(cluster.name)
+        with self._lock:
+            self._due.pop(cluster.name, None)
+        self._signals.poll.set()
+
+    def remove(self, name: str) -> None:
+        """Forget a cluster; Conflict while jobs are open there. A local head of ours is ended."""
+        cluster = self.get(name)
+        with self._store.transaction() as tx:
+            tx.remove_cluster(name)
+            tx.append_fact(Fact(FactKind.CLUSTER_REMOVED, self._clock.now(), {"name": name}))
+        if cluster.local is not None:
+            self._clusters.stop_local(name)
+        self._clusters.forget(name)
+        with self._lock:
+            self._statuses.pop(name, None)
+
+    # what they say -------------------------------------------------------------------------------
+
+    def client(self, cluster: Cluster) -> ClusterClient:
+        """The client of a cluster; raises ClusterError when a local head cannot be started."""
+        return self._clusters.client(cluster)
+
+    def status(self, name: str) -> ClusterStatus | None:
+        """What the cluster said when last asked; None before the first answer."""
+        with self._lock:
+            return self._statuses.get(name)
+
+    def mark_unusable(self, cluster: Cluster, problem: str) -> None:
+        """Note that a call just failed, so that the next plan does not send jobs there before it answered again."""
+        self._keep(ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=problem))
+
+    def poll(self, cluster: Cluster) -> ClusterStatus:
+        """Ask one cluster now and remember the answer."""
+        try:
+            status = self._clusters.client(cluster).status()
+        except ClusterError as error:
+            status = ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=str(error))
+        self._keep(status)
+        return status
+
+    def poll_due(self) -> None:
+        """Ask every cluster whose time has come, concurrently; one that keeps failing is asked less often."""
+        now = self._clock.monotonic()
+        due = [cluster for cluster in self.all() if self._due.get(cluster.name, 0.0) <= now]
+        list(self._pool.map(self.poll, due))
+
+    def unknown(self, names: list[str]) -> list[str]:
+        """Those of `names` that have never been asked."""
+        with self._lock:
+            return [name for name in names if name not in self._statuses]
+
+    def close(self) -> None:
+        """Stop the polling threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _keep(self, status: ClusterStatus) -> None:
+        with self._lock:
+            before = self._statuses.get(status.name)
+            self._statuses[status.name] = status
+            failures = 0 if status.usable else self._failures.get(status.name, 0) + 1
+            self._failures[status.name] = failures
+            self._due[status.name] = self._clock.monotonic() + min(MAX_BACKOFF_S, POLL_S * 2 ** max(0, failures - 1))
+        if before is None or before.problem != status.problem:
+            log.info("cluster status cluster=%s problem=%s nodes=%d", status.name, status.problem, len(status.nodes))
+        if before is None or _capacity(before) != _capacity(status):
+            self._signals.decide.set()
+
+
+def _capacity(status: ClusterStatus) -> object:
+    """What a plan could see change: usability and free resources per node."""
+    return status.problem, [(node.node_id, dict(node.resources), dict(node.used or {})) for node in status.nodes]
+

@@ -1,0 +1,144 @@
+"""Read what the wrapper and the meter wrote beside a job: records of the attempt and energy segments of the machine.
+
+Everything here was written by the job's own user and may be hostile: only names we derive are fetched, sizes are capped,
+and `carbon_sched_runtime.wire` checks every byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from carbon_sched_runtime import wire
+
+from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
+from carbon_sched.domain.errors import ClusterError
+from carbon_sched.domain.time import EPOCH
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.job import Attempt
+    from carbon_sched.ports import ClusterClient
+
+SEGMENT_PATTERN = "carbon-sched-*.seg"
+
+
+class BadJournal(Exception):
+    """Evidence that cannot be accepted; the message says why, in words for the receipt."""
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """The wrapper's own account of an attempt; times are seconds since the epoch, on the node's clock.
+
+    `fenced`: it came too late and ran nothing. `complete`: it says that all its energy segments are written, and
+    `segments` how many.
+    """
+
+    started: float | None
+    ended: float | None
+    exit_code: int | None
+    fenced: bool
+    complete: bool
+    segments: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One verified energy segment of a machine."""
+
+    name: str
+    sha256: str
+    spans: tuple[EnergySpan, ...]
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Everybody who has energy in it."""
+        return frozenset(span.owner for span in self.spans)
+
+
+class Journals:
+    """Fetches through the cluster's own log API (design section 6); holds no state."""
+
+    def record(self, client: ClusterClient, attempt: Attempt, node_id: str) -> AttemptRecord | None:
+        """The attempt's record, None while there is none."""
+        name = wire.record_name(attempt.attempt_id)
+        if not node_id or name not in client.list_files(node_id, name):
+            return None
+        data = client.read_file(node_id, name, limit=wire.RECORD_LIMIT)
+        return _attempt_record(wire.parse_record(data, attempt.attempt_id))
+
+    def segment_names(self, client: ClusterClient, attempt: Attempt) -> list[str]:
+        """Names of the segments in the attempt's session, oldest first; names that are not ours are passed over."""
+        return sorted(name for name in client.list_files(attempt.node_id, SEGMENT_PATTERN) if _is_segment(name))
+
+    def segment(self, client: ClusterClient, attempt: Attempt, name: str) -> Segment:
+        """One segment as energy spans; raises BadJournal when it is torn, altered or implausible."""
+        try:
+            data = client.read_file(attempt.node_id, name, limit=wire.SEGMENT_LIMIT)
+        except ClusterError as error:
+            raise BadJournal(str(error)) from error
+        try:
+            segment = wire.parse_segment(data, name)
+        except wire.WireError as error:
+            raise BadJournal(str(error)) from error
+        digest = hashlib.sha256(data).hexdigest()
+        spans = tuple(_span(segment, row, attempt.cluster, digest) for row in segment.rows)
+        return Segment(name, digest, spans)
+
+
+def _is_segment(name: str) -> bool:
+    try:
+        wire.parse_segment_name(name)
+    except wire.WireError:
+        return False
+    return True
+
+
+def _attempt_record(record: wire.Record) -> AttemptRecord:
+    started, ended, closed = record.last("spawned"), record.last("ended"), record.last("closed")
+    refused = record.last("refused")
+    faults = [event.reason or "metering failed" for event in record.events if event.event == "fault"]
+    return AttemptRecord(
+        started=_seconds(started),
+        ended=_seconds(ended),
+        exit_code=ended.exit_code if ended else None,
+        fenced=refused is not None and started is None,
+        complete=closed is not None,
+        segments=(closed.segments or 0) if closed else 0,
+        faults=(*faults, *record.problems),
+    )
+
+
+def _seconds(event: wire.Event | None) -> float | None:
+    return None if event is None else event.time_us / 1e6
+
+
+def _span(segment: wire.Segment, row: wire.Row, cluster: str, digest: str) -> EnergySpan:
+    device = segment.devices[row.device]
+    return EnergySpan(
+        owner=row.owner,
+        cluster=cluster,
+        machine=segment.machine,
+        device=row.device,
+        device_kind=device.kind,
+        start=_instant(row.start_us),
+        end=_instant(row.end_us),
+        energy_uj=row.energy_uj,
+        source=SourceClass(row.source),
+        reporter=Reporter.SELF_REPORTED,
+        scope=device.scope,
+        rule=row.rule,
+        error_ppm=row.error_ppm,
+        segment_sha256=digest,
+        flags=row.flags,
+    )
+
+
+def _instant(microseconds: int) -> datetime:
+    """Exact to the microsecond, which a float of seconds would not be."""
+    return EPOCH + timedelta(microseconds=microseconds)

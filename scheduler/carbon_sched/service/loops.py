@@ -1,0 +1,63 @@
+"""Threads that repeat a step until told to stop: at once when woken, else after the time the step asked for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Callable
+
+from carbon_sched.domain.errors import CarbonSchedError
+
+log = logging.getLogger(__name__)
+
+AFTER_ERROR_S = 2.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One loop: its name, what to repeat (returns seconds until the next time), and what wakes it early."""
+
+    name: str
+    run: Callable[[], float]
+    wake: threading.Event
+
+
+class Loops:
+    """Runs every step in a thread of its own; `stop` waits for the steps under way."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._repeat, args=(step,), name=step.name, daemon=True) for step in steps]
+
+    def start(self) -> None:
+        """Start all threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 20.0) -> list[str]:
+        """Ask all to stop, wait for each; returns the names of those that did not end in time."""
+        self._stopping.set()
+        for step in self._steps:
+            step.wake.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _repeat(self, step: Step) -> None:
+        while not self._stopping.is_set():
+            step.wake.clear()
+            if self._stopping.is_set():  # the wake-up just cleared may have been the one that says stop
+                return
+            step.wake.wait(_once(step))
+
+
+def _once(step: Step) -> float:
+    try:
+        return step.run()
+    except CarbonSchedError as error:
+        log.warning("step failed loop=%s code=%s: %s", step.name, error.code, error)
+    except Exception:
+        log.exception("step failed with a bug loop=%s", step.name)
+    return AFTER_ERROR_S

@@ -1,0 +1,52 @@
+"""Comparable outlooks for all zones in use, and which cluster would have been the best fixed choice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol, Sequence
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.intensity import Outlook, Reading
+
+TRAILING = timedelta(days=28)
+"""Window of the "best fixed cluster" reference: the past only, never hindsight (design section 7)."""
+
+
+class Grid(Protocol):
+    """What the service needs from `grid.chain`."""
+
+    def outlooks(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
+        """Mutually comparable outlooks over `[now, until)`, one per zone."""
+
+    def actual(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
+        """Readings that tile `[start, end)` for booking, best grade first known."""
+
+
+class Outlooks:
+    """Answers what the grid is expected to do, and did."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def of(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
+        """One outlook per zone, comparable with each other."""
+        return self._grid.outlooks(list(dict.fromkeys(zones)), now, until) if zones else {}
+
+    def actual(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
+        """What is known of `[start, end)` by now."""
+        return self._grid.actual(zone, start, end, now)
+
+    def best_fixed(self, clusters: Sequence[Cluster], now: datetime) -> str | None:
+        """The cluster with the least mean intensity x PUE over the trailing 28 days; None when there are no clusters."""
+        if not clusters:
+            return None
+        means = {zone: self._trailing_mean(zone, now) for zone in {cluster.zone for cluster in clusters}}
+        return min(clusters, key=lambda cluster: means[cluster.zone] * cluster.pue.ppm).name
+
+    def _trailing_mean(self, zone: str, now: datetime) -> float:
+        readings = self._grid.actual(zone, now - TRAILING, now, now)
+        weights = [reading.interval.duration.total_seconds() for reading in readings]
+        return sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights)) / sum(weights)

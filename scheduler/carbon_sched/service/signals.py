@@ -1,0 +1,34 @@
+"""In-process wake-ups, so that loops and long-polling readers act at once instead of sleeping through news."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Signals:
+    """Who must look again: one event per loop, one condition for everybody who waits for a job to change."""
+
+    def __init__(self) -> None:
+        self.decide = threading.Event()
+        self.dispatch = threading.Event()
+        self.follow = threading.Event()
+        self.collect = threading.Event()
+        self.poll = threading.Event()
+        self._changed = threading.Condition()
+        self._generation = 0
+
+    def job_changed(self) -> None:
+        """Tell every waiting reader that some job changed."""
+        with self._changed:
+            self._generation += 1
+            self._changed.notify_all()
+
+    @property
+    def generation(self) -> int:
+        """Counts changes; read it before looking, then pass it to `wait_for_change`."""
+        return self._generation
+
+    def wait_for_change(self, seen: int, timeout_s: float) -> None:
+        """Return once something changed after generation `seen`, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._generation != seen, timeout=timeout_s)

@@ -1,0 +1,174 @@
+"""Turn a JobRequest into a JobSpec, refusing what cannot be meant: names the field, the value and the remedy."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.job import (
+    Bundle,
+    DataInput,
+    Estimate,
+    Flexibility,
+    JobSpec,
+    Phase,
+    Placement,
+    Resources,
+)
+from carbon_sched.domain.time import from_rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from enum import Enum
+
+    from carbon_sched.wire import JobRequest, ResourcesRequest
+
+    AnyEnum = TypeVar("AnyEnum", bound=Enum)
+
+LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_ENTRYPOINT = 100_000
+
+
+def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
+    """The validated spec of a request; raises InvalidInput for the first field that cannot be used."""
+    entrypoint = request["entrypoint"]
+    if not entrypoint.strip() or len(entrypoint) > MAX_ENTRYPOINT or "\0" in entrypoint:
+        remedy = "Give the command to run, for example 'python job.py', at most 100,000 characters"
+        raise InvalidInput("entrypoint", entrypoint, "is not a command", remedy)
+    labels = {key: _label(key, request.get(key, "")) for key in ("name", "stage", "model", "project", "team", "policy")}
+    return JobSpec(
+        entrypoint=entrypoint,
+        name=labels["name"] or _name_from(entrypoint),
+        runtime_env=_runtime_env(request.get("runtime_env", {})),
+        bundle_sha256=_sha256(request.get("bundle_sha256")),
+        metadata=request.get("metadata", {}),
+        phase=_one_of("phase", request.get("phase", Phase.OTHER.value), Phase),
+        stage=labels["stage"],
+        model=labels["model"],
+        project=labels["project"],
+        team=labels["team"],
+        submitter=submitter,
+        resources=_resources(request.get("resources", {})),
+        flexibility=_flexibility(request, now),
+        estimate=Estimate(
+            _positive("duration", request.get("duration_s"), "seconds"),
+            _positive("power", request.get("power_w"), "watts"),
+        ),
+        data=tuple(DataInput(item["uri"], _size(item["size_bytes"]), item["zone"]) for item in request.get("data", [])),
+        clusters=tuple(request.get("clusters", [])),
+        policy=labels["policy"] or "balanced",
+    )
+
+
+def _label(field: str, value: str) -> str:
+    if not LABEL.fullmatch(value):
+        raise InvalidInput(field, value, "is not a label", "Use at most 200 printable characters on one line")
+    return value
+
+
+def _name_from(entrypoint: str) -> str:
+    """A readable default: the first word that is a file, else the first word."""
+    words = entrypoint.split()
+    script = next((word for word in words if word.endswith((".py", ".sh"))), words[0])
+    return script.rsplit("/", 1)[-1].strip("'\"")[:200]
+
+
+def _sha256(value: str | None) -> str | None:
+    if value is not None and not SHA256.fullmatch(value):
+        raise InvalidInput("bundle_sha256", value, "is not a SHA-256", "Upload the bundle first with PUT /v1/bundles/SHA256")
+    return value
+
+
+def _runtime_env(value: dict[str, object]) -> dict[str, object]:
+    env_vars = value.get("env_vars", {})
+    if not isinstance(env_vars, dict) or not all(isinstance(v, str) for v in env_vars.values()):
+        raise InvalidInput("runtime_env.env_vars", env_vars, "is not a map of text to text", "Quote the values")
+    ours = sorted(name for name in env_vars if name.startswith("CARBON_SCHED_"))
+    if ours:
+        raise InvalidInput("runtime_env.env_vars", ours[0], "is set by carbon-sched itself", "Leave it out")
+    working_dir = value.get("working_dir")
+    if working_dir is not None and "://" not in str(working_dir):
+        remedy = "Upload the folder as a bundle (the command line does), or name a remote one such as s3://bucket/dir.zip"
+        raise InvalidInput("runtime_env.working_dir", working_dir, "is a local path", remedy)
+    return value
+
+
+def _one_of(field: str, value: str, enum: type[AnyEnum]) -> AnyEnum:
+    try:
+        return enum(value)
+    except ValueError:
+        known = ", ".join(str(member.value) for member in enum)
+        raise InvalidInput(field, value, "is not known", f"Use one of: {known}") from None
+
+
+def _positive(field: str, value: float | None, unit: str) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise InvalidInput(field, value, f"is not a positive number of {unit}", f"Give {unit} above zero")
+    return value
+
+
+def _amount(field: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= 1e15):
+        raise InvalidInput(field, value, "is not an amount", "Give zero or a positive number")
+    return value
+
+
+def _size(value: int) -> int:
+    return int(_amount("data.size_bytes", value))
+
+
+def _resources(asked: ResourcesRequest) -> Resources:
+    entry = Bundle(
+        cpus=_amount("entrypoint_num_cpus", asked.get("entrypoint_num_cpus", 0.0)),
+        gpus=_amount("entrypoint_num_gpus", asked.get("entrypoint_num_gpus", 0.0)),
+        memory=int(_amount("entrypoint_memory", asked.get("entrypoint_memory", 0))),
+        resources={k: _amount(f"entrypoint_resources.{k}", v) for k, v in asked.get("entrypoint_resources", {}).items()},
+    )
+    workers = int(_amount("workers", asked.get("workers", 0)))
+    per_worker = _amount("gpus_per_worker", asked.get("gpus_per_worker", 0.0))
+    gpus = _amount("gpus", asked.get("gpus", 0.0))
+    if gpus and workers:
+        raise InvalidInput("gpus", gpus, "contradicts workers", "Give either --gpus, or --workers with --gpus-per-worker")
+    if per_worker and not workers:
+        raise InvalidInput("gpus_per_worker", per_worker, "needs workers", "Add --workers N")
+    bundles = [entry] if entry.as_resources() else []
+    bundles += [Bundle(cpus=1.0, gpus=per_worker)] * workers
+    bundles += [Bundle(gpus=gpus)] if gpus else []
+    return Resources(
+        entrypoint_cpus=entry.cpus,
+        entrypoint_gpus=entry.gpus,
+        entrypoint_memory=entry.memory,
+        entrypoint_resources=entry.resources,
+        entrypoint_label_selector=asked.get("entrypoint_label_selector", {}),
+        bundles=tuple(bundles),
+        placement=_one_of("placement", asked.get("placement", Placement.PACK.value), Placement),
+        gpu_type=asked.get("gpu_type") or None,
+    )
+
+
+def _instant(field: str, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return from_rfc3339(value)
+    except ValueError:
+        remedy = "Use RFC 3339 with a zone, for example 2026-11-23T18:00:00Z"
+        raise InvalidInput(field, value, "is not a time", remedy) from None
+
+
+def _flexibility(request: JobRequest, now: datetime) -> Flexibility:
+    earliest, deadline = _instant("earliest", request.get("earliest")), _instant("deadline", request.get("deadline"))
+    max_delay = request.get("max_delay_s")
+    if max_delay is not None and not (math.isfinite(max_delay) and max_delay >= 0):
+        raise InvalidInput("max_delay", max_delay, "is not a duration", "Give zero or more, for example 6h")
+    if deadline is not None and deadline <= max(now, earliest or now):
+        shown = (earliest or now).isoformat(timespec="seconds")
+        raise InvalidInput("deadline", request.get("deadline"), f"is not after {shown}", "Give a later deadline")
+    duration = request.get("duration_s")
+    if deadline is not None and duration and (deadline - max(now, earliest or now)).total_seconds() < duration:
+        remedy = f"Give a later deadline, or a --duration below {(deadline - max(now, earliest or now))}"
+        raise InvalidInput("deadline", request.get("deadline"), "is before the earliest possible end", remedy)
+    return Flexibility(earliest, deadline, max_delay, bool(request.get("interruptible", False)))
