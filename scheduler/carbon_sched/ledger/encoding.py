@@ -1,0 +1,74 @@
+"""Canonical bytes of a fact: the bytes that are stored, hashed and exported, the same on every machine.
+
+A payload is one JSON object `{"at":...,"body":{...},"kind":...,"v":1}`: keys sorted by code point at every depth, no
+white space, UTF-8 with only JSON's mandatory escapes, integers in plain decimal. Floats are refused: their text differs
+between programs, so stored figures are integers. See `scheduler/LEDGER.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.time import from_rfc3339, to_rfc3339
+
+VERSION = 1
+_FIELDS = {"at", "body", "kind", "v"}
+
+
+def encode_fact(fact: Fact) -> bytes:
+    """The canonical bytes of `fact`.
+
+    Raises TypeError for what canonical JSON cannot hold (floats, keys that are no text, other objects) and ValueError
+    for text that is not Unicode (lone surrogates) and for naive times. The message names the place.
+    """
+    body = _plain(fact.body, fact.kind.value)
+    return _dump({"at": to_rfc3339(fact.at), "body": body, "kind": fact.kind.value, "v": VERSION})
+
+
+def decode_fact(payload: bytes) -> Fact:
+    """The fact in `payload`; ValueError when these are not the canonical bytes of a fact this version knows."""
+    try:
+        document = json.loads(payload.decode("utf-8"), parse_float=_refuse_float, parse_constant=_refuse_float)
+    except RecursionError:
+        raise ValueError("the payload is nested too deeply to be a fact") from None
+    if not isinstance(document, dict) or set(document) != _FIELDS or not isinstance(document["body"], dict):
+        raise ValueError("the payload is not an object with at, body, kind and v")
+    if document["v"] != VERSION:
+        raise ValueError(f"the payload has version {document['v']!r}, this program reads {VERSION}")
+    fact = Fact(FactKind(document["kind"]), from_rfc3339(document["at"]), document["body"])
+    if encode_fact(fact) != payload:
+        raise ValueError("the payload is JSON, but not in canonical form")
+    return fact
+
+
+def _dump(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 60) : error.start]
+        raise ValueError(f"a lone surrogate is no text; it follows {around!r}") from None
+
+
+def _plain(value: Any, place: str) -> Any:
+    """`value` in the types the JSON encoder treats in one way only."""
+    if value is None or isinstance(value, (str, int)):  # bool is an int, and JSON's own
+        return value
+    if isinstance(value, Mapping):
+        return {_key(key, place): _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return [_plain(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    raise TypeError(f"{place}: a fact cannot hold {type(value).__name__} {value!r}; use integers, text, lists, objects")
+
+
+def _key(key: Any, place: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{place}: key {key!r} is not text")
+    return key
+
+
+def _refuse_float(text: str) -> Any:
+    raise ValueError(f"the payload holds {text}, which is not an integer")
