@@ -31,12 +31,12 @@ class Belief:
     @property
     def mean_duration_s(self) -> float:
         """Expected run time in seconds."""
-        return sum(d * w for d, w in zip(self.durations_s, self.weights))
+        return sum(d * w for d, w in zip(self.durations_s, self.weights, strict=True))
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Resources our own open attempts take on a cluster until `expected_end`; `visible` when the cluster's usage shows them already."""
+    """What one of our open attempts takes until `expected_end`; `visible`: the cluster's own usage shows it already."""
 
     bundles: tuple[Bundle, ...]
     expected_end: datetime
@@ -45,7 +45,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """One cluster as the planner sees it. `status` None: it never answered. `outlook` reaches from `now` to the horizon."""
+    """One cluster as the planner sees it. `status` None: it never answered. `outlook` begins at or before `now`."""
 
     cluster: Cluster
     status: ClusterStatus | None
@@ -55,9 +55,11 @@ class ClusterView:
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A queued job. `latest_start` bounds the delay (equal to `now` or earlier: start at once); policy values are resolved.
+    """A queued job, policy values resolved; `latest_start` bounds the delay (at or before `now`: start at once).
 
-    `min_gain` is the relative saving a move in time or space must promise before the job waits.
+    `min_gain` is the relative saving a move in time or space must promise before the job waits. `share` is what its
+    team has had of late (less goes first among equal priorities, higher priority first). With `residency` the job may
+    only run on clusters that carry one of these tags.
     """
 
     job_id: str
@@ -70,6 +72,7 @@ class WaitingJob:
     min_gain: float = 0.0
     priority: int = 0
     share: float = 0.0
+    residency: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

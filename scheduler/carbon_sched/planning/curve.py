@@ -1,0 +1,88 @@
+"""A zone's outlook as numbers: piecewise-constant intensity on any resolution, and exact expected integrals of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carbon_sched.domain.intensity import RANKING_FLOOR_MG_PER_KWH, Grade
+from carbon_sched.domain.units import MG_PER_G
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from carbon_sched.domain.intensity import Outlook
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Intensity from `edges[i]` to `edges[i+1]` (seconds from now) is `values[i]` g/kWh; the ends extend for ever.
+
+    `ranked` are the integrals up to each edge of the intensity that decisions are ranked by (zero-carbon hours count
+    as 1 g/kWh, so that a zero never swallows every other term); `booked` of the intensity as it is. Both in g s/kWh.
+    """
+
+    edges: Floats
+    values: Floats
+    ranked: Floats
+    booked: Floats
+    grades: tuple[Grade, ...] = ()
+
+    @staticmethod
+    def of(outlook: Outlook, now: datetime) -> Curve:
+        """The curve of a non-empty outlook."""
+        seconds = [(reading.start - now).total_seconds() for reading in outlook.readings]
+        seconds.append((outlook.readings[-1].end - now).total_seconds())
+        values = [reading.intensity_mg_per_kwh / MG_PER_G for reading in outlook.readings]
+        return Curve.from_values(seconds, values, tuple(reading.grade for reading in outlook.readings))
+
+    @staticmethod
+    def from_values(edges: Sequence[float], values: Sequence[float], grades: tuple[Grade, ...] = ()) -> Curve:
+        """`edges` in seconds, ascending, one more than `values` (g/kWh)."""
+        at, level = np.asarray(edges, dtype=np.float64), np.asarray(values, dtype=np.float64)
+        floored = np.maximum(level, RANKING_FLOOR_MG_PER_KWH / MG_PER_G)
+        ranked, booked = (np.concatenate([[0.0], np.cumsum(v * np.diff(at))]) for v in (floored, level))
+        return Curve(at, level, ranked, booked, grades)
+
+    def ranked_g(self, starts: Floats, durations: Floats, weights: Floats) -> Floats:
+        """Expected grams per kilowatt of power for a run begun at each start; shape of `starts`.
+
+        With D discrete, E[integral of f over [s, s+D)] = sum of w (F(s+d) - F(s)): the integral of survival times
+        intensity, exactly.
+        """
+        return _expected(self.edges, self.ranked, starts, durations, weights) / 3600.0
+
+    def booked_g(self, start: float, durations: Floats, weights: Floats) -> float:
+        """The same for one start, of the intensity as it is."""
+        return float(_expected(self.edges, self.booked, np.array([start]), durations, weights)[0]) / 3600.0
+
+    def worst_grade(self, start: float, end: float) -> Grade | None:
+        """The lowest quality of the values a run from `start` to `end` was scored with."""
+        if not self.grades:
+            return None
+        first = max(int(np.searchsorted(self.edges, start, side="right")) - 1, 0)
+        last = int(np.searchsorted(self.edges, end, side="left"))
+        used = self.grades[min(first, len(self.grades) - 1) : max(last, first + 1)] or self.grades[-1:]
+        return max(used, key=lambda grade: grade.rank)
+
+
+def _expected(edges: Floats, integral: Floats, starts: Floats, durations: Floats, weights: Floats) -> Floats:
+    ends = _at(edges, integral, starts[:, None] + durations[None, :])
+    out: Floats = ends @ weights - _at(edges, integral, starts) * weights.sum()
+    return out
+
+
+def _at(edges: Floats, integral: Floats, times: Floats) -> Floats:
+    """The integral up to `times`; beyond either end it goes on with the slope of the last piece there."""
+    inside = np.interp(times, edges, integral)
+    first = (integral[1] - integral[0]) / (edges[1] - edges[0])
+    last = (integral[-1] - integral[-2]) / (edges[-1] - edges[-2])
+    out: Floats = inside + np.minimum(times - edges[0], 0.0) * first + np.maximum(times - edges[-1], 0.0) * last
+    return out

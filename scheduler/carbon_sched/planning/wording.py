@@ -1,0 +1,108 @@
+"""The one sentence that a decision gives as its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.time import to_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NOTABLE = 0.01
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a choice was compared with; grams as they would be booked, times in seconds from now.
+
+    `at_once` is the least of all clusters with room at the earliest moment, `others` what each other one of them would
+    emit then; `full` names clusters that have no room yet; `patience_gain` is what six hours more would have saved.
+    """
+
+    cluster: str
+    start_s: float
+    asked_s: float
+    grams: float
+    at_once: float | None
+    others: Mapping[str, float]
+    full: Sequence[str]
+    patience_gain: float
+    least_gain: float
+
+
+def chosen(what: Comparison, now: datetime) -> str:
+    """Why this cluster at this time."""
+    if what.start_s > what.asked_s:
+        return _waits(what, now)
+    when = "starts now" if what.start_s <= 0 else f"starts at {at(now, what.start_s)}, as early as it may"
+    parts = [f"{when} on {what.cluster}: {_against(what)}"]
+    if what.patience_gain > max(NOTABLE, what.least_gain):
+        parts.append(f"six hours of patience (--max-delay 6h) would save about {what.patience_gain:.0%}")
+    return "; ".join(parts)
+
+
+def _waits(what: Comparison, now: datetime) -> str:
+    start = at(now, what.start_s)
+    if what.at_once is None:
+        return f"waits for room: {what.cluster} is expected to have it at {start}"
+    if not isfinite(what.at_once) or not isfinite(what.grams):
+        return f"waits until {start} for {what.cluster}, the only one whose grid intensity is known"
+    saved = 1 - what.grams / what.at_once if what.at_once > 0 else 0.0
+    compared = f"{_g(what.grams)} CO2e expected against {_g(what.at_once)} at once, {saved:.0%} less"
+    return f"waits until {start} for {what.cluster}: {compared}"
+
+
+def _against(what: Comparison) -> str:
+    if not isfinite(what.grams):
+        return "no comparable grid intensity is known"
+    rivals = {name: grams for name, grams in what.others.items() if isfinite(grams)}
+    if not rivals:
+        rest = f"; no room on {', '.join(what.full)} yet" if what.full else ""
+        return f"{_g(what.grams)} CO2e expected, the only cluster that can take it now{rest}"
+    name = min(rivals, key=lambda rival: (rivals[rival], rival))
+    if rivals[name] < what.grams:
+        compared = f"{_g(rivals[name])} against {_g(what.grams)} CO2e"
+        return f"{name} would save less than the required {what.least_gain:.0%} ({compared})"
+    return f"least CO2e of {len(rivals) + 1} clusters, {_g(what.grams)} expected against {_g(rivals[name])} on {name}"
+
+
+def later(waits_for_room: bool) -> str:  # noqa: FBT001  read at its one call
+    """Why a candidate's best start is not the earliest moment."""
+    return "its best start, once there is room" if waits_for_room else "its best start within the allowed delay"
+
+
+def held(obstacles: Mapping[str, str]) -> str:
+    """What a held job waits for."""
+    if not obstacles:
+        return "waits for a cluster: none is registered (add one with `carbon-sched clusters add`)"
+    return "waits until a cluster can take it: " + _list(obstacles)
+
+
+def refused(obstacles: Mapping[str, str]) -> str:
+    """Why no cluster can ever run the job."""
+    return "no cluster can ever run it: " + _list(obstacles)
+
+
+def hopeless(deadline: datetime | None, shortest_s: float) -> str:
+    """Why the deadline is lost."""
+    when = to_rfc3339(deadline) if deadline else "its deadline"
+    return f"cannot end by {when}: even its shortest expected run takes {timedelta(seconds=round(shortest_s))}"
+
+
+def _list(obstacles: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in sorted(obstacles.items()))
+
+
+def at(now: datetime, seconds: float) -> str:
+    """An instant `seconds` from now, to the second."""
+    return to_rfc3339((now + timedelta(seconds=seconds)).replace(microsecond=0))
+
+
+def _g(grams: float) -> str:
+    if grams >= 1000:
+        return f"{grams / 1000:.3g} kg"
+    return f"{grams:.3g} g" if grams >= 0.1 else f"{grams * 1000:.3g} mg"
