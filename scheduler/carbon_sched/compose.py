@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import secrets
-import signal
+import socket
 import sys
 import threading
 import time
@@ -21,6 +21,7 @@ from carbon_sched.api.context import Context
 from carbon_sched.clusters.check import check_cluster
 from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.clusters.runtime_package import runtime_package
+from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.time import UTC
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.series import SeriesFile
@@ -48,6 +49,8 @@ from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from carbon_sched.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -152,3 +155,60 @@ def build(settings: Settings, *, token: str, url: str, shutdown: threading.Event
         shutdown=end,
     )
     return Server(context, loops, closing)
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until it is told to stop (SIGTERM, SIGINT or the API); returns its exit code.
+
+    The port is bound before anything starts, so a port in use is a clear error and the address is known. One server per
+    data folder: a second one raises Conflict.
+    """
+    files = ServerFiles(settings.data_dir)
+    with files.exclusive():
+        token = files.token(RandomIds().token)
+        listener = _bind(settings.host, settings.port)
+        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        shutdown, stop_local = threading.Event(), threading.Event()
+        server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
+        with server.closing:
+            server.loops.start()
+            _run_http(server, listener, shutdown, lambda: files.announce(url))
+            late = server.loops.stop()
+            if late:
+                log.warning("loops still busy at shutdown: %s", ", ".join(late))
+            if stop_local.is_set():
+                _stop_local_heads(server.context)
+        files.withdraw()
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise InvalidInput("port", port, f"cannot be used on {host} ({error.strerror})", "Choose a free port, or 0") from None
+    return listener
+
+
+def _run_http(server: Server, listener: socket.socket, shutdown: threading.Event, ready: Callable[[], None]) -> None:
+    """Serve until `shutdown`; uvicorn's own signal handling turns SIGTERM and SIGINT into the same."""
+    config = uvicorn.Config(create_app(server.context), log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    http = uvicorn.Server(config)
+
+    def watch() -> None:
+        shutdown.wait()
+        server.context.signals.job_changed()  # long-polling readers answer now
+        http.should_exit = True
+
+    threading.Thread(target=watch, name="shutdown", daemon=True).start()
+    listener.listen(128)
+    ready()
+    http.run(sockets=[listener])
+
+
+def _stop_local_heads(context: Context) -> None:
+    for cluster in context.fleet.all():
+        if cluster.local is not None:
+            context.fleet.stop_local(cluster.name)

@@ -92,6 +92,10 @@ class Fleet:
         with self._lock:
             self._statuses.pop(name, None)
 
+    def stop_local(self, name: str) -> None:
+        """End the local head of this cluster, if it runs."""
+        self._clusters.stop_local(name)
+
     # what they say -------------------------------------------------------------------------------
 
     def client(self, cluster: Cluster) -> ClusterClient:
