@@ -1,0 +1,391 @@
+"""One Ray cluster over its dashboard's HTTP: the port `ClusterClient`, for Ray 2.9 and newer.
+
+What each oddity handled here looks like was seen on Ray 2.9.3, 2.40.0 and 2.60.0;
+`tests/fakes/ray_head.py` repeats them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from carbon_sched.clusters import ray_answers
+from carbon_sched.clusters.http import (
+    CHUNK_BYTES,
+    HTTP_BAD_REQUEST,
+    HTTP_NOT_FOUND,
+    HTTP_OK,
+    HTTP_SERVER_ERROR,
+    MEBIBYTE,
+    Answer,
+    ClusterHttp,
+    Limits,
+)
+from carbon_sched.clusters.log_text import tail_of_json_text
+from carbon_sched.domain.cluster import ClusterStatus, Epoch, Node
+from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear
+from carbon_sched.ports import RayJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from carbon_sched.clusters.http import Endpoint
+    from carbon_sched.ports import Clock, RaySubmission
+
+A = TypeVar("A", bound=BaseModel)
+
+OLDEST_RAY = (2, 9)
+LABEL_SELECTOR_RAY = (2, 54)
+PACKAGE_BYTES = 100 * MEBIBYTE
+LOG_BYTES = 64 * MEBIBYTE
+# JSON spells one byte of text with at most six: `\u00e9` is two bytes of UTF-8, a control character one.
+LOG_LIMITS = Limits(total_s=300.0, answer_bytes=8 * LOG_BYTES)
+UPLOAD_LIMITS = Limits(read_s=120.0, total_s=600.0)
+# Before Ray answered errors with 500 it put one byte before every block of up to 64 KiB.
+MARKED_FILE_BYTES = 64 * 1024
+MARKED_ERROR = b"Closing HTTP stream due to internal server error.\n"
+ABSENT_FILE = "carbon-sched-absent"
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class RayClient:
+    """Implements `ports.ClusterClient`; may be used from several threads at once."""
+
+    def __init__(self, name: str, endpoint: Callable[[], Endpoint], clock: Clock, limits: Limits | None = None) -> None:
+        """Speak to whatever `endpoint` names at the time of each call; it may raise ClusterError itself."""
+        self.name = name
+        self._http = ClusterHttp(endpoint, clock, limits)
+        self._clock = clock
+        self._known = _Known()
+
+    # what the cluster is -------------------------------------------------------------------------
+
+    def status(self) -> ClusterStatus:
+        """Nodes, usage and epoch now; trouble of any kind is told in `problem`."""
+        seen = ClusterStatus(self.name, self._clock.now())
+        try:
+            seen = replace(seen, address=self._http.endpoint().address)
+            return self._look(seen)
+        except ClusterError as error:
+            return replace(seen, problem=str(error))
+
+    def _look(self, seen: ClusterStatus) -> ClusterStatus:
+        version = self._version()
+        seen = replace(seen, ray_version=version.ray_version)
+        if parse_version(version.ray_version) < OLDEST_RAY:
+            return replace(seen, problem=f"it runs Ray {version.ray_version}; 2.9 or newer is needed")
+        nodes = self._nodes()
+        seen = replace(seen, epoch=self._epoch(version, nodes), nodes=nodes)
+        if not nodes:
+            return replace(seen, problem="its dashboard answers, but no node is alive (yet)")
+        return replace(seen, nodes=self._with_usage(nodes))
+
+    def epoch(self) -> Epoch:
+        """Identity of the present control plane."""
+        version = self._version()
+        return self._epoch(version, () if version.session_name else self._nodes())
+
+    def ray_version(self) -> str:
+        """The version that the cluster says it runs."""
+        return self._version().ray_version
+
+    def server_date(self) -> str:
+        """The `Date` header of an answer just given, or ''."""
+        return self._ask("GET", "/api/version").date
+
+    def _version(self) -> ray_answers.Version:
+        version = self._read(ray_answers.Version, "/api/version")
+        self._known = replace(self._known, version=parse_version(version.ray_version))
+        return version
+
+    def _epoch(self, version: ray_answers.Version, nodes: tuple[Node, ...]) -> Epoch:
+        """Ray before 2.10 names neither session nor cluster; there a new head has a new node id."""
+        if not version.session_name:
+            return Epoch(next((node.node_id for node in nodes if node.is_head), ""), "")
+        if self._known.epoch is None or self._known.epoch.session_name != version.session_name:
+            answer = self._ask("GET", "/cluster_id")
+            known = answer.status != HTTP_NOT_FOUND
+            cluster_id = self._parse(ray_answers.ClusterId, answer, "/cluster_id").data.cluster_id if known else ""
+            self._known = replace(self._known, epoch=Epoch(version.session_name, cluster_id))
+        return self._known.epoch or Epoch(version.session_name, "")
+
+    def _nodes(self) -> tuple[Node, ...]:
+        answer = self._read(ray_answers.Nodes, "/api/v0/nodes", detail="1", limit="10000")
+        return tuple(
+            Node(node.node_id, node.node_ip, node.is_head_node, node.resources_total, labels=node.labels or {})
+            for node in answer.data.result.result
+            if node.state == "ALIVE"
+        )
+
+    def _with_usage(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Usage from the newer source, and from the older one for nodes it does not know; else it stays unknown."""
+        texts = self._read(ray_answers.Summary, "/nodes", view="summary").data.usage_text
+        loads: Mapping[str, Mapping[str, tuple[float, float]]] = {}
+        if any(not texts.get(node.node_id) for node in nodes):
+            loads = self._read(ray_answers.ClusterStatusAnswer, "/api/cluster_status").usage_by_node
+
+        def used(node: Node) -> dict[str, float] | None:
+            if texts.get(node.node_id):
+                return ray_answers.usage_from_text(texts[node.node_id]) or None
+            return ray_answers.usage_from_load(loads.get(node.node_id, {}), node.resources) or None
+
+        return tuple(replace(node, used=used(node)) for node in nodes)
+
+    # packages ------------------------------------------------------------------------------------
+
+    def ensure_package(self, path: Path, name: str) -> str:
+        """Upload the zip unless the cluster has it; returns its `gcs://` URI. ClusterRefused when it is too large."""
+        size = path.stat().st_size
+        if size > PACKAGE_BYTES:
+            raise ClusterRefused(
+                f"package {name} has {size} bytes; Ray's dashboard takes {PACKAGE_BYTES} (100 MiB) at most"
+            )
+        target = f"/api/packages/gcs/{name}"
+        # Asking also keeps a package that is there from being collected for the next ten minutes.
+        answer = self._ask("GET", target)
+        if answer.status == HTTP_OK:
+            return f"gcs://{name}"
+        if answer.status != HTTP_NOT_FOUND:
+            raise self._failure(answer, target)
+        answer = self._http.request("PUT", target, upload=path, limits=UPLOAD_LIMITS)
+        if answer.status != HTTP_OK:
+            raise self._failure(answer, target)
+        return f"gcs://{name}"
+
+    # jobs ----------------------------------------------------------------------------------------
+
+    def submit(self, submission: RaySubmission) -> None:
+        """POST once; "already exists" counts as success. ClusterUnclear when the outcome is not known."""
+        _check_id(submission.submission_id)
+        if submission.entrypoint_label_selector:
+            self._check_label_selector()
+        answer = self._http.request("POST", "/api/jobs/", json=_request_body(submission))
+        if answer.status == HTTP_OK:
+            sent = self._parse(ray_answers.Submitted, answer, "/api/jobs/")
+            if sent.submission_id != submission.submission_id:
+                raise ClusterUnclear(f"{self._name}: the answer to our submission is about {sent.submission_id!r}")
+            return
+        if f"submission_id {submission.submission_id} already exists" in answer.text:
+            return
+        raise self._failure(answer, "/api/jobs/")
+
+    def _check_label_selector(self) -> None:
+        version = self._known.version or parse_version(self._version().ray_version)
+        if version < LABEL_SELECTOR_RAY:
+            needed = ".".join(map(str, LABEL_SELECTOR_RAY))
+            raise ClusterRefused(
+                f"{self._name}: its Ray {'.'.join(map(str, version))} does not know entrypoint label selectors; "
+                f"{needed} or newer does"
+            )
+
+    def job(self, submission_id: str) -> RayJob | None:
+        """The job, or None when the cluster clearly does not know the id."""
+        target = f"/api/jobs/{_check_id(submission_id)}"
+        answer = self._ask("GET", target)
+        if self._says_unknown(answer, submission_id):
+            return None
+        if answer.status != HTTP_OK:
+            raise self._failure(answer, target)
+        job = _ray_job(self._parse(ray_answers.JobDetails, answer, target))
+        if job.submission_id != submission_id:
+            raise ClusterUnclear(
+                f"{self._name}: asked for job {submission_id}, it answered about {job.submission_id!r}"
+            )
+        return job
+
+    def jobs(self) -> list[RayJob]:
+        """Every submission job the cluster knows."""
+        answer = self._ask("GET", "/api/jobs/")
+        if answer.status != HTTP_OK:
+            raise self._failure(answer, "/api/jobs/")
+        try:
+            details = ray_answers.JOB_LIST.validate_json(answer.body)
+        except ValidationError as error:
+            raise self._not_ray(answer, "/api/jobs/", error) from None
+        return [_ray_job(job) for job in details if job.submission_id]
+
+    def stop(self, submission_id: str) -> None:
+        """Ask for a stop; an unknown id is no error."""
+        target = f"/api/jobs/{_check_id(submission_id)}/stop"
+        answer = self._ask("POST", target)
+        if answer.status != HTTP_OK and not self._says_unknown(answer, submission_id):
+            raise self._failure(answer, target)
+
+    def logs(self, submission_id: str) -> bytes | None:
+        """The driver's log, at most its last 64 MiB; None when there is none. Wakes Ray's job manager.
+
+        Ray reads the log as text and fails on a byte that is not UTF-8; the file itself is fetched then.
+        """
+        target = f"/api/jobs/{_check_id(submission_id)}/logs"
+        with self._http.stream("GET", target, limits=LOG_LIMITS) as (head, body):
+            if head.status == HTTP_OK:
+                if head.media_type != "application/json":
+                    raise self._not_ray(head, target, "no JSON")
+                try:
+                    return tail_of_json_text(body, "logs", LOG_BYTES) or None
+                except ValueError as error:
+                    raise self._not_ray(head, target, error) from None
+            answer = replace(head, body=b"".join(body))
+        if self._says_unknown(answer, submission_id):
+            return None
+        if answer.status == HTTP_SERVER_ERROR and "UnicodeDecodeError" in answer.text:
+            job = self.job(submission_id)
+            if job is not None and job.driver_node_id:
+                return self.read_file(job.driver_node_id, f"job-driver-{submission_id}.log", limit=LOG_BYTES)
+        raise self._failure(answer, target)
+
+    # files of a node's session log directory -----------------------------------------------------
+
+    def list_files(self, node_id: str, pattern: str) -> list[str]:
+        """Names in the node's session log directory that match the glob, sorted; folders are left out."""
+        answer = self._read(ray_answers.LogNames, "/api/v0/logs", node_id=node_id, glob=pattern)
+        names = {name for group in answer.data.result.values() for name in group}
+        return sorted(name for name in names if not name.endswith("/"))
+
+    def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
+        """One file of that directory, byte for byte; ClusterRefused when there is none or it is larger than `limit`."""
+        marked = self._marks_files()
+        allowed = limit + 1 if marked else limit
+        limits = replace(self._http.limits, answer_bytes=allowed + CHUNK_BYTES)
+        params = {"node_id": node_id, "filename": name, "lines": "-1"}
+        read = bytearray()
+        with self._http.stream("GET", "/api/v0/logs/file", params=params, limits=limits) as (head, body):
+            if head.status != HTTP_OK:
+                raise self._file_failure(replace(head, body=b"".join(body)), name)
+            for piece in body:
+                read += piece
+                if len(read) > allowed:
+                    raise ClusterRefused(f"{self._name}: file {name} on node {node_id} is larger than {limit} bytes")
+        return self._unmarked(bytes(read), name) if marked else bytes(read)
+
+    def _marks_files(self) -> bool:
+        """Whether this Ray puts a mark before the blocks of a file; one that does answers 200 for an absent file."""
+        if self._known.marks_files is None or self._known.marked_version != self._known.version:
+            version = parse_version(self._version().ray_version)
+            head = next((node for node in self._nodes() if node.is_head), None)
+            params = {"node_id": head.node_id if head else "none", "filename": ABSENT_FILE, "lines": "-1"}
+            answer = self._http.request("GET", "/api/v0/logs/file", params=params)
+            marks = answer.status == HTTP_OK and answer.body[:1] == b"0"
+            if not marks and answer.status != HTTP_SERVER_ERROR:
+                raise self._failure(answer, "/api/v0/logs/file")
+            self._known = replace(self._known, marks_files=marks, marked_version=version, version=version)
+        return bool(self._known.marks_files)
+
+    def _unmarked(self, read: bytes, name: str) -> bytes:
+        mark, content = read[:1], read[1:]
+        if mark == b"0":
+            raise ClusterRefused(f"{self._name}: file {name}: {content.decode('utf-8', 'replace').strip()}")
+        if MARKED_ERROR in content:
+            raise ClusterUnclear(f"{self._name}: file {name} could not be read to its end")
+        if len(content) > MARKED_FILE_BYTES:
+            raise ClusterRefused(
+                f"{self._name}: file {name} is larger than 64 KiB, which this old Ray does not hand out unchanged"
+            )
+        return content
+
+    # what all of them share ----------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"cluster {self.name!r}"
+
+    def _ask(self, method: str, path: str, **params: str) -> Answer:
+        return self._http.request(method, path, params=params)
+
+    def _read(self, shape: type[A], path: str, **params: str) -> A:
+        answer = self._ask("GET", path, **params)
+        if answer.status != HTTP_OK:
+            raise self._failure(answer, path)
+        return self._parse(shape, answer, path)
+
+    def _parse(self, shape: type[A], answer: Answer, path: str) -> A:
+        try:
+            return shape.model_validate_json(answer.body)
+        except ValidationError as error:
+            raise self._not_ray(answer, path, error) from None
+
+    def _says_unknown(self, answer: Answer, submission_id: str) -> bool:
+        """Only Ray's own sentence counts: a proxy's 404 says nothing about the job."""
+        return answer.status == HTTP_NOT_FOUND and f"Job {submission_id} does not exist" in answer.text
+
+    def _file_failure(self, answer: Answer, name: str) -> ClusterError:
+        if "A file is not found" in answer.text or "doesn't exist" in answer.text:
+            return ClusterRefused(f"{self._name}: file {name}: {answer.quoted(answer.text)}")
+        return self._failure(answer, "/api/v0/logs/file")
+
+    def _not_ray(self, answer: Answer, path: str, problem: object) -> ClusterUnclear:
+        if answer.media_type == "text/html":
+            return ClusterUnclear(
+                f"{self._name}: {path} answered with a web page, not like a Ray dashboard. Check its address"
+            )
+        what = answer.quoted("; ".join(str(problem).splitlines()[:3]))
+        return ClusterUnclear(f"{self._name}: {path} answered with something that Ray does not say ({what})")
+
+    def _failure(self, answer: Answer, path: str) -> ClusterError:
+        """The error for a status that was not expected: refused when the cluster clearly said no, else unclear."""
+        if answer.media_type == "text/html":
+            return self._not_ray(answer, path, "a web page")
+        said = answer.quoted(_last_sentence(answer.text))
+        told = f"{self._name}: {path} answered HTTP {answer.status}: {said}"
+        if HTTP_BAD_REQUEST <= answer.status < HTTP_SERVER_ERROR:
+            return ClusterRefused(told)
+        return ClusterUnclear(told)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was learned and does not change while the cluster's version and session stay; replaced as a whole."""
+
+    version: tuple[int, ...] = ()
+    epoch: Epoch | None = None
+    marks_files: bool | None = None
+    marked_version: tuple[int, ...] = ()
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """`2.60.0rc1` -> (2, 60, 0); development builds (`3.0.0.dev0`) count as the newest there is."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
+
+
+def _request_body(submission: RaySubmission) -> dict[str, object]:
+    """Only what was asked for: older Ray refuses fields that it does not know."""
+    body: dict[str, object] = {
+        "submission_id": submission.submission_id,
+        "entrypoint": submission.entrypoint,
+        "runtime_env": dict(submission.runtime_env),
+        "metadata": dict(submission.metadata),
+    }
+    if submission.entrypoint_num_cpus:
+        body["entrypoint_num_cpus"] = submission.entrypoint_num_cpus
+    if submission.entrypoint_num_gpus:
+        body["entrypoint_num_gpus"] = submission.entrypoint_num_gpus
+    if submission.entrypoint_memory:
+        body["entrypoint_memory"] = submission.entrypoint_memory
+    if submission.entrypoint_resources:
+        body["entrypoint_resources"] = dict(submission.entrypoint_resources)
+    if submission.entrypoint_label_selector:
+        body["entrypoint_label_selector"] = dict(submission.entrypoint_label_selector)
+    return body
+
+
+def _ray_job(job: ray_answers.JobDetails) -> RayJob:
+    return RayJob(
+        job.submission_id or "", job.status, job.message or "", job.error_type, job.driver_node_id, job.driver_exit_code
+    )
+
+
+def _check_id(submission_id: str) -> str:
+    """Ray accepts ids with a slash and then cannot find them; ours never have one."""
+    if not JOB_ID.fullmatch(submission_id):
+        raise ClusterRefused(f"{submission_id!r} cannot be a submission id: only letters, digits, '-' and '_'")
+    return submission_id
+
+
+def _last_sentence(text: str) -> str:
+    """The last line that says something: Ray answers errors with whole tracebacks."""
+    lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 1]
+    return lines[-1] if lines else "nothing"
