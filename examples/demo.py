@@ -1,8 +1,8 @@
 """The main job, end to end, in a few minutes: two local Ray clusters, one job at once, one that waits for a clean hour.
 
-Run by `make demo`. Everything lives in a temporary folder and is gone afterwards. The grid is a synthetic day that lasts
-two minutes, so that waiting for a cleaner hour takes seconds; energy is really metered, by the best source this machine
-has.
+Run by `make demo`. Everything lives in a temporary folder and is gone afterwards. The grid is a synthetic day that
+lasts two minutes, so that waiting for a cleaner hour takes seconds; energy is really metered, by the best source this
+machine has.
 """
 
 from __future__ import annotations
@@ -28,12 +28,25 @@ def main() -> int:
         demo = Demo(Path(folder))
         demo.write_grid()
         try:
-            demo.run("clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10", "--home")
+            demo.run(
+                "clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10", "--home"
+            )
             demo.run("clusters", "add", "south", "--local", "--cpus", "2", "--zone", "DE", "--pue", "1.40")
             print("\n# A job with no flexibility: placed at once, on the cleaner cluster.")
             demo.run("submit", "--name", "train-now", "--duration", "25s", str(TRAIN), "--steps", "300")
             print("\n# The same job may wait up to two minutes: it starts when the grid is expected to be cleanest.")
-            demo.run("submit", "--name", "train-later", "--duration", "25s", "--max-delay", "2m", str(TRAIN), "--steps", "300")
+            demo.run(
+                "submit",
+                "--name",
+                "train-later",
+                "--duration",
+                "25s",
+                "--max-delay",
+                "2m",
+                str(TRAIN),
+                "--steps",
+                "300",
+            )
             print("\n# What both did, and the proof that nobody changed the book.")
             demo.run("clusters", "list")
             demo.run("explain", "train-later")

@@ -95,7 +95,9 @@ class Server:
     closing: ExitStack
 
 
-def build(settings: Settings, *, token: str, url: str, shutdown: threading.Event, stop_local: threading.Event) -> Server:
+def build(
+    settings: Settings, *, token: str, url: str, shutdown: threading.Event, stop_local: threading.Event
+) -> Server:
     """Wire adapters, services and loops; opens the store (migrating it) and nothing else."""
     clock, ids, signals, closing = SystemClock(), RandomIds(), Signals(), ExitStack()
     store = open_store(settings.database_url, clock)
@@ -120,15 +122,17 @@ def build(settings: Settings, *, token: str, url: str, shutdown: threading.Event
         fleet.poll_due()
         return POLL_S
 
-    loops = Loops([
-        Step("poll", poll, signals.poll),
-        Step("decide", decide.step, signals.decide),
-        Step("dispatch", dispatch.step, signals.dispatch),
-        Step("follow", follow.step, signals.follow),
-        Step("collect", collect.step, signals.collect),
-    ])
+    loops = Loops(
+        [
+            Step("poll", poll, signals.poll),
+            Step("decide", decide.step, signals.decide),
+            Step("dispatch", dispatch.step, signals.dispatch),
+            Step("follow", follow.step, signals.follow),
+            Step("collect", collect.step, signals.collect),
+        ]
+    )
 
-    def end(stop_local_clusters: bool) -> None:
+    def end(*, stop_local_clusters: bool) -> None:
         if stop_local_clusters:
             stop_local.set()
         shutdown.set()
@@ -188,7 +192,9 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        raise InvalidInput("port", port, f"cannot be used on {host} ({error.strerror})", "Choose a free port, or 0") from None
+        raise InvalidInput(
+            "port", port, f"cannot be used on {host} ({error.strerror})", "Choose a free port, or 0"
+        ) from None
     return listener
 
 

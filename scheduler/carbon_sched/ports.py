@@ -5,11 +5,12 @@ Adapters (`store/`, `clusters/`, `grid/`) and the fakes in `tests/fakes/` pass o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ContextManager, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -105,15 +106,19 @@ class Transaction(Protocol):
     def live_jobs(self) -> list[Job]:
         """Every job that is not in a final state, oldest first."""
 
-    def move_job(self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None) -> Job:
+    def move_job(
+        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
+    ) -> Job:
         """Apply `event` to the job as it was read (`job.version`) and append the event row.
 
         Returns the new job. Raises Conflict where the transition table forbids it (the database refuses it too) and
         StaleVersion when the row's version is not `job.version`.
         """
 
-    def amend_job(self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None) -> Job:
-        """Change what is no transition (attempt count, planned start, reason shown); guarded by `job.version` likewise."""
+    def amend_job(
+        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+    ) -> Job:
+        """Change what is no transition (attempts, planned start, reason shown); guarded by `job.version` likewise."""
 
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
@@ -132,7 +137,9 @@ class Transaction(Protocol):
     def attempt(self, attempt_id: str) -> Attempt:
         """The attempt, or NotFound."""
 
-    def attempts(self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False) -> list[Attempt]:
+    def attempts(
+        self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False
+    ) -> list[Attempt]:
         """Oldest first."""
 
     def put_attempt(self, attempt: Attempt) -> Attempt:
@@ -143,7 +150,7 @@ class Transaction(Protocol):
         """Add an external action; the same (kind, key) twice is one."""
 
     def claim_outbox(self, kinds: Sequence[str], *, limit: int, lease_s: float) -> list[OutboxItem]:
-        """Take due actions, oldest first: unclaimed, or whose lease ran out (database time). Each claim has a new token."""
+        """Take due actions, oldest first: unclaimed, or with a lease run out (database time). A claim has a new token."""
 
     def finish_outbox(self, item: OutboxItem) -> bool:
         """Remove the action if this claim still holds it; False means somebody else has it: discard your result."""
@@ -162,7 +169,16 @@ class Transaction(Protocol):
         """By order of first insertion."""
 
     # energy, readings ----------------------------------------------------------------------------
-    def add_segment(self, *, segment_id: str, sha256: str, cluster: str, attempt_id: str, spans: Sequence[EnergySpan], received_at: datetime) -> bool:
+    def add_segment(
+        self,
+        *,
+        segment_id: str,
+        sha256: str,
+        cluster: str,
+        attempt_id: str,
+        spans: Sequence[EnergySpan],
+        received_at: datetime,
+    ) -> bool:
         """Store a journal segment's spans once. False when this id with the same hash is known (nothing changes).
 
         Conflict when the id is known with another hash.
@@ -195,7 +211,7 @@ class Transaction(Protocol):
 class Store(Protocol):
     """The durable state."""
 
-    def transaction(self, *, write: bool = True) -> ContextManager[Transaction]:
+    def transaction(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
         """Begin; commit on leaving, roll back on any exception. Database trouble raises StoreError (retryable)."""
 
     def database_now(self) -> datetime:
@@ -238,7 +254,10 @@ class RaySubmission:
 
 @dataclass(frozen=True)
 class RayJob:
-    """A job as Ray tells it. Evidence, not truth; `status` is Ray's own word (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED)."""
+    """A job as Ray tells it; evidence, not truth.
+
+    `status` is Ray's own word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+    """
 
     submission_id: str
     status: str
@@ -276,7 +295,7 @@ class ClusterClient(Protocol):
         """Ask for a stop (SIGTERM, grace, SIGKILL); an unknown id is no error."""
 
     def logs(self, submission_id: str) -> bytes | None:
-        """The whole driver log so far, at most 64 MiB (its end is kept); None when there is none. Wakes Ray's job manager."""
+        """The driver log so far, at most 64 MiB (its end is kept); None without one. Wakes Ray's job manager."""
 
     def list_files(self, node_id: str, pattern: str) -> list[str]:
         """Names in the node's session log directory that match the glob."""
@@ -312,9 +331,7 @@ class GridSource(Protocol):
 
 
 class YearlyAverages(Protocol):
-    """The end of the fallback chain: a yearly average for every zone, by zone, country or world, that always answers."""
+    """The end of the fallback chain, which always answers: the yearly average of a zone, its country or the world."""
 
     def reading(self, zone: str, start: datetime, end: datetime, now: datetime) -> Reading:
         """One static reading over `[start, end)`, graded by how specific it is."""
-
-

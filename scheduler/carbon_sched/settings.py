@@ -1,4 +1,4 @@
-"""Settings of the server: defaults < config file < environment (`CARBON_SCHED_*`) < flags. Holds no secrets, only where they are."""
+"""Settings of the server: defaults < config file < environment (`CARBON_SCHED_*`) < flags; no secrets among them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carbon_sched.domain.errors import InvalidInput
 
 APP = "carbon-sched"
+
+
+def default_data_dir() -> Path:
+    """`CARBON_SCHED_DATA_DIR`, or the user's data folder of this platform."""
+    return Path(os.environ.get("CARBON_SCHED_DATA_DIR") or platformdirs.user_data_dir(APP))
 
 
 class SeriesSetting(BaseModel):
@@ -37,7 +42,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data_dir: Path = Field(default_factory=lambda: default_data_dir())
+    data_dir: Path = Field(default_factory=default_data_dir)
     database: str | None = None
     host: str = "127.0.0.1"
     port: int = 0
@@ -47,11 +52,6 @@ class Settings(BaseModel):
     def database_url(self) -> str:
         """The configured database, or SQLite in the data folder."""
         return self.database or f"sqlite:///{self.data_dir / 'carbon-sched.sqlite'}"
-
-
-def default_data_dir() -> Path:
-    """`CARBON_SCHED_DATA_DIR`, or the user's data folder of this platform."""
-    return Path(os.environ.get("CARBON_SCHED_DATA_DIR") or platformdirs.user_data_dir(APP))
 
 
 def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:

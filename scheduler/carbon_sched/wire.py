@@ -10,13 +10,10 @@ from typing import Any
 
 from typing_extensions import NotRequired, TypedDict
 
-_FORBID = {"extra": "forbid"}
-
 
 class ResourcesRequest(TypedDict, total=False):
     """What the job occupies; `entrypoint_*` go to Ray as they are, the rest describes its workers."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     entrypoint_num_cpus: float
     entrypoint_num_gpus: float
     entrypoint_memory: int
@@ -32,7 +29,6 @@ class ResourcesRequest(TypedDict, total=False):
 class DataRequest(TypedDict):
     """An input that must reach the cluster: `--data URI=SIZE@ZONE`."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     uri: str
     size_bytes: int
     zone: str
@@ -41,7 +37,6 @@ class DataRequest(TypedDict):
 class JobRequest(TypedDict):
     """Body of POST /v1/jobs. Only `entrypoint` is needed."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     entrypoint: str
     name: NotRequired[str]
     runtime_env: NotRequired[dict[str, Any]]
@@ -128,7 +123,7 @@ class CandidateView(TypedDict):
 
 
 class DecisionView(TypedDict):
-    """GET /v1/jobs/{id}/decision, and the answer to a dry run (`job_id` empty). `verdict`: place, delay, hold, refuse."""
+    """GET /v1/jobs/{id}/decision and dry runs (`job_id` empty there). `verdict` is place, delay, hold or refuse."""
 
     job_id: str
     verdict: str
@@ -147,7 +142,7 @@ class DecisionView(TypedDict):
 
 
 class LogChunk(TypedDict):
-    """GET /v1/jobs/{id}/logs?offset=N&wait_s=S: text from byte `offset` on; ask again with `next_offset` until `final`."""
+    """GET /v1/jobs/{id}/logs?offset=N&wait_s=S: text from byte `offset` on; go on with `next_offset` until `final`."""
 
     text: str
     next_offset: int
@@ -213,7 +208,6 @@ class Receipt(TypedDict):
 class LocalRequest(TypedDict, total=False):
     """A Ray head the server starts on its own machine."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     cpus: int | None
     gpus: int | None
 
@@ -221,7 +215,6 @@ class LocalRequest(TypedDict, total=False):
 class PoolRequest(TypedDict):
     """Nodes of one kind; `node_resources` in Ray's names."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     name: str
     node_resources: dict[str, float]
     max_nodes: int
@@ -233,7 +226,6 @@ class PoolRequest(TypedDict):
 class ClusterRequest(TypedDict):
     """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`."""
 
-    __pydantic_config__ = _FORBID  # type: ignore[misc]
     zone: str
     address: NotRequired[str]
     local: NotRequired[LocalRequest | None]
@@ -320,3 +312,8 @@ class Problem(TypedDict):
     field: NotRequired[str]
     value: NotRequired[str]
     remedy: NotRequired[str]
+
+
+for _request in (ResourcesRequest, DataRequest, JobRequest, LocalRequest, PoolRequest, ClusterRequest):
+    # how pydantic is told, without importing it, that unknown keys are refused
+    _request.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]

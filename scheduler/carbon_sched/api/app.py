@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 def create_app(context: Context) -> FastAPI:
     """The application serving `context`; every route but /healthz wants the server's bearer token."""
-    app = FastAPI(title="carbon-sched", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    app = FastAPI(
+        title="carbon-sched", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
+    )
     app.state.context = context
 
     def authenticate(authorization: Annotated[str, Header()] = "") -> None:
@@ -42,7 +44,8 @@ def create_app(context: Context) -> FastAPI:
 
 
 def _domain_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, CarbonSchedError)
+    if not isinstance(error, CarbonSchedError):
+        raise error
     problem: Problem = {
         "type": f"about:blank#{error.code}",
         "title": error.code.replace("-", " "),
@@ -59,7 +62,8 @@ def _domain_error(_request: Request, error: Exception) -> JSONResponse:
 
 def _request_error(request: Request, error: Exception) -> JSONResponse:
     """The first thing the schema found, said as every other bad input is."""
-    assert isinstance(error, RequestValidationError)
+    if not isinstance(error, RequestValidationError):
+        raise error
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     remedy = "See GET /v1/openapi.json for what is accepted"
@@ -68,6 +72,12 @@ def _request_error(request: Request, error: Exception) -> JSONResponse:
 
 def _bug(_request: Request, error: Exception) -> JSONResponse:
     log.error("request failed with a bug", exc_info=error)
-    problem = {"type": "about:blank#internal", "title": "internal", "status": 500, "code": "internal", "exit_code": 127,
-               "detail": "a bug in carbon-sched; the server's log has the details (`carbon-sched server logs`)"}
+    problem = {
+        "type": "about:blank#internal",
+        "title": "internal",
+        "status": 500,
+        "code": "internal",
+        "exit_code": 127,
+        "detail": "a bug in carbon-sched; the server's log has the details (`carbon-sched server logs`)",
+    }
     return JSONResponse(problem, 500, media_type="application/problem+json")

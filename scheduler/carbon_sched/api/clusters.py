@@ -13,10 +13,10 @@ from carbon_sched.api.views import cluster_view
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import pue_ppm
-from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView
+from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView, PoolRequest
 
 if TYPE_CHECKING:
-    from typing import Sequence
+    from collections.abc import Sequence
 
 router = APIRouter()
 
@@ -81,10 +81,26 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         headers={key: _required_secret(f"headers.{key}", value) for key, value in request.get("headers", {}).items()},
         allow_plain_http_token=request.get("allow_plain_http_token", False),
         residency=tuple(request.get("residency", [])),
-        pools=tuple(Pool(**pool) for pool in request.get("pools", [])),
+        pools=tuple(_pool(pool) for pool in request.get("pools", [])),
         price_per_gpu_hour=request.get("price_per_gpu_hour"),
         start_grace_s=_grace(request.get("start_grace_s", 300.0)),
         home=request.get("home", False),
+    )
+
+
+def _pool(request: PoolRequest) -> Pool:
+    lifetime = request.get("node_lifetime", "always-on")
+    if lifetime not in ("always-on", "on-demand"):
+        raise InvalidInput("pools.node_lifetime", lifetime, "is not known", "Use always-on or on-demand")
+    if request["max_nodes"] < 1:
+        raise InvalidInput("pools.max_nodes", request["max_nodes"], "is not a number of nodes", "Give 1 or more")
+    return Pool(
+        request["name"],
+        request["node_resources"],
+        request["max_nodes"],
+        request.get("gpu_type"),
+        lifetime,
+        request.get("provisioning_s", 0.0),
     )
 
 
@@ -94,7 +110,9 @@ def _pue(request: ClusterRequest) -> Pue:
         return Pue(DEFAULT_PUE_PPM, "2025", DEFAULT_PUE_SOURCE)
     if not (math.isfinite(value) and 1.0 <= value <= 5.0):
         raise InvalidInput("pue", value, "is not a PUE", "Give facility energy / IT energy, between 1.0 and 5.0")
-    return Pue(pue_ppm(value), request.get("pue_period", ""), request.get("pue_source", "") or "declared by the operator")
+    return Pue(
+        pue_ppm(value), request.get("pue_period", ""), request.get("pue_source", "") or "declared by the operator"
+    )
 
 
 def _grace(value: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Callable, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
@@ -43,7 +44,7 @@ class Context:
     signals: Signals
     known_zone: Callable[[str], str]
     check_cluster: Callable[[str], list[dict[str, str]]]
-    shutdown: Callable[[bool], None]
+    shutdown: Callable[..., None]
 
 
 def _context(request: Request) -> Context:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Iterator
+from typing import Annotated, Any
 
 import anyio.from_thread
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -54,8 +55,13 @@ async def _next(stream: Any) -> bytes:
 
 
 @router.post("/jobs", status_code=202, response_model=None)
-def submit(request: JobRequest, response: Response, context: Ctx, dry_run: bool = False,
-           idempotency_key: Annotated[str | None, Header()] = None) -> JobView | DecisionView:
+def submit(
+    request: JobRequest,
+    response: Response,
+    context: Ctx,
+    dry_run: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> JobView | DecisionView:
     """Accept a job; with `dry_run`, say what would be decided and store nothing."""
     if dry_run:
         spec = context.accept.spec(request, submitter=context.submitter)
@@ -66,13 +72,31 @@ def submit(request: JobRequest, response: Response, context: Ctx, dry_run: bool 
 
 
 @router.get("/jobs")
-def list_jobs(context: Ctx, state: Annotated[list[str] | None, Query()] = None, team: str | None = None,
-              project: str | None = None, phase: str | None = None, cluster: str | None = None, name: str | None = None,
-              since: datetime | None = None, until: datetime | None = None, after: str | None = None,
-              limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100) -> JobList:
+def list_jobs(
+    context: Ctx,
+    state: Annotated[list[str] | None, Query()] = None,
+    team: str | None = None,
+    project: str | None = None,
+    phase: str | None = None,
+    cluster: str | None = None,
+    name: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> JobList:
     """Newest first."""
-    where = JobFilter(frozenset(_state(value) for value in state or []), team, project, phase, cluster, name,
-                      _aware("since", since), _aware("until", until), after)
+    where = JobFilter(
+        frozenset(_state(value) for value in state or []),
+        team,
+        project,
+        phase,
+        cluster,
+        name,
+        _aware("since", since),
+        _aware("until", until),
+        after,
+    )
     with context.store.transaction(write=False) as tx:
         jobs = tx.jobs(where, limit=limit)
         views = [job_view(job, tx.attempts(job_id=job.job_id)) for job in jobs]
@@ -89,13 +113,19 @@ def _state(value: str) -> JobState:
 
 def _aware(field: str, value: datetime | None) -> datetime | None:
     if value is not None and value.tzinfo is None:
-        raise InvalidInput(field, value, "has no time zone", "Use RFC 3339 with a zone, for example 2026-11-23T18:00:00Z")
+        raise InvalidInput(
+            field, value, "has no time zone", "Use RFC 3339 with a zone, for example 2026-11-23T18:00:00Z"
+        )
     return utc(value) if value else None
 
 
 @router.get("/jobs/{job_id}")
-def show_job(job_id: str, context: Ctx, wait_version: int | None = None,
-             timeout_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 25.0) -> JobView:
+def show_job(
+    job_id: str,
+    context: Ctx,
+    wait_version: int | None = None,
+    timeout_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 25.0,
+) -> JobView:
     """One job; with `wait_version`, answers once it is newer than that (or after `timeout_s`)."""
     until = context.clock.monotonic() + timeout_s
     while True:
@@ -135,8 +165,12 @@ def show_events(job_id: str, context: Ctx) -> list[dict[str, str]]:
 
 
 @router.get("/jobs/{job_id}/logs")
-def read_logs(job_id: str, context: Ctx, offset: Annotated[int, Query(ge=0)] = 0,
-              wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0) -> LogChunk:
+def read_logs(
+    job_id: str,
+    context: Ctx,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
+) -> LogChunk:
     """Output of the newest attempt from byte `offset` on; waits up to `wait_s` for more."""
     return context.logs.read(job_id, offset, wait_s)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Iterator
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
@@ -19,8 +20,9 @@ PAGE = 5000
 
 
 @router.get("/ledger/entries")
-def entries(context: Ctx, after: Annotated[int, Query(ge=0)] = 0,
-            limit: Annotated[int | None, Query(ge=1)] = None) -> StreamingResponse:
+def entries(
+    context: Ctx, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int | None, Query(ge=1)] = None
+) -> StreamingResponse:
     """The ledger as JSON lines, exactly the bytes that were hashed."""
 
     def lines() -> Iterator[str]:
@@ -49,10 +51,18 @@ def verify(context: Ctx) -> VerifyView:
 
 
 @router.get("/report")
-def report(context: Ctx, job: str | None = None, since: datetime | None = None, until: datetime | None = None,
-           team: str | None = None, project: str | None = None, phase: str | None = None,
-           format: Annotated[str, Query(pattern="^(json|csv|md|text)$")] = "json") -> Response:  # noqa: A002 - its name on the wire
+def report(
+    context: Ctx,
+    job: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    team: str | None = None,
+    project: str | None = None,
+    phase: str | None = None,
+    format: Annotated[str, Query(pattern="^(json|csv|md|text)$")] = "json",
+) -> Response:
     """A report over the jobs that match."""
-    text, media_type = context.statements.report(job=job, since=since, until=until, team=team, project=project,
-                                                 phase=phase, form=format)
+    text, media_type = context.statements.report(
+        job=job, since=since, until=until, team=team, project=project, phase=phase, form=format
+    )
     return Response(text, media_type=media_type)

@@ -52,5 +52,5 @@ def show(context: Ctx) -> ServerView:
 @router.post("/server/shutdown", status_code=202)
 def shutdown(request: Shutdown, background: BackgroundTasks, context: Ctx) -> dict[str, bool]:
     """End gracefully after this answer; waiting jobs stay in the database and go on with the next server."""
-    background.add_task(context.shutdown, request.get("stop_local_clusters", False))
+    background.add_task(context.shutdown, stop_local_clusters=request.get("stop_local_clusters", False))
     return {"stopping": True}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.time import to_rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
-    from typing import Sequence
 
     from carbon_sched.domain.cluster import Cluster, ClusterStatus
     from carbon_sched.domain.decision import Candidate, Decision

@@ -6,7 +6,6 @@ the formula: GHG Protocol Scope 2 Guidance (location-based method) and ISO/IEC 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,14 @@ from carbon_sched.domain.time import Interval
 from carbon_sched.domain.units import UJ_PPM_MG_PER_UG
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from carbon_sched.domain.intensity import Reading
 
 
 def apportion(total: int, weights: Sequence[int]) -> list[int]:
-    """Split a non-negative integer by integer weights; the parts sum to `total` exactly (largest remainder, ties first).
+    """Split a non-negative integer by integer weights; parts sum to `total` exactly (largest remainder, first on ties).
 
     All-zero weights raise ValueError: nobody to give it to is not the same as an equal split.
     """
@@ -70,5 +70,5 @@ def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: 
     micros = [round(part.duration.total_seconds() * 1e6) for part, _ in cuts]
     return [
         Piece(part.start, part.end, energy, reading)
-        for (part, reading), energy in zip(cuts, apportion(energy_uj, micros))
+        for (part, reading), energy in zip(cuts, apportion(energy_uj, micros), strict=True)
     ]

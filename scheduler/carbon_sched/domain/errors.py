@@ -220,7 +220,7 @@ class LedgerBroken(CarbonSchedError):
         """Name the first entry that is wrong (`first_bad_seq`) and how."""
         self.first_bad_seq, self.problem = first_bad_seq, problem
         super().__init__(
-            f"ledger entry {first_bad_seq}: {problem}. Restore the ledger from a backup; nothing after it can be trusted"
+            f"ledger entry {first_bad_seq}: {problem}. Nothing from there on can be trusted: restore a backup"
         )
 
 

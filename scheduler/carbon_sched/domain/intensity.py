@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import Interval
@@ -127,7 +128,7 @@ class Outlook:
     readings: tuple[Reading, ...]
 
     def __post_init__(self) -> None:
-        for left, right in zip(self.readings, self.readings[1:]):
+        for left, right in pairwise(self.readings):
             if left.end != right.start:
                 message = f"outlook of {self.zone} has a gap or overlap at {left.end.isoformat()}"
                 raise ValueError(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.errors import Conflict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -206,6 +206,12 @@ def next_state(state: JobState, event: JobEvent) -> JobState:
         raise Conflict(message) from None
 
 
+def ending_event(state: JobState, event: JobEvent) -> JobEvent:
+    """What an attempt's end means for its job: one that was asked to stop and did not succeed is stopped."""
+    unsuccessful = event in (JobEvent.WITHDRAWN, JobEvent.EXPIRED, JobEvent.FAILED)
+    return JobEvent.STOPPED if state is JobState.STOPPING and unsuccessful else event
+
+
 @dataclass(frozen=True)
 class Job:
     """A submitted job and where it stands; `version` counts changes and guards every write."""
@@ -244,8 +250,8 @@ class Attempt:
     """One submission of a job to one cluster.
 
     `start_by` is the time fence: the wrapper refuses to run user code after it. `accepted` is None until we know
-    whether Ray has it. `started_at`/`ended_at` come from the wrapper's own record, not from Ray. `collected` is set once
-    the energy journal was read to its end.
+    whether Ray has it. `started_at` and `ended_at` come from the wrapper's own record, not from Ray. `collected` is set
+    once the energy journal was read to its end.
     """
 
     attempt_id: str

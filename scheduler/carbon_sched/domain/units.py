@@ -1,6 +1,6 @@
 """Stored integers and their conversions: microjoules, micrograms CO2e, mg/kWh, PUE in ppm.
 
-The unit is in every name. Floats appear only for people (`*_kwh`, `*_g`) and inside scoring; stored values are integers.
+The unit is in every name. Floats appear only for people (`*_kwh`, `*_g`) and inside scoring; what is stored is integer.
 """
 
 from __future__ import annotations

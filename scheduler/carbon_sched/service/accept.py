@@ -26,8 +26,9 @@ ID_TRIES = 5
 class Accept:
     """Takes requests in and stop requests; everything after that is the loops' work."""
 
-    def __init__(self, store: Store, bundles: Bundles, fleet: Fleet, policies: Policies, clock: Clock, ids: Ids,
-                 signals: Signals) -> None:
+    def __init__(
+        self, store: Store, bundles: Bundles, fleet: Fleet, policies: Policies, clock: Clock, ids: Ids, signals: Signals
+    ) -> None:
         self._store, self._bundles, self._fleet, self._policies = store, bundles, fleet, policies
         self._clock, self._ids, self._signals = clock, ids, signals
 
@@ -115,6 +116,11 @@ def record_job_end(tx: Transaction, job: Job) -> None:
     if job.finished_at is None:
         message = f"job {job.job_id} is {job.state.value}, which is no end"
         raise ValueError(message)
-    body = {"job": job.job_id, "state": job.state.value, "exit_code": job.exit_code, "reason": job.reason,
-            "attempts": job.attempts}
+    body = {
+        "job": job.job_id,
+        "state": job.state.value,
+        "exit_code": job.exit_code,
+        "reason": job.reason,
+        "attempts": job.attempts,
+    }
     tx.append_fact(Fact(FactKind.JOB_ENDED, job.finished_at, body))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job
-    from carbon_sched.ports import Clock, Transaction
+    from carbon_sched.ports import Clock
     from carbon_sched.service.outlooks import Outlooks
 
 ACTUAL, HOME, BEST_FIXED = "actual", "run-now-home", "best-fixed"
@@ -27,8 +28,9 @@ class Book:
     def __init__(self, outlooks: Outlooks, clock: Clock) -> None:
         self._outlooks, self._clock = outlooks, clock
 
-    def facts(self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
-              ) -> tuple[list[Fact], list[Reading]]:
+    def facts(
+        self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
+    ) -> tuple[list[Fact], list[Reading]]:
         """`readings-used` facts of one attempt and the readings they name. No spans, no facts.
 
         The references run the identical energy profile, shifted to start at submission: on the home cluster, and on
@@ -53,8 +55,9 @@ class Book:
             facts.append(self._fact(job, attempt, role, cluster, by, readings))
         return facts, used
 
-    def _fact(self, job: Job, attempt: Attempt, role: str, cluster: Cluster, shift: timedelta,
-              readings: Sequence[Reading]) -> Fact:
+    def _fact(
+        self, job: Job, attempt: Attempt, role: str, cluster: Cluster, shift: timedelta, readings: Sequence[Reading]
+    ) -> Fact:
         body = {
             "job": job.job_id,
             "attempt": attempt.attempt_id,

@@ -39,8 +39,17 @@ SILENT_PATIENCE_S = 600.0
 class Collect:
     """One loop over attempts whose energy is not completely booked."""
 
-    def __init__(self, store: Store, fleet: Fleet, journals: Journals, book: Book, estimates: Estimates, logs: Logs,
-                 clock: Clock, signals: Signals) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        journals: Journals,
+        book: Book,
+        estimates: Estimates,
+        logs: Logs,
+        clock: Clock,
+        signals: Signals,
+    ) -> None:
         self._store, self._fleet, self._journals, self._book = store, fleet, journals, book
         self._estimates, self._logs = estimates, logs
         self._clock, self._signals = clock, signals
@@ -131,11 +140,18 @@ class Collect:
             for key, spans in ((f"{attempt.cluster}/{segment.name}", mine), (segment.name, machine)):
                 self._store_spans(tx, attempt, segment, key, spans)
 
-    def _store_spans(self, tx: Transaction, attempt: Attempt, segment: Segment, key: str,
-                     spans: Sequence[EnergySpan]) -> None:
+    def _store_spans(
+        self, tx: Transaction, attempt: Attempt, segment: Segment, key: str, spans: Sequence[EnergySpan]
+    ) -> None:
         try:
-            new = tx.add_segment(segment_id=key, sha256=segment.sha256, cluster=attempt.cluster,
-                                 attempt_id=attempt.attempt_id, spans=spans, received_at=self._clock.now())
+            new = tx.add_segment(
+                segment_id=key,
+                sha256=segment.sha256,
+                cluster=attempt.cluster,
+                attempt_id=attempt.attempt_id,
+                spans=spans,
+                received_at=self._clock.now(),
+            )
         except Conflict:
             message = f"{segment.name} was delivered before with other content"
             raise BadJournal(message) from None
@@ -145,8 +161,13 @@ class Collect:
             tx.append_fact(self._recorded(owner, attempt.cluster, segment, spans))
 
     def _recorded(self, owner: str, cluster: str, segment: Segment, spans: Sequence[EnergySpan]) -> Fact:
-        body = {"attempt": owner, "cluster": cluster, "segment": segment.name, "sha256": segment.sha256,
-                "spans": [_span(span) for span in spans if span.owner == owner]}
+        body = {
+            "attempt": owner,
+            "cluster": cluster,
+            "segment": segment.name,
+            "sha256": segment.sha256,
+            "spans": [_span(span) for span in spans if span.owner == owner],
+        }
         return Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body)
 
     def _finish(self, attempt: Attempt, missing: list[str]) -> None:
@@ -156,8 +177,12 @@ class Collect:
         if not spans:
             missing = [*missing, "no energy was recorded"]
         facts, readings = self._book.facts(job, attempt, spans, clusters)
-        body = {"attempt": attempt.attempt_id, "job": job.job_id, "missing": missing,
-                "segments": len(self._known.get(attempt.attempt_id, ()))}
+        body = {
+            "attempt": attempt.attempt_id,
+            "job": job.job_id,
+            "missing": missing,
+            "segments": len(self._known.get(attempt.attempt_id, ())),
+        }
         with self._store.transaction() as tx:
             current = tx.attempt(attempt.attempt_id)
             if current.collected:

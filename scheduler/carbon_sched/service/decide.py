@@ -51,8 +51,16 @@ class _Read:
 class Decide:
     """Plans all waiting jobs and commits each decision whose job did not change meanwhile."""
 
-    def __init__(self, store: Store, fleet: Fleet, outlooks: Outlooks, estimates: Estimates, policies: Policies,
-                 clock: Clock, signals: Signals) -> None:
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        outlooks: Outlooks,
+        estimates: Estimates,
+        policies: Policies,
+        clock: Clock,
+        signals: Signals,
+    ) -> None:
         self._store, self._fleet, self._outlooks = store, fleet, outlooks
         self._estimates, self._policies = estimates, policies
         self._clock, self._signals = clock, signals
@@ -83,8 +91,13 @@ class Decide:
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
         waiting = self._waiting(job, read.snapshot.now)
-        snapshot = Snapshot(read.snapshot.now, read.snapshot.clusters, (*read.snapshot.jobs, waiting),
-                            home=read.snapshot.home, best_fixed=read.snapshot.best_fixed)
+        snapshot = Snapshot(
+            read.snapshot.now,
+            read.snapshot.clusters,
+            (*read.snapshot.jobs, waiting),
+            home=read.snapshot.home,
+            best_fixed=read.snapshot.best_fixed,
+        )
         return next(decision for decision in plan(snapshot, None).decisions if decision.job_id == DRY_RUN)
 
     # reading -------------------------------------------------------------------------------------
@@ -98,16 +111,21 @@ class Decide:
         specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
         views = tuple(
-            ClusterView(cluster, self._fleet.status(cluster.name), outlooks[cluster.zone],
-                        self._reservations(cluster, attempts, specs, now))
+            ClusterView(
+                cluster,
+                self._fleet.status(cluster.name),
+                outlooks[cluster.zone],
+                self._reservations(cluster, attempts, specs, now),
+            )
             for cluster in clusters
         )
         jobs = tuple(self._waiting(job, now) for job in queued)
         snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
         return _Read(snapshot, {job.job_id: job.version for job in queued})
 
-    def _reservations(self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec],
-                      now: datetime) -> tuple[Reservation, ...]:
+    def _reservations(
+        self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime
+    ) -> tuple[Reservation, ...]:
         mine = [attempt for attempt in attempts if attempt.cluster == cluster.name and attempt.job_id in specs]
         return tuple(self._reservation(attempt, specs[attempt.job_id], now) for attempt in mine)
 
@@ -179,9 +197,16 @@ class Decide:
         job = tx.amend_job(job, attempts=number)
         tx.move_job(job, JobEvent.DISPATCH, at=now, reason=reason)
         tx.enqueue("submit", attempt.attempt_id, {})
-        body = {"attempt": attempt.attempt_id, "job": job.job_id, "number": number, "cluster": cluster.name,
-                "zone": cluster.zone, "pue_ppm": cluster.pue.ppm, "pue_source": cluster.pue.source,
-                "start_by": to_rfc3339(attempt.start_by)}
+        body = {
+            "attempt": attempt.attempt_id,
+            "job": job.job_id,
+            "number": number,
+            "cluster": cluster.name,
+            "zone": cluster.zone,
+            "pue_ppm": cluster.pue.ppm,
+            "pue_source": cluster.pue.source,
+            "start_by": to_rfc3339(attempt.start_by),
+        }
         tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
 
 
@@ -192,7 +217,7 @@ def _home(clusters: list[Cluster]) -> str | None:
 
 
 def _latest_start(job: Job, belief: Belief, policy: Policy, earliest: datetime) -> datetime:
-    """Until when the job may be delayed: what the user declared where the policy honours it, else what the policy grants.
+    """Until when the job may be delayed: what was declared, where the policy honours it, else what the policy grants.
 
     A deadline counts back from the longest run that is believed possible.
     """
@@ -207,7 +232,11 @@ def _latest_start(job: Job, belief: Belief, policy: Policy, earliest: datetime) 
 
 def _is_news(before: Decision | None, now: Decision) -> bool:
     return before is None or (before.verdict, before.cluster, before.start, before.reason) != (
-        now.verdict, now.cluster, now.start, now.reason)
+        now.verdict,
+        now.cluster,
+        now.start,
+        now.reason,
+    )
 
 
 def _ug(co2e_g: float | None) -> int | None:

@@ -1,4 +1,7 @@
-"""Carry out committed intentions on clusters: submit an attempt, stop one. Ask after an unclear answer, never repeat blindly."""
+"""Carry out committed intentions on clusters: submit an attempt, stop one.
+
+After an unclear answer the cluster is asked; nothing is ever repeated blindly.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from carbon_sched.domain.errors import (
     CarbonSchedError,
     ClusterError,
     ClusterRefused,
-    ClusterUnclear,
     NotFound,
     StaleVersion,
 )
 from carbon_sched.domain.facts import Fact, FactKind
-from carbon_sched.domain.job import JobEvent, JobState
+from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import to_epoch, to_rfc3339
 from carbon_sched.ports import RaySubmission
 from carbon_sched.service.accept import record_job_end
@@ -42,8 +44,9 @@ SILENCE = timedelta(minutes=10)
 class Dispatch:
     """Works the outbox: one external action at a time, each fenced by its claim."""
 
-    def __init__(self, store: Store, fleet: Fleet, bundles: Bundles, package: RuntimePackage, clock: Clock,
-                 signals: Signals) -> None:
+    def __init__(
+        self, store: Store, fleet: Fleet, bundles: Bundles, package: RuntimePackage, clock: Clock, signals: Signals
+    ) -> None:
         self._store, self._fleet, self._bundles, self._package = store, fleet, bundles, package
         self._clock, self._signals = clock, signals
 
@@ -77,33 +80,41 @@ class Dispatch:
             return
         try:
             client = self._fleet.client(cluster)
-            if item.tries and client.job(attempt.attempt_id) is not None:
-                self._accepted(item, attempt, job, client.epoch().session_name)
+            if _may_be_posted(attempt) and client.job(attempt.attempt_id) is not None:
+                self._accepted(item, attempt, job, attempt.epoch)
                 return
             if job.state is JobState.STOPPING:
                 self._stopped_before_posting(item, attempt, job)
                 return
             submission = self._prepare(client, attempt, job.spec)
-            attempt, submission = self._fence(cluster, attempt, submission)
             epoch = client.epoch().session_name
-        except ClusterUnclear as error:
-            self._unclear(item, cluster, attempt, job, error)
-            return
-        except ClusterRefused as error:
-            self._finish_failed(item, attempt, job, str(error))
-            return
         except ClusterError as error:
-            self._withdraw(item, cluster, attempt, job, error)
+            if _may_be_posted(attempt):
+                self._unclear(item, cluster, attempt, job, error)
+            elif isinstance(error, ClusterRefused):
+                self._finish_failed(item, attempt, job, str(error))
+            else:
+                self._withdraw(item, cluster, attempt, job, error)
             return
-        self._post(client, item, cluster, attempt, job, submission, epoch)
+        attempt, submission = self._fence(cluster, attempt, submission, epoch)
+        self._post(client, item, cluster, attempt, job, submission)
 
     def _stopped_before_posting(self, item: OutboxItem, attempt: Attempt, job: Job) -> None:
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", "stopped before it was submitted")
+                self._end(
+                    tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", "stopped before it was submitted"
+                )
 
-    def _post(self, client: ClusterClient, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job,
-              submission: RaySubmission, epoch: str) -> None:
+    def _post(
+        self,
+        client: ClusterClient,
+        item: OutboxItem,
+        cluster: Cluster,
+        attempt: Attempt,
+        job: Job,
+        submission: RaySubmission,
+    ) -> None:
         """The one call that starts something; from here on silence is no proof that nothing happened."""
         try:
             client.submit(submission)
@@ -112,7 +123,7 @@ class Dispatch:
         except ClusterError as error:
             self._unclear(item, cluster, attempt, job, error)
         else:
-            self._accepted(item, attempt, job, epoch)
+            self._accepted(item, attempt, job, attempt.epoch)
 
     def _prepare(self, client: ClusterClient, attempt: Attempt, spec: JobSpec) -> RaySubmission:
         uris: dict[str, str] = {}
@@ -132,11 +143,13 @@ class Dispatch:
             entrypoint_label_selector=spec.resources.entrypoint_label_selector or None,
         )
 
-    def _fence(self, cluster: Cluster, attempt: Attempt, submission: RaySubmission) -> tuple[Attempt, RaySubmission]:
-        """Persist the latest moment at which this submission may start user code, then write it into its environment."""
+    def _fence(
+        self, cluster: Cluster, attempt: Attempt, submission: RaySubmission, epoch: str
+    ) -> tuple[Attempt, RaySubmission]:
+        """Persist that a submission may be under way, and until when it may start user code; the wrapper is told too."""
         start_by = self._clock.now() + timedelta(seconds=cluster.start_grace_s)
         with self._store.transaction() as tx:
-            attempt = tx.put_attempt(replace(tx.attempt(attempt.attempt_id), start_by=start_by))
+            attempt = tx.put_attempt(replace(tx.attempt(attempt.attempt_id), start_by=start_by, epoch=epoch))
         env: dict[str, Any] = dict(submission.runtime_env)
         env["env_vars"] = {**env["env_vars"], "CARBON_SCHED_START_BY": f"{to_epoch(start_by):.3f}"}
         return attempt, replace(submission, runtime_env=env)
@@ -165,14 +178,11 @@ class Dispatch:
                 reason = f"{cluster.name} gave no clear answer to the submission ({error}); it may have run there"
                 self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason)
 
-    def _withdraw(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job, error: CarbonSchedError) -> None:
+    def _withdraw(
+        self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job, error: CarbonSchedError
+    ) -> None:
         """Nothing was posted: close the attempt and let the planner choose again."""
         self._fleet.mark_unusable(cluster, str(error))
-        if item.tries:
-            # an earlier try posted without a clear answer, so "nothing happened" is not known
-            with self._store.transaction() as tx:
-                tx.delay_outbox(item, seconds=RETRY_S)
-            return
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
                 reason = f"{cluster.name} could not be used: {error}"
@@ -189,9 +199,17 @@ class Dispatch:
         attempt = tx.attempt(attempt.attempt_id)
         # nothing ran, or nothing can be read: either way there is no journal to collect
         tx.put_attempt(replace(attempt, outcome=outcome, reason=reason, collected=True))
-        job = tx.move_job(job, event, at=now, reason=reason)
-        body = {"attempt": attempt.attempt_id, "job": job.job_id, "outcome": outcome, "started_at": None,
-                "ended_at": to_rfc3339(now), "exit_code": None, "reason": reason, "missing": []}
+        job = tx.move_job(job, ending_event(job.state, event), at=now, reason=reason)
+        body: dict[str, object] = {
+            "attempt": attempt.attempt_id,
+            "job": job.job_id,
+            "outcome": outcome,
+            "started_at": None,
+            "ended_at": to_rfc3339(now),
+            "exit_code": None,
+            "reason": reason,
+            "missing": [],
+        }
         tx.append_fact(Fact(FactKind.ATTEMPT_ENDED, now, body))
         if job.state.final:
             record_job_end(tx, job)
@@ -223,3 +241,6 @@ class Dispatch:
             tx.finish_outbox(item)
 
 
+def _may_be_posted(attempt: Attempt) -> bool:
+    """The epoch is written just before the first POST; from then on silence is no proof that nothing happened."""
+    return bool(attempt.epoch)

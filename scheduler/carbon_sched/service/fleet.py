@@ -66,9 +66,16 @@ class Fleet:
 
     def put(self, cluster: Cluster) -> None:
         """Register or replace a cluster; its zone and PUE go to the ledger."""
-        body = {"name": cluster.name, "zone": cluster.zone, "pue_ppm": cluster.pue.ppm, "pue_period": cluster.pue.period,
-                "pue_source": cluster.pue.source, "local": cluster.local is not None, "home": cluster.home,
-                "residency": list(cluster.residency)}
+        body = {
+            "name": cluster.name,
+            "zone": cluster.zone,
+            "pue_ppm": cluster.pue.ppm,
+            "pue_period": cluster.pue.period,
+            "pue_source": cluster.pue.source,
+            "local": cluster.local is not None,
+            "home": cluster.home,
+            "residency": list(cluster.residency),
+        }
         with self._store.transaction() as tx:
             for other in tx.clusters():
                 if cluster.home and other.home and other.name != cluster.name:
@@ -151,4 +158,3 @@ class Fleet:
 def _capacity(status: ClusterStatus) -> object:
     """What a plan could see change: usability and free resources per node."""
     return status.problem, [(node.node_id, dict(node.resources), dict(node.used or {})) for node in status.nodes]
-

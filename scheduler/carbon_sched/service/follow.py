@@ -1,4 +1,7 @@
-"""Turn what a cluster says of its jobs, and what the wrapper recorded there, into job states. Ray is evidence, not truth."""
+"""Turn what a cluster says of its jobs, and what the wrapper recorded there, into job states.
+
+Ray is evidence, not truth: where both speak, the wrapper's record wins.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import ClusterError, NotFound, StaleVersion
 from carbon_sched.domain.facts import Fact, FactKind
-from carbon_sched.domain.job import JobEvent, JobState
+from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import from_epoch, to_rfc3339
 from carbon_sched.service.accept import record_job_end
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
-    from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.domain.job import Attempt
     from carbon_sched.ports import Clock, ClusterClient, RayJob, Store
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.journal import Journals
@@ -80,8 +83,9 @@ class Follow:
             except ClusterError as error:
                 log.warning("attempt cannot be followed attempt=%s: %s", attempt.attempt_id, error)
 
-    def _follow_attempt(self, cluster: Cluster, client: ClusterClient, attempt: Attempt, ray_job: RayJob | None,
-                        epoch: str) -> None:
+    def _follow_attempt(
+        self, cluster: Cluster, client: ClusterClient, attempt: Attempt, ray_job: RayJob | None, epoch: str
+    ) -> None:
         if ray_job is None:
             self._vanished(attempt, epoch)
             return
@@ -90,7 +94,7 @@ class Follow:
         elif ray_job.status == "RUNNING":
             self._running(client, attempt, ray_job)
         elif self._clock.now() > attempt.start_by + CLOCK_SKEW:
-            # past its fence the wrapper runs no user code, so another attempt may open although Ray cannot stop this one
+            # past its fence the wrapper runs no user code: another attempt may open though Ray cannot stop this one
             client.stop(attempt.attempt_id)
             reason = f"{cluster.name} did not start it within {cluster.start_grace_s:.0f} s (still pending there)"
             self._finish(attempt, Ending(JobEvent.EXPIRED, "expired", reason))
@@ -145,26 +149,26 @@ class Follow:
             if not attempt.open:
                 return
             attempt = tx.put_attempt(
-                replace(attempt, outcome=ending.outcome, reason=ending.reason, exit_code=ending.exit_code,
-                        started_at=ending.started_at or attempt.started_at, ended_at=ending.ended_at,
-                        collected=ending.event is JobEvent.EXPIRED)
+                replace(
+                    attempt,
+                    outcome=ending.outcome,
+                    reason=ending.reason,
+                    exit_code=ending.exit_code,
+                    started_at=ending.started_at or attempt.started_at,
+                    ended_at=ending.ended_at,
+                    collected=ending.event is JobEvent.EXPIRED,
+                )
             )
             job = tx.job(attempt.job_id)
-            event = _event_for(job, ending.event)
+            event = ending_event(job.state, ending.event)
             job = tx.move_job(job, event, at=now, reason=ending.reason, exit_code=ending.exit_code)
             tx.append_fact(_ended(attempt, ending, now))
             if job.state.final:
                 record_job_end(tx, job)
         log.info("attempt ended attempt=%s outcome=%s reason=%s", attempt.attempt_id, ending.outcome, ending.reason)
-        for event in (self._signals.collect, self._signals.decide):
-            event.set()
+        self._signals.collect.set()
+        self._signals.decide.set()
         self._signals.job_changed()
-
-
-def _event_for(job: Job, event: JobEvent) -> JobEvent:
-    """A job that was asked to stop and did not succeed is stopped, however its attempt ended."""
-    stopping = job.state is JobState.STOPPING
-    return JobEvent.STOPPED if stopping and event in (JobEvent.EXPIRED, JobEvent.FAILED) else event
 
 
 def _event(ray_status: str, exit_code: int | None) -> JobEvent:

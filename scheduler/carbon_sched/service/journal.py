@@ -1,7 +1,7 @@
 """Read what the wrapper and the meter wrote beside a job: records of the attempt and energy segments of the machine.
 
-Everything here was written by the job's own user and may be hostile: only names we derive are fetched, sizes are capped,
-and `carbon_sched_runtime.wire` checks every byte.
+Everything here was written by the job's own user and may be hostile: only names we derive are fetched, sizes are
+capped, and `carbon_sched_runtime.wire` checks every byte.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched_runtime import wire
-
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
 from carbon_sched.domain.errors import ClusterError
 from carbon_sched.domain.time import EPOCH
+from carbon_sched_runtime import wire
 
 if TYPE_CHECKING:
     from datetime import datetime

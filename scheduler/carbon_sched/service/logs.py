@@ -41,7 +41,7 @@ class Logs:
             generation = self._signals.generation
             data, final = self._bytes(job_id)
             if len(data) > offset or final or self._clock.monotonic() >= until:
-                return _chunk(data, offset, final)
+                return _chunk(data, offset, final=final)
             self._signals.wait_for_change(generation, min(FRESH_S, max(0.0, until - self._clock.monotonic())))
 
     def keep(self, attempt: Attempt) -> None:
@@ -89,7 +89,7 @@ class Logs:
         return self._directory / f"{attempt.attempt_id}.log"
 
 
-def _chunk(data: bytes, offset: int, final: bool) -> LogChunk:
+def _chunk(data: bytes, offset: int, *, final: bool) -> LogChunk:
     piece = data[offset : offset + CHUNK]
     last = offset + len(piece) == len(data) and final
     if not last:

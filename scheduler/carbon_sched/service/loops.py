@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from typing import Callable
+from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import CarbonSchedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,9 @@ class Loops:
     def __init__(self, steps: list[Step]) -> None:
         self._steps = steps
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._repeat, args=(step,), name=step.name, daemon=True) for step in steps]
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(step,), name=step.name, daemon=True) for step in steps
+        ]
 
     def start(self) -> None:
         """Start all threads."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -40,7 +41,7 @@ class Outlooks:
         return self._grid.actual(zone, start, end, now)
 
     def best_fixed(self, clusters: Sequence[Cluster], now: datetime) -> str | None:
-        """The cluster with the least mean intensity x PUE over the trailing 28 days; None when there are no clusters."""
+        """The cluster with the least mean intensity x PUE over the trailing 28 days; None without clusters."""
         if not clusters:
             return None
         means = {zone: self._trailing_mean(zone, now) for zone in {cluster.zone for cluster in clusters}}
@@ -49,4 +50,4 @@ class Outlooks:
     def _trailing_mean(self, zone: str, now: datetime) -> float:
         readings = self._grid.actual(zone, now - TRAILING, now, now)
         weights = [reading.interval.duration.total_seconds() for reading in readings]
-        return sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights)) / sum(weights)
+        return sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights, strict=True)) / sum(weights)

@@ -38,7 +38,9 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
     if not entrypoint.strip() or len(entrypoint) > MAX_ENTRYPOINT or "\0" in entrypoint:
         remedy = "Give the command to run, for example 'python job.py', at most 100,000 characters"
         raise InvalidInput("entrypoint", entrypoint, "is not a command", remedy)
-    labels = {key: _label(key, request.get(key, "")) for key in ("name", "stage", "model", "project", "team", "policy")}
+    labels = {
+        key: _label(key, str(request.get(key, ""))) for key in ("name", "stage", "model", "project", "team", "policy")
+    }
     return JobSpec(
         entrypoint=entrypoint,
         name=labels["name"] or _name_from(entrypoint),
@@ -78,7 +80,9 @@ def _name_from(entrypoint: str) -> str:
 
 def _sha256(value: str | None) -> str | None:
     if value is not None and not SHA256.fullmatch(value):
-        raise InvalidInput("bundle_sha256", value, "is not a SHA-256", "Upload the bundle first with PUT /v1/bundles/SHA256")
+        raise InvalidInput(
+            "bundle_sha256", value, "is not a SHA-256", "Upload the bundle first with PUT /v1/bundles/SHA256"
+        )
     return value
 
 
@@ -91,7 +95,9 @@ def _runtime_env(value: dict[str, object]) -> dict[str, object]:
         raise InvalidInput("runtime_env.env_vars", ours[0], "is set by carbon-sched itself", "Leave it out")
     working_dir = value.get("working_dir")
     if working_dir is not None and "://" not in str(working_dir):
-        remedy = "Upload the folder as a bundle (the command line does), or name a remote one such as s3://bucket/dir.zip"
+        remedy = (
+            "Upload the folder as a bundle (the command line does), or name a remote one such as s3://bucket/dir.zip"
+        )
         raise InvalidInput("runtime_env.working_dir", working_dir, "is a local path", remedy)
     return value
 
@@ -125,13 +131,17 @@ def _resources(asked: ResourcesRequest) -> Resources:
         cpus=_amount("entrypoint_num_cpus", asked.get("entrypoint_num_cpus", 0.0)),
         gpus=_amount("entrypoint_num_gpus", asked.get("entrypoint_num_gpus", 0.0)),
         memory=int(_amount("entrypoint_memory", asked.get("entrypoint_memory", 0))),
-        resources={k: _amount(f"entrypoint_resources.{k}", v) for k, v in asked.get("entrypoint_resources", {}).items()},
+        resources={
+            k: _amount(f"entrypoint_resources.{k}", v) for k, v in asked.get("entrypoint_resources", {}).items()
+        },
     )
     workers = int(_amount("workers", asked.get("workers", 0)))
     per_worker = _amount("gpus_per_worker", asked.get("gpus_per_worker", 0.0))
     gpus = _amount("gpus", asked.get("gpus", 0.0))
     if gpus and workers:
-        raise InvalidInput("gpus", gpus, "contradicts workers", "Give either --gpus, or --workers with --gpus-per-worker")
+        raise InvalidInput(
+            "gpus", gpus, "contradicts workers", "Give either --gpus, or --workers with --gpus-per-worker"
+        )
     if per_worker and not workers:
         raise InvalidInput("gpus_per_worker", per_worker, "needs workers", "Add --workers N")
     bundles = [entry] if entry.as_resources() else []
