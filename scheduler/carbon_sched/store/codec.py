@@ -1,0 +1,278 @@
+"""The JSON documents in the store: job specs, decisions, clusters; field by field, one pair of functions each.
+
+Reading is tolerant of what another version wrote: unknown keys are ignored, and keys that came later have the value's
+default. Times are RFC 3339 text, enums their values; floats survive exactly (Python writes the shortest text that reads
+back as the same number).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
+from carbon_sched.domain.decision import Candidate, Decision, Verdict
+from carbon_sched.domain.intensity import Grade
+from carbon_sched.domain.job import Bundle, DataInput, Estimate, Flexibility, JobSpec, Phase, Placement, Resources
+from carbon_sched.domain.time import from_rfc3339, to_rfc3339
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Json = dict[str, Any]
+
+# ---------------------------------------------------------------------------------------------------------------- jobs
+
+
+def spec_to_json(spec: JobSpec) -> Json:
+    """A job's spec as accepted."""
+    return {
+        "entrypoint": spec.entrypoint,
+        "name": spec.name,
+        "runtime_env": dict(spec.runtime_env),
+        "bundle_sha256": spec.bundle_sha256,
+        "metadata": dict(spec.metadata),
+        "phase": spec.phase.value,
+        "stage": spec.stage,
+        "model": spec.model,
+        "project": spec.project,
+        "team": spec.team,
+        "submitter": spec.submitter,
+        "resources": _resources_to_json(spec.resources),
+        "flexibility": _flexibility_to_json(spec.flexibility),
+        "estimate": {"duration_s": spec.estimate.duration_s, "power_w": spec.estimate.power_w},
+        "data": [{"uri": item.uri, "size_bytes": item.size_bytes, "zone": item.zone} for item in spec.data],
+        "clusters": list(spec.clusters),
+        "policy": spec.policy,
+    }
+
+
+def spec_from_json(j: Json) -> JobSpec:
+    """Inverse of `spec_to_json`."""
+    return JobSpec(
+        entrypoint=j["entrypoint"],
+        name=j["name"],
+        runtime_env=j["runtime_env"],
+        bundle_sha256=j["bundle_sha256"],
+        metadata=j["metadata"],
+        phase=Phase(j["phase"]),
+        stage=j["stage"],
+        model=j["model"],
+        project=j["project"],
+        team=j["team"],
+        submitter=j["submitter"],
+        resources=_resources_from_json(j["resources"]),
+        flexibility=_flexibility_from_json(j["flexibility"]),
+        estimate=Estimate(j["estimate"]["duration_s"], j["estimate"]["power_w"]),
+        data=tuple(DataInput(item["uri"], item["size_bytes"], item["zone"]) for item in j["data"]),
+        clusters=tuple(j["clusters"]),
+        policy=j["policy"],
+    )
+
+
+def _resources_to_json(resources: Resources) -> Json:
+    return {
+        "entrypoint_cpus": resources.entrypoint_cpus,
+        "entrypoint_gpus": resources.entrypoint_gpus,
+        "entrypoint_memory": resources.entrypoint_memory,
+        "entrypoint_resources": dict(resources.entrypoint_resources),
+        "entrypoint_label_selector": dict(resources.entrypoint_label_selector),
+        "bundles": [
+            {"cpus": b.cpus, "gpus": b.gpus, "memory": b.memory, "resources": dict(b.resources)}
+            for b in resources.bundles
+        ],
+        "placement": resources.placement.value,
+        "gpu_type": resources.gpu_type,
+    }
+
+
+def _resources_from_json(j: Json) -> Resources:
+    return Resources(
+        entrypoint_cpus=j["entrypoint_cpus"],
+        entrypoint_gpus=j["entrypoint_gpus"],
+        entrypoint_memory=j["entrypoint_memory"],
+        entrypoint_resources=j["entrypoint_resources"],
+        entrypoint_label_selector=j["entrypoint_label_selector"],
+        bundles=tuple(Bundle(b["cpus"], b["gpus"], b["memory"], b["resources"]) for b in j["bundles"]),
+        placement=Placement(j["placement"]),
+        gpu_type=j["gpu_type"],
+    )
+
+
+def _flexibility_to_json(flexibility: Flexibility) -> Json:
+    return {
+        "earliest": _time_to_json(flexibility.earliest),
+        "deadline": _time_to_json(flexibility.deadline),
+        "max_delay_s": flexibility.max_delay_s,
+        "interruptible": flexibility.interruptible,
+    }
+
+
+def _flexibility_from_json(j: Json) -> Flexibility:
+    return Flexibility(
+        earliest=_time_from_json(j["earliest"]),
+        deadline=_time_from_json(j["deadline"]),
+        max_delay_s=j["max_delay_s"],
+        interruptible=j["interruptible"],
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- decisions
+
+
+def decision_to_json(decision: Decision) -> Json:
+    """A decision with all its candidates."""
+    return {
+        "job_id": decision.job_id,
+        "verdict": decision.verdict.value,
+        "decided_at": to_rfc3339(decision.decided_at),
+        "reason": decision.reason,
+        "cluster": decision.cluster,
+        "start": _time_to_json(decision.start),
+        "candidates": [_candidate_to_json(candidate) for candidate in decision.candidates],
+        "expected_energy_kwh": decision.expected_energy_kwh,
+        "expected_co2e_g": decision.expected_co2e_g,
+        "expected_duration_s": decision.expected_duration_s,
+        "expected_power_w": decision.expected_power_w,
+        "estimate_source": decision.estimate_source,
+        "references": [[name, grams] for name, grams in decision.references],
+        "policy": decision.policy,
+        "next_look": _time_to_json(decision.next_look),
+    }
+
+
+def decision_from_json(j: Json) -> Decision:
+    """Inverse of `decision_to_json`."""
+    return Decision(
+        job_id=j["job_id"],
+        verdict=Verdict(j["verdict"]),
+        decided_at=from_rfc3339(j["decided_at"]),
+        reason=j["reason"],
+        cluster=j["cluster"],
+        start=_time_from_json(j["start"]),
+        candidates=tuple(_candidate_from_json(item) for item in j["candidates"]),
+        expected_energy_kwh=j["expected_energy_kwh"],
+        expected_co2e_g=j["expected_co2e_g"],
+        expected_duration_s=j["expected_duration_s"],
+        expected_power_w=j["expected_power_w"],
+        estimate_source=j["estimate_source"],
+        references=tuple((name, grams) for name, grams in j["references"]),
+        policy=j["policy"],
+        next_look=_time_from_json(j["next_look"]),
+    )
+
+
+def _candidate_to_json(candidate: Candidate) -> Json:
+    return {
+        "cluster": candidate.cluster,
+        "zone": candidate.zone,
+        "feasible": candidate.feasible,
+        "reason": candidate.reason,
+        "start": _time_to_json(candidate.start),
+        "end": _time_to_json(candidate.end),
+        "energy_kwh": candidate.energy_kwh,
+        "co2e_g": candidate.co2e_g,
+        "now_co2e_g": candidate.now_co2e_g,
+        "intensity_g_per_kwh": candidate.intensity_g_per_kwh,
+        "pue": candidate.pue,
+        "grade": candidate.grade.value if candidate.grade else None,
+    }
+
+
+def _candidate_from_json(j: Json) -> Candidate:
+    return Candidate(
+        cluster=j["cluster"],
+        zone=j["zone"],
+        feasible=j["feasible"],
+        reason=j["reason"],
+        start=_time_from_json(j["start"]),
+        end=_time_from_json(j["end"]),
+        energy_kwh=j["energy_kwh"],
+        co2e_g=j["co2e_g"],
+        now_co2e_g=j["now_co2e_g"],
+        intensity_g_per_kwh=j["intensity_g_per_kwh"],
+        pue=j["pue"],
+        grade=Grade(j["grade"]) if j["grade"] else None,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ clusters
+
+
+def cluster_to_json(cluster: Cluster) -> Json:
+    """A cluster's configuration; secrets are references to where they are read from."""
+    return {
+        "name": cluster.name,
+        "zone": cluster.zone,
+        "pue": {"ppm": cluster.pue.ppm, "period": cluster.pue.period, "source": cluster.pue.source},
+        "address": cluster.address,
+        "local": {"cpus": cluster.local.cpus, "gpus": cluster.local.gpus} if cluster.local else None,
+        "token": _secret_to_json(cluster.token) if cluster.token else None,
+        "ca_file": cluster.ca_file,
+        "headers": {name: _secret_to_json(secret) for name, secret in cluster.headers.items()},
+        "allow_plain_http_token": cluster.allow_plain_http_token,
+        "residency": list(cluster.residency),
+        "pools": [_pool_to_json(pool) for pool in cluster.pools],
+        "price_per_gpu_hour": cluster.price_per_gpu_hour,
+        "start_grace_s": cluster.start_grace_s,
+        "home": cluster.home,
+        "cordoned": cluster.cordoned,
+    }
+
+
+def cluster_from_json(j: Json) -> Cluster:
+    """Inverse of `cluster_to_json`."""
+    return Cluster(
+        name=j["name"],
+        zone=j["zone"],
+        pue=Pue(j["pue"]["ppm"], j["pue"]["period"], j["pue"]["source"]),
+        address=j["address"],
+        local=LocalHead(j["local"]["cpus"], j["local"]["gpus"]) if j["local"] else None,
+        token=_secret_from_json(j["token"]) if j["token"] else None,
+        ca_file=j["ca_file"],
+        headers={name: _secret_from_json(secret) for name, secret in j["headers"].items()},
+        allow_plain_http_token=j["allow_plain_http_token"],
+        residency=tuple(j["residency"]),
+        pools=tuple(_pool_from_json(pool) for pool in j["pools"]),
+        price_per_gpu_hour=j["price_per_gpu_hour"],
+        start_grace_s=j["start_grace_s"],
+        home=j["home"],
+        cordoned=j["cordoned"],
+    )
+
+
+def _pool_to_json(pool: Pool) -> Json:
+    return {
+        "name": pool.name,
+        "node_resources": dict(pool.node_resources),
+        "max_nodes": pool.max_nodes,
+        "gpu_type": pool.gpu_type,
+        "node_lifetime": pool.node_lifetime,
+        "provisioning_s": pool.provisioning_s,
+    }
+
+
+def _pool_from_json(j: Json) -> Pool:
+    return Pool(
+        name=j["name"],
+        node_resources=j["node_resources"],
+        max_nodes=j["max_nodes"],
+        gpu_type=j["gpu_type"],
+        node_lifetime=j["node_lifetime"],
+        provisioning_s=j["provisioning_s"],
+    )
+
+
+def _secret_to_json(secret: SecretRef) -> Json:
+    return {"file": secret.file, "env": secret.env}
+
+
+def _secret_from_json(j: Json) -> SecretRef:
+    return SecretRef(j["file"], j["env"])
+
+
+def _time_to_json(value: datetime | None) -> str | None:
+    return None if value is None else to_rfc3339(value)
+
+
+def _time_from_json(value: str | None) -> datetime | None:
+    return None if value is None else from_rfc3339(value)

@@ -1,0 +1,183 @@
+"""Open the store: one engine per database, one writer at a time, and the `Store` port over both.
+
+Both databases run write transactions one after another: SQLite by BEGIN IMMEDIATE (and a lock inside the process,
+which is fairer than SQLite's polling), PostgreSQL by a table lock taken before the transaction's snapshot. The ledger's
+head makes writers wait for each other anyway; waiting at the beginning means no deadlock, no serialisation failure, and
+reads that stay true until the commit. Readers never wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from carbon_sched.domain.errors import InvalidInput, StoreError
+from carbon_sched.store import schema
+from carbon_sched.store.session import Session, translated
+from carbon_sched.store.transaction import SqlTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Engine
+
+    from carbon_sched.ports import Clock, Transaction
+
+WAIT_S = 30
+"""How long a transaction waits for its turn, or for a connection, before it raises StoreError."""
+POOL = {"pool_size": 8, "max_overflow": 56, "pool_timeout": WAIT_S}
+
+
+def open_store(url: str, clock: Clock) -> SqlStore:
+    """Open `sqlite:///PATH` or `postgresql://...`, making or migrating the schema where needed.
+
+    `clock` is the time of SQLite, which has none of its own; PostgreSQL's is the server's. Raises InvalidInput for
+    another URL, SchemaTooNew, or StoreError when the database cannot be used now.
+    """
+    parsed = _parse(url)
+    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+    try:
+        with translated():
+            schema.prepare(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqlStore(engine, clock)
+
+
+class SqlStore:
+    """The `Store` port over SQLAlchemy; may be used from any thread."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine, self._clock = engine, clock
+        self._reader = engine.execution_options(write=False)
+        self._writer = engine.execution_options(write=True)
+        self._turn = threading.Lock()
+        self._mine = threading.local()
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[Transaction]:
+        """Begin; commit on leaving, roll back on any exception. One write transaction per thread at a time."""
+        if not write:
+            with self._session(self._reader, write=False) as session:
+                yield SqlTransaction(session)
+            return
+        with self._my_turn(), self._session(self._writer, write=True) as session:
+            yield SqlTransaction(session)
+
+    def database_now(self) -> datetime:
+        """Database time."""
+        with self.transaction(write=False) as tx:
+            return tx._db.now()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if getattr(self._mine, "writing", False):
+            raise RuntimeError("a write transaction was begun inside another one of this thread")
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise StoreError(f"the database was busy with another write for {WAIT_S} s. Try again")
+        self._mine.writing = True
+        try:
+            yield
+        finally:
+            self._mine.writing = False
+            self._turn.release()
+
+    @contextmanager
+    def _session(self, engine: Engine, *, write: bool) -> Iterator[Session]:
+        with translated():
+            connection = engine.connect()
+        with connection:
+            with translated():
+                transaction = connection.begin()
+            session = Session(connection, write=write, now=self._now_of(connection))
+            try:
+                yield session
+                session.require_sound()
+                with translated():
+                    transaction.commit()
+            except BaseException:
+                with translated():
+                    transaction.rollback()
+                raise
+
+    def _now_of(self, connection: Connection) -> Callable[[], datetime]:
+        if connection.dialect.name == "sqlite":
+            return self._clock.now
+        return lambda: connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+
+
+def _parse(url: str) -> URL:
+    remedy = "Use sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidInput("database", "(not shown: it may hold a password)", "is not a URL", remedy) from None
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise InvalidInput("database", shown, "is not a database we know", remedy)
+    if parsed.database in (None, "", ":memory:"):
+        raise InvalidInput("database", shown, "names no file, and a queue must outlive its process", remedy)
+    return parsed
+
+
+def _sqlite(url: URL) -> Engine:
+    _create_private(Path(str(url.database)))
+    engine = create_engine(url, connect_args={"timeout": WAIT_S}, **POOL)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """The file with mode 0600 before SQLite sees it; its WAL inherits the mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise StoreError(
+            f"the database {path} cannot be opened: {error.strerror}. Check the path and its rights"
+        ) from error
+
+
+def _postgresql(url: URL) -> Engine:
+    engine = create_engine(url, isolation_level="REPEATABLE READ", pool_pre_ping=True, **POOL)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{WAIT_S}s'")
+        connection.commit()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("write", False):
+            # LOCK takes no snapshot, so that the next statement sees what the writer before us committed
+            connection.exec_driver_sql("LOCK TABLE schema_info IN EXCLUSIVE MODE")
+
+    return engine

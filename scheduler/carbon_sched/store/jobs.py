@@ -1,0 +1,191 @@
+"""Jobs, their events and decisions in the database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, bindparam, insert, select, tuple_, update
+
+from carbon_sched.domain.errors import Conflict, NotFound, StaleVersion
+from carbon_sched.domain.job import Job, JobEvent, JobState
+from carbon_sched.ports import EventRow
+from carbon_sched.store.codec import decision_from_json, decision_to_json, spec_from_json, spec_to_json
+from carbon_sched.store.columns import clean_text
+from carbon_sched.store.tables import ACCEPTED, LIVE, decisions, job_events, jobs
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Row
+
+    from carbon_sched.domain.decision import Decision
+    from carbon_sched.ports import JobFilter
+    from carbon_sched.store.session import Session
+
+_OLDEST_FIRST = (jobs.c.submitted_at, jobs.c.job_id)
+_NEWEST_FIRST = (jobs.c.submitted_at.desc(), jobs.c.job_id.desc())
+_BY_ID = select(jobs).where(jobs.c.job_id == bindparam("job_id"))
+_BY_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
+_LIVE = select(jobs).where(LIVE).order_by(*_OLDEST_FIRST)
+_AS_READ = and_(jobs.c.job_id == bindparam("as_read_id"), jobs.c.version == bindparam("as_read_version"))
+_UPDATE = update(jobs).where(_AS_READ)
+_EVENTS = select(job_events).where(job_events.c.job_id == bindparam("job_id")).order_by(job_events.c.id)
+_NEWEST_DECISION = (
+    select(decisions.c.document)
+    .where(decisions.c.job_id == bindparam("job_id"))
+    .order_by(decisions.c.id.desc())
+    .limit(1)
+)
+
+
+class JobRows:
+    """The part of `ports.Transaction` about jobs, events and decisions."""
+
+    _db: Session
+
+    def add_job(self, job: Job, *, idempotency_key: str | None, request_sha256: str) -> Job:
+        """Insert, or return the job stored first under this key; see `ports.Transaction`."""
+        known = self._db.first(_BY_KEY, {"key": idempotency_key}) if idempotency_key is not None else None
+        if known is not None:
+            if known.request_sha256 != request_sha256:
+                message = f"the idempotency key {idempotency_key!r} was used for another request ({known.job_id})"
+                raise Conflict(f"{message}. Use a new key for a new request")
+            return _job(known)
+        if self._db.first(_BY_ID, {"job_id": job.job_id}) is not None:
+            raise Conflict(f"job {job.job_id} exists already. Draw another id")
+        job = replace(job, reason=clean_text(job.reason))
+        row = _insert_values(job) | {"idempotency_key": idempotency_key, "request_sha256": request_sha256}
+        self._db.write(insert(jobs), row)
+        self._add_event(EventRow(job.job_id, job.submitted_at, ACCEPTED, job.state.value, job.reason))
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """By id, or NotFound."""
+        row = self._db.first(_BY_ID, {"job_id": job_id})
+        if row is None:
+            raise NotFound(f"there is no job {job_id!r}. `carbon-sched list` shows those there are")
+        return _job(row)
+
+    def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
+        """Newest first. Raises NotFound when `where.after` is no job."""
+        conditions = _conditions(where)
+        if where.after is not None:
+            last = self.job(where.after)
+            conditions.append(tuple_(*_OLDEST_FIRST) < (last.submitted_at, last.job_id))
+        query = select(jobs).where(*conditions).order_by(*_NEWEST_FIRST).limit(limit)
+        return [_job(row) for row in self._db.rows(query)]
+
+    def live_jobs(self) -> list[Job]:
+        """Not in a final state, oldest first."""
+        return [_job(row) for row in self._db.rows(_LIVE)]
+
+    def move_job(
+        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
+    ) -> Job:
+        """Apply `event` and append its row; guarded by `job.version`, the table of moves and the database's trigger."""
+        moved = job.moved(event, at=at, reason=clean_text(reason), exit_code=exit_code)
+        changes = {
+            "state": moved.state.value,
+            "event": event.value,
+            "finished_at": moved.finished_at,
+            "exit_code": moved.exit_code,
+        }
+        self._update(job, moved, changes)
+        self._add_event(EventRow(job.job_id, at, event.value, moved.state.value, moved.reason))
+        return moved
+
+    def amend_job(
+        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+    ) -> Job:
+        """Change what is no transition; None leaves a field as it is, but for `not_before`, which is always written."""
+        amended = replace(
+            job,
+            version=job.version + 1,
+            attempts=job.attempts if attempts is None else attempts,
+            not_before=not_before,
+            reason=job.reason if reason is None else clean_text(reason),
+        )
+        self._update(job, amended, {"attempts": amended.attempts, "not_before": amended.not_before})
+        return amended
+
+    def events(self, job_id: str) -> list[EventRow]:
+        """Oldest first."""
+        rows = self._db.rows(_EVENTS, {"job_id": job_id})
+        return [EventRow(row.job_id, row.at, row.event, row.state, row.reason) for row in rows]
+
+    def put_decision(self, decision: Decision) -> None:
+        """Append."""
+        row = {"job_id": decision.job_id, "decided_at": decision.decided_at, "document": decision_to_json(decision)}
+        self._db.write(insert(decisions), row)
+
+    def decision(self, job_id: str) -> Decision | None:
+        """The newest one."""
+        row = self._db.first(_NEWEST_DECISION, {"job_id": job_id})
+        return None if row is None else decision_from_json(row.document)
+
+    def _update(self, job: Job, new: Job, changes: dict[str, Any]) -> None:
+        values = changes | {"version": new.version, "reason": new.reason}
+        as_read = {"as_read_id": job.job_id, "as_read_version": job.version}
+        if self._db.write(_UPDATE.values({name: bindparam(name) for name in values}), values | as_read) == 0:
+            self.job(job.job_id)  # NotFound where it is that
+            raise StaleVersion(f"job {job.job_id} changed since it was read (version {job.version}). Load it again")
+
+    def _add_event(self, row: EventRow) -> None:
+        self._db.write(insert(job_events), vars(row))
+
+
+def _conditions(where: JobFilter) -> list[ColumnElement[bool]]:
+    exact = [
+        (jobs.c.team, where.team),
+        (jobs.c.project, where.project),
+        (jobs.c.phase, where.phase),
+        (jobs.c.cluster, where.cluster),
+        (jobs.c.name, where.name),
+    ]
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in exact if value is not None]
+    if where.states:
+        conditions.append(jobs.c.state.in_(sorted(state.value for state in where.states)))
+        if not any(state.final for state in where.states):
+            conditions.append(LIVE)  # lets the database use the small index of live jobs
+    if where.since is not None:
+        conditions.append(jobs.c.submitted_at >= where.since)
+    if where.until is not None:
+        conditions.append(jobs.c.submitted_at < where.until)
+    return conditions
+
+
+def _insert_values(job: Job) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "job_id": job.job_id,
+        "state": job.state.value,
+        "event": ACCEPTED,
+        "version": job.version,
+        "reason": job.reason,
+        "attempts": job.attempts,
+        "submitted_at": job.submitted_at,
+        "not_before": job.not_before,
+        "finished_at": job.finished_at,
+        "exit_code": job.exit_code,
+        "spec": spec_to_json(spec),
+        "name": spec.name,
+        "team": spec.team,
+        "project": spec.project,
+        "phase": spec.phase.value,
+    }
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        job_id=row.job_id,
+        spec=spec_from_json(row.spec),
+        state=JobState(row.state),
+        submitted_at=row.submitted_at,
+        version=row.version,
+        reason=row.reason,
+        attempts=row.attempts,
+        not_before=row.not_before,
+        finished_at=row.finished_at,
+        exit_code=row.exit_code,
+    )

@@ -1,0 +1,50 @@
+"""The ledger's entries, and the people whose pseudonyms stand in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, insert, select
+
+from carbon_sched.domain.facts import Entry
+from carbon_sched.ledger.chain import GENESIS, next_entry
+from carbon_sched.store.tables import ledger, people
+
+if TYPE_CHECKING:
+    from carbon_sched.domain.facts import Fact
+    from carbon_sched.store.session import Session
+
+_HEAD = select(ledger.c.seq, ledger.c.hash).order_by(ledger.c.seq.desc()).limit(1)
+_PAGE = select(ledger).where(ledger.c.seq > bindparam("after")).order_by(ledger.c.seq).limit(bindparam("count"))
+_PERSON = select(people.c.id).where(people.c.person == bindparam("its_name"))
+
+
+class LedgerRows:
+    """The part of `ports.Transaction` about the ledger and pseudonyms."""
+
+    _db: Session
+
+    def append_fact(self, fact: Fact) -> Entry:
+        """Chain to the head. Raises TypeError or ValueError for a fact without canonical form."""
+        entry = next_entry(*self.ledger_head(), fact)
+        self._db.write(insert(ledger), vars(entry))
+        return entry
+
+    def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
+        """In order of `seq`."""
+        rows = self._db.rows(_PAGE, {"after": after_seq, "count": limit})
+        return [Entry(row.seq, row.prev, row.hash, bytes(row.payload)) for row in rows]
+
+    def ledger_head(self) -> tuple[int, str]:
+        """Size, and hash of the last entry."""
+        row = self._db.first(_HEAD)
+        return (0, GENESIS) if row is None else (row.seq, row.hash)
+
+    def pseudonym(self, person: str) -> str:
+        """`person-N`, N counted up at first use.
+
+        A number says no more about a person than the order in which people first appear, which the ledger shows anyway.
+        """
+        known = self._db.first(_PERSON, {"its_name": person})
+        number = known.id if known is not None else self._db.insert_one(insert(people), {"person": person})
+        return f"person-{number}"
