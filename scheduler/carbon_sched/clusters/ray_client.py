@@ -30,7 +30,7 @@ from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUncl
 from carbon_sched.ports import RayJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from carbon_sched.clusters.http import Endpoint
@@ -61,6 +61,10 @@ class RayClient:
         self._http = ClusterHttp(endpoint, clock, limits)
         self._clock = clock
         self._known = _Known()
+
+    def close(self) -> None:
+        """Drop open connections."""
+        self._http.close()
 
     # what the cluster is -------------------------------------------------------------------------
 
@@ -122,18 +126,26 @@ class RayClient:
         )
 
     def _with_usage(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Usage from the newer source, and from the older one for nodes it does not know; else it stays unknown."""
-        texts = self._read(ray_answers.Summary, "/nodes", view="summary").data.usage_text
-        loads: Mapping[str, Mapping[str, tuple[float, float]]] = {}
-        if any(not texts.get(node.node_id) for node in nodes):
-            loads = self._read(ray_answers.ClusterStatusAnswer, "/api/cluster_status").usage_by_node
+        """What is taken on each node, as far as Ray says.
 
-        def used(node: Node) -> dict[str, float] | None:
-            if texts.get(node.node_id):
-                return ray_answers.usage_from_text(texts[node.node_id]) or None
-            return ray_answers.usage_from_load(loads.get(node.node_id, {}), node.resources) or None
+        The status of the classic autoscaler is exact and light. It is missing under the newer one, and for the first
+        seconds of a head; the node summary then tells the same as text, where this Ray has it.
+        """
+        loads = self._read(ray_answers.ClusterStatusAnswer, "/api/cluster_status").usage_by_node
+        used = {
+            node.node_id: ray_answers.usage_from_load(loads.get(node.node_id, {}), node.resources) for node in nodes
+        }
+        if not all(used.values()):
+            texts = self._read(ray_answers.Summary, "/nodes", view="summary").data.usage_text
+            used = {name: known or ray_answers.usage_from_text(texts.get(name, "")) for name, known in used.items()}
+        if not any(used.values()) and self._never_used():
+            used = {node.node_id: dict.fromkeys(node.resources, 0.0) for node in nodes}
+        return tuple(replace(node, used=used[node.node_id] or None) for node in nodes)
 
-        return tuple(replace(node, used=used(node)) for node in nodes)
+    def _never_used(self) -> bool:
+        """Whether no job and no driver was ever seen: whatever is taken in Ray is taken for one of them."""
+        answer = self._ask("GET", "/api/jobs/")
+        return answer.status == HTTP_OK and answer.body.strip() == b"[]"
 
     # packages ------------------------------------------------------------------------------------
 
