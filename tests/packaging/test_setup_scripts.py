@@ -99,9 +99,9 @@ def outdate(checkout: Path, name: str) -> None:
 
 def test_provision_without_root_says_what_is_missing_and_goes_on(checkout, programs):
     program(programs, "id", "echo 1000")
-    done = run([".ci/provision", "cc", "redis"], checkout, programs)
+    done = run([".ci/provision", "cc", "chromium", "redis", "helm"], checkout, programs)
     assert done.returncode == 0
-    assert "missing: cc redis" in done.stdout
+    assert "missing: cc chromium redis helm" in done.stdout
     assert "skipped" in done.stdout
 
 
