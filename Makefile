@@ -10,7 +10,7 @@ READY := .venv/.ready
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@printf '\nBenchmarks: make bench-NAME for each tests/bench/bench_NAME.py.\n'
-	@printf 'A Python of your choice: make PYTHON=/path/to/python3 setup\n'
+	@printf 'Another Python: make clean, then make PYTHON=/path/to/python3 setup\n'
 
 setup: $(READY) ## make .venv with the pinned versions (every other target does it by itself)
 
