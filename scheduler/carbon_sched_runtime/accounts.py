@@ -1,0 +1,251 @@
+"""The accounts of one machine: takes samples and scenes, books rows, and can be stopped and resumed at any tick.
+
+A state machine without input or output: the reader feeds it, writes its checkpoint, and seals its book. Whoever holds
+the checkpoint goes on where the last reader stood.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched_runtime.attribution import (
+    WHOLE,
+    GpuUse,
+    Share,
+    Tenant,
+    cpu_shares,
+    gpu_shares,
+    holders_of,
+)
+from carbon_sched_runtime.book import UNCERTAIN, Book
+from carbon_sched_runtime.counters import Meterable, Reading, Step, Track, advance
+from carbon_sched_runtime.wire import LARGEST, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+GAP_NS = 2_500_000_000  # longer than two missed ticks: nobody looked who was there
+BASELINE_FROM_NS = 500_000_000  # shorter intervals say more of the counter's quantum than of the power
+CLOCK_STEP_US = 250_000
+GAP = "gap"
+TAKEOVER = "takeover"
+
+
+@dataclass(frozen=True)
+class Stay:
+    """An attempt's time on this machine, on the boot clock; `end_ns` is None while it is there.
+
+    `cpus` and `gpus` are its allocation in millionths; `visible` the GPU ids its entrypoint was confined to.
+    """
+
+    attempt: str
+    start_ns: int
+    end_ns: int | None = None
+    cpus: int = 0
+    gpus: int = 0
+    visible: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class GpuScene:
+    """Who is on one GPU now: the earliest start (boot clock, ns) of each owner's processes there, and SM use."""
+
+    users: Mapping[str, int]
+    utilisation: Mapping[str, int]
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who was on the machine since the last sample: stays, CPU ticks by attempt and in all, and the GPUs' users."""
+
+    stays: tuple[Stay, ...]
+    used_ticks: Mapping[str, int]
+    busy_ticks: int
+    gpus: Mapping[str, GpuScene]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at every device, with the boot clock and UTC at that moment."""
+
+    mono_ns: int
+    utc_us: int
+    readings: Mapping[str, Reading]
+
+
+@dataclass
+class Accounts:
+    """Where the machine's accounts stand. `cpus` are its hardware threads; `baselines_mw` the least power seen."""
+
+    cpus: int
+    offset_us: int
+    mono_ns: int
+    tracks: dict[str, Track] = field(default_factory=dict)
+    baselines_mw: dict[str, int] = field(default_factory=dict)
+    gpu_users: dict[str, list[str]] = field(default_factory=dict)
+    trouble: dict[str, str] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
+    taken_over: bool = False
+
+    @classmethod
+    def new(cls, cpus: int, sample: Sample) -> Accounts:
+        """Accounts that begin with this sample: nothing before it is booked."""
+        return cls(cpus=cpus, offset_us=sample.utc_us - sample.mono_ns // 1000, mono_ns=sample.mono_ns)
+
+    def take(self, devices: Mapping[str, Meterable], sample: Sample, scene: Scene) -> None:
+        """Book what happened since the last sample."""
+        gap = sample.mono_ns - self.mono_ns > GAP_NS
+        steps: dict[str, Step] = {}
+        for name, device in devices.items():
+            step = self._advance(device, sample.readings.get(name, Reading(error="not read")), sample)
+            if step is not None:
+                steps[name] = step
+        gpus = [name for name, device in devices.items() if device.kind == "gpu"]
+        for name, step in steps.items():
+            tenants = _tenants(scene.stays, step)
+            shares, cut = self._shares(devices[name], step, tenants, scene, gpus)
+            flags = self._flags(step, gap=gap, tenants=tenants)
+            self.book.add(step, name, shares, flags, cut)
+        self.gpu_users = {name: sorted(scene.gpus[name].users) for name in gpus if name in scene.gpus}
+        self.mono_ns = sample.mono_ns
+        self.taken_over = False
+
+    def check_clock(self, sample: Sample) -> None:
+        """Follow a step of the wall clock (between two segments only, so that one segment has one clock)."""
+        offset = sample.utc_us - sample.mono_ns // 1000
+        if abs(offset - self.offset_us) > CLOCK_STEP_US:
+            moved_ms = (offset - self.offset_us) // 1000
+            self.offset_us = offset
+            self._note(sample, "clock-step", f"the wall clock moved by {moved_ms} ms", None)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "cpus": self.cpus,
+            "offset_us": self.offset_us,
+            "mono_ns": self.mono_ns,
+            "tracks": {name: list(asdict(track).values()) for name, track in self.tracks.items()},
+            "baselines_mw": self.baselines_mw,
+            "gpu_users": self.gpu_users,
+            "trouble": self.trouble,
+            "book": self.book.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Accounts:
+        """Read a checkpoint back; TypeError, KeyError, AttributeError or ValueError when it is not one."""
+        accounts = cls(
+            cpus=int(data["cpus"]),
+            offset_us=int(data["offset_us"]),
+            mono_ns=int(data["mono_ns"]),
+            tracks={name: Track(*track) for name, track in data["tracks"].items()},
+            baselines_mw={name: int(value) for name, value in data["baselines_mw"].items()},
+            gpu_users={name: [str(user) for user in users] for name, users in data["gpu_users"].items()},
+            trouble={name: str(what) for name, what in data["trouble"].items()},
+            book=Book.from_json(data["book"]),
+        )
+        if not all(0 <= t.mono_ns <= accounts.mono_ns <= LARGEST for t in accounts.tracks.values()):
+            raise ValueError("a device was read after the checkpoint was written")
+        return accounts
+
+    def _advance(self, device: Meterable, reading: Reading, sample: Sample) -> Step | None:
+        moved = advance(device, self.tracks.get(device.id), reading, sample.mono_ns)
+        self.tracks[device.id] = moved.track
+        trouble = reading.error or moved.note
+        if trouble and trouble != self.trouble.get(device.id):
+            kind = "unreadable" if reading.error else str(moved.note)
+            self._note(sample, kind, reading.error or NOTE_TEXTS.get(kind, kind), device.id)
+        if trouble:
+            self.trouble[device.id] = trouble
+        else:
+            self.trouble.pop(device.id, None)
+        if moved.step is not None:
+            self._learn_baseline(device, moved.step, reading)
+        return moved.step
+
+    def _learn_baseline(self, device: Meterable, step: Step, reading: Reading) -> None:
+        """The least power ever seen stands for the power at rest: instant power, else the counter's own."""
+        length = step.end_ns - step.start_ns
+        if length < BASELINE_FROM_NS or step.flags:
+            return
+        seen_mw = reading.power_mw if reading.power_mw is not None else step.energy_uj * 1_000_000 // length
+        self.baselines_mw[device.id] = min(seen_mw, self.baselines_mw.get(device.id, seen_mw))
+
+    def _flags(self, step: Step, *, gap: bool, tenants: Iterable[Tenant]) -> tuple[str, ...]:
+        flags = set(step.flags)
+        if gap or step.end_ns - step.start_ns > GAP_NS:
+            flags.add(GAP)
+        if self.taken_over:
+            flags.add(TAKEOVER)
+        if flags & {GAP, TAKEOVER} and any(True for _ in tenants):
+            flags.add(UNCERTAIN)
+        return tuple(sorted(flags))
+
+    def _shares(
+        self, device: Meterable, step: Step, tenants: list[Tenant], scene: Scene, gpus: list[str]
+    ) -> tuple[list[Share], object]:
+        length = step.end_ns - step.start_ns
+        baseline_uj = self.baselines_mw.get(device.id, 0) * length // 1_000_000
+        if device.kind != "gpu":
+            shares = cpu_shares(
+                step.energy_uj, baseline_uj, self.cpus * WHOLE, tenants, scene.used_ticks, scene.busy_ticks
+            )
+            return shares, sorted(tenant.attempt for tenant in tenants)
+        uses = {name: self._use(name, scene, step) for name in gpus}
+        holders = holders_of(gpus, tenants, uses)[device.id]
+        shares = gpu_shares(step.energy_uj, baseline_uj, uses[device.id], holders)
+        return shares, [sorted(uses[device.id].users), sorted(holders)]
+
+    def _use(self, gpu: str, scene: Scene, step: Step) -> GpuUse:
+        """Put the process lists at both ends of the interval together."""
+        now = scene.gpus.get(gpu)
+        if now is None or not now.known:
+            return GpuUse({}, {}, known=False)
+        before = set(self.gpu_users.get(gpu, ()))
+        ends = {stay.attempt: stay.end_ns for stay in scene.stays if stay.end_ns is not None}
+        users = {}
+        for owner, start_ns in now.users.items():
+            users[owner] = WHOLE if owner in before else _part_after(start_ns, step)
+        for owner in before - set(now.users):
+            users[owner] = WHOLE - _part_after(ends.get(owner, 0), step)
+        return GpuUse(users, now.utilisation)
+
+    def _note(self, sample: Sample, kind: str, text: str, device: str | None) -> None:
+        self.book.note(Note(self.offset_us + sample.mono_ns // 1000, kind, text, device))
+
+
+NOTE_TEXTS = {
+    "reset": "the counter went backwards: a new epoch begins; the interval is booked from power",
+    "reset-unknown": "the counter went backwards and no power reading closes the interval: its energy is unknown",
+    "jump": "the counter moved more than 1.2 x the power limit allows: refused; the interval is booked from power",
+    "jump-unknown": "the counter moved more than 1.2 x the power limit allows: refused; the energy is unknown",
+    "stuck": "the counter stands still while power flows: booked from power until it moves",
+    "unstuck": "the counter moves again: a new epoch begins",
+    "unstuck-unknown": "the counter moves again: a new epoch begins",
+    "wrap-unknown": "the counter may have gone round unseen: the interval is booked from power",
+    "wrap-unknown-unknown": "the counter may have gone round unseen: the energy is unknown",
+    "power-unknown": "no counter, and no two power readings close enough together: the energy is unknown",
+    "counter-returned-unknown": "the counter answers again; the energy of the interval before is unknown",
+}
+
+
+def _tenants(stays: Iterable[Stay], step: Step) -> list[Tenant]:
+    """The attempts that were there for any part of the interval."""
+    length = step.end_ns - step.start_ns
+    tenants = []
+    for stay in stays:
+        start = max(stay.start_ns, step.start_ns)
+        end = min(step.end_ns if stay.end_ns is None else stay.end_ns, step.end_ns)
+        if end > start:
+            presence = (end - start) * WHOLE // length
+            tenants.append(Tenant(stay.attempt, presence, stay.cpus, stay.gpus, stay.visible))
+    return tenants
+
+
+def _part_after(moment_ns: int, step: Step) -> int:
+    """The part of the interval after a moment, in millionths; half of it when the moment lies outside."""
+    if not step.start_ns < moment_ns <= step.end_ns:
+        return WHOLE // 2
+    return (step.end_ns - moment_ns) * WHOLE // (step.end_ns - step.start_ns)

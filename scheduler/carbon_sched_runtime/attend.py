@@ -1,0 +1,255 @@
+"""What the wrapper does for metering beside the job: claim, meter if nobody does, keep the journal.
+
+Runs in threads of the wrapper, after the job has been started. Whatever goes wrong here is reported in the attempt's
+record and goes no further: the job is never harmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Callable
+
+from carbon_sched_runtime.journal import Journal
+from carbon_sched_runtime.machine import Claim, Machine, boot_clock_ns
+from carbon_sched_runtime.processes import ProcessTable, millionths
+from carbon_sched_runtime.reader import Reader
+from carbon_sched_runtime.sources import Sources
+
+PERIOD_S = 1.0
+JITTER_S = 0.1  # so as not to keep step with a load that repeats every second
+FLUSH_GAP_S = 0.2  # requests for a row are answered at most this often
+ROW_WAIT_S = 3.0  # how long an ending attempt waits for the reader's last row
+ASK_AGAIN_S = 0.5
+LINGER_S = 1.0  # how long an ending attempt waits for its last processes (Ray ends workers after the driver)
+
+Report = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the environment says of the attempt, and where its journal lies."""
+
+    id: str
+    folder: str
+    cpus: str | None
+    gpus: str | None
+    visible: str | None
+    start_ns: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the journal ended: segments in the folder, and what a reader of the figures must know (None: nothing)."""
+
+    segments: int
+    reason: str | None
+
+
+class Attendance:
+    """One attempt's part in metering its machine. `report(event, **fields)` writes a line into its record."""
+
+    def __init__(self, attempt: Attempt, report: Report) -> None:
+        self._attempt = attempt
+        self._report = report
+        self._ends, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._end_ns: int | None = None
+        self._urgent = False
+        self._lock: int | None = None
+        self._reader: Reader | None = None
+        self._pipe: int | None = None
+        self._faults: dict[str, int] = {}
+        self._outcome: Outcome | None = None
+        self._thread = threading.Thread(target=self._attend, name="carbon-sched-meter", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def hurry(self) -> None:
+        """A stop signal came: from now on close a segment every second, for SIGKILL may follow. Safe in a handler."""
+        self._urgent = True
+        self._wake()
+
+    def finish(self, end_ns: int, timeout_s: float) -> Outcome:
+        """The job ended (boot clock): see its last row into the journal. Never longer than the timeout."""
+        self._end_ns = end_ns
+        self._wake()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return Outcome(0, f"the meter did not come to an end within {timeout_s:g} s")
+        return self._outcome or Outcome(0, "; ".join(self._faults) or "metering failed")
+
+    # the thread ----------------------------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - a fault of ours must not reach the job, and must be seen
+            self._fault(error)
+        finally:
+            self._release()
+
+    def _run(self) -> None:
+        self._machine = machine = Machine()
+        self._claim = _claim(self._attempt, machine)
+        machine.write_claim(self._claim)
+        self._journal = Journal(machine, self._attempt.folder, time.time())
+        self._lock = machine.lock(wait=False)
+        if self._lock is None:
+            threading.Thread(target=self._wait_for_lock, name="carbon-sched-lock", daemon=True).start()
+            self._report("metering", machine=machine.machine, boot=machine.boot, role="follower")
+        due = time.monotonic()
+        while True:
+            self._become_reader()
+            flush = self._pause(due)
+            if self._end_ns is not None:
+                break
+            if time.monotonic() >= due or flush:
+                self._guarded(lambda seal=flush: self._beat(seal=seal))  # type: ignore[misc]
+                due = time.monotonic() + PERIOD_S + JITTER_S * (os.urandom(1)[0] / 127.5 - 1)
+        self._close(machine)
+
+    def _become_reader(self) -> None:
+        if self._lock is None or self._reader is not None:
+            return
+        sources = Sources()
+        self._reader = Reader(self._machine, sources)
+        self._pipe = self._machine.open_pipe()
+        if not self._machine.shared:
+            self._reader.note("not-shared", "another user holds the meeting place: their attempts are not seen")
+        self._report(
+            "metering",
+            machine=self._machine.machine,
+            boot=self._machine.boot,
+            role="reader",
+            reason=sources.describe(),
+        )
+
+    def _beat(self, *, seal: bool) -> None:
+        if self._reader is not None:
+            self._reader.tick(seal=seal or self._urgent)
+        elif self._urgent:
+            self._machine.wake_reader()
+        self._journal.sync()
+
+    def _pause(self, due: float) -> bool:
+        """Wait for the next beat; True when an ending attempt asks for a row and a closed segment."""
+        pipes = [self._ends] if self._pipe is None else [self._ends, self._pipe]
+        ready, _, _ = select.select(pipes, [], [], max(0.0, due - time.monotonic()))
+        for pipe in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(pipe, 4096)
+        if self._pipe not in ready:
+            return False
+        if self._end_ns is None:
+            # Attempts that end together are answered together.
+            select.select([self._ends], [], [], FLUSH_GAP_S if self._recently_sealed() else 0)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._pipe or 0, 4096)
+        return True
+
+    def _recently_sealed(self) -> bool:
+        reader = self._reader
+        return reader is not None and boot_clock_ns() - reader.sealed_to_ns < FLUSH_GAP_S * 1_000_000_000
+
+    def _close(self, machine: Machine) -> None:
+        """From the job's end to the last row in the journal."""
+        left = self._linger()
+        self._claim = replace(self._claim, end_ns=max(self._end_ns or 0, boot_clock_ns() if left else 0))
+        machine.write_claim(self._claim)
+        reasons = [f"{left} processes outlive the entrypoint"] if left else []
+        if not self._last_row(machine):
+            reasons.append("the machine's reader did not answer: the last row is missing here")
+        machine.remove_claim(self._attempt.id)
+        altered = self._journal.restore()
+        if altered:
+            reasons.append(f"journal files were altered or removed, and put back: {len(altered)}")
+        reasons += self._faults
+        self._outcome = Outcome(self._journal.segments, "; ".join(reasons) or None)
+
+    def _last_row(self, machine: Machine) -> bool:
+        deadline, ask = time.monotonic() + ROW_WAIT_S, 0.0
+        while True:
+            self._become_reader()
+            if self._reader is not None:
+                self._reader.end()
+                self._journal.sync()
+                return True
+            self._journal.sync()
+            now = time.monotonic()
+            if self._journal.covered_ns >= (self._claim.end_ns or 0) or now >= deadline:
+                return now < deadline
+            if now >= ask:
+                machine.wake_reader()
+                ask = now + ASK_AGAIN_S
+            select.select([self._ends], [], [], 0.02)
+
+    def _linger(self) -> int:
+        """Wait a moment for the attempt's last processes on this machine; returns how many stay all the same."""
+        table, deadline = ProcessTable(), time.monotonic() + LINGER_S
+        ours = _ancestors(os.getpid())
+        while True:
+            table.scan([], boot_clock_ns())
+            left = len(set(table.pids_of(self._attempt.id)) - ours)
+            if not left or self._urgent or time.monotonic() >= deadline:
+                return left
+            time.sleep(0.05)
+
+    def _wait_for_lock(self) -> None:
+        try:
+            self._lock = self._machine.lock(wait=True)
+            self._wake()
+        except OSError as error:
+            self._fault(error)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """A full disk or a broken folder is reported once and tried again at the next beat."""
+        try:
+            action()
+        except OSError as error:
+            self._fault(error)
+
+    def _fault(self, error: BaseException) -> None:
+        text = f"{type(error).__name__}: {error}"[:200]
+        self._faults[text] = self._faults.get(text, 0) + 1
+        if self._faults[text] == 1:
+            self._report("fault", reason=text)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wakes, b"!")
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _claim(attempt: Attempt, machine: Machine) -> Claim:
+    own = ProcessTable().owner_of(os.getpid())
+    started_ns = own[1] if own is not None else 0
+    return Claim(
+        attempt=attempt.id, pid=os.getpid(), started_ticks=_ticks(started_ns), uid=machine.uid,
+        start_ns=attempt.start_ns, cpus=millionths(attempt.cpus), gpus=millionths(attempt.gpus),
+        visible=attempt.visible,
+    )  # fmt: skip
+
+
+def _ticks(mono_ns: int) -> int:
+    return mono_ns * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+
+
+def _ancestors(pid: int) -> set[int]:
+    """A process and all its ancestors: for a wrapper, Ray's supervisor too, which carries the same stamp."""
+    table, found = ProcessTable(), set()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        table.owner_of(pid)
+        process = table.known.get(pid)
+        pid = process.parent if process is not None else 0
+    return found

@@ -1,0 +1,212 @@
+"""The split: who owns the joules of one interval. Pure and conserving; specified in ENERGY-ATTRIBUTION.md.
+
+Every function here divides a whole number of microjoules among owners so that the parts add up to the whole exactly
+(largest remainder, ties by name). Weights are integers in any common unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from carbon_sched_runtime.wire import IDLE, UNATTRIBUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CPU_RULE = "cpu-allocation+time"
+GPU_PIDS = "gpu-pids"
+GPU_SHARED = "gpu-pids+utilisation"
+GPU_EQUAL = "gpu-pids+equal"
+GPU_VISIBLE = "gpu-visible-devices"
+GPU_ALLOCATION = "gpu-allocation"
+MIG_SLICES = "mig-slices"
+
+WHOLE = 1_000_000  # one device, or one whole interval, in millionths
+
+# How much of an owner's share may be wrong because of the rule alone (ppm). Stated bounds, see ENERGY-ATTRIBUTION.md.
+RULE_ERROR_PPM = {
+    CPU_RULE: 100_000,
+    GPU_PIDS: 0,
+    GPU_SHARED: 100_000,
+    GPU_EQUAL: 300_000,
+    GPU_VISIBLE: 50_000,
+    GPU_ALLOCATION: 300_000,
+    MIG_SLICES: 300_000,
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of an interval's energy: microjoules for one owner, by one rule."""
+
+    owner: str
+    rule: str
+    energy_uj: int
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """An attempt as one interval sees it.
+
+    `presence` is the part of the interval it was there, `cpus` and `gpus` what it was allocated, all in millionths.
+    `visible` are the device ids its entrypoint was confined to (CUDA_VISIBLE_DEVICES), None when nothing says.
+    """
+
+    attempt: str
+    presence: int
+    cpus: int = 0
+    gpus: int = 0
+    visible: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """What one GPU's process list said over an interval.
+
+    `users` maps owners (attempts, or `unattributed` for processes of nobody) to the part of the interval they were
+    seen, in millionths; `utilisation` maps them to SM utilisation in any unit, empty when the driver does not tell.
+    `known` is False when the list could not be read or joined to processes.
+    """
+
+    users: Mapping[str, int]
+    utilisation: Mapping[str, int]
+    known: bool = True
+
+
+def split(energy_uj: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Divide whole microjoules in proportion to the weights, by largest remainder; ties go to the smaller name.
+
+    Keys with weight 0 get 0. ValueError when there is energy but no weight at all, or a weight is negative.
+    """
+    total = sum(weights.values())
+    if any(weight < 0 for weight in weights.values()) or (total == 0 and energy_uj):
+        raise ValueError("energy needs at least one positive weight and no negative one")
+    if total == 0:
+        return dict.fromkeys(weights, 0)
+    parts = {key: energy_uj * weight // total for key, weight in weights.items()}
+    rest = energy_uj - sum(parts.values())
+    by_remainder = sorted(weights, key=lambda key: (-(energy_uj * weights[key] % total), key))
+    for key in by_remainder[:rest]:
+        parts[key] += 1
+    return parts
+
+
+def cpu_shares(
+    energy_uj: int,
+    baseline_uj: int,
+    cpus: int,
+    tenants: Iterable[Tenant],
+    used: Mapping[str, int],
+    busy: int,
+) -> list[Share]:
+    """Split a CPU or DRAM interval: the baseline by allocation, the rest by CPU time.
+
+    Args:
+        energy_uj: Energy of the interval.
+        baseline_uj: What the device would have used at rest; at most `energy_uj` of it counts.
+        cpus: Hardware threads of the machine, in millionths of one.
+        tenants: The attempts of the interval.
+        used: CPU time by attempt in the interval, in clock ticks.
+        busy: Busy CPU time of the whole machine, same unit.
+    """
+    base = min(energy_uj, max(0, baseline_uj))
+    allocated = {t.attempt: t.cpus * t.presence // WHOLE for t in tenants}
+    allocated[IDLE] = max(0, cpus - sum(allocated.values()))
+    if not any(allocated.values()):
+        allocated[IDLE] = 1
+    times = {owner: ticks for owner, ticks in used.items() if ticks > 0}
+    times[UNATTRIBUTED] = max(0, busy - sum(times.values()))
+    if not any(times.values()):
+        times = {IDLE: 1}
+    total: dict[str, int] = {}
+    for part in (split(base, allocated), split(energy_uj - base, times)):
+        for owner, microjoules in part.items():
+            total[owner] = total.get(owner, 0) + microjoules
+    return [Share(owner, CPU_RULE, microjoules) for owner, microjoules in sorted(total.items())]
+
+
+def gpu_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+    """Split a GPU interval: who used it by its process list; the time nobody did, by who holds it; the rest idle.
+
+    Args:
+        energy_uj: Energy of the interval.
+        baseline_uj: The device's energy at rest over the interval.
+        use: What the process list said.
+        holders: Parts of the device held, in millionths, by `(attempt, rule)`; see `holders_of`.
+    """
+    in_use = min(WHOLE, max(use.users.values(), default=0))
+    parts = split(energy_uj, {"users": in_use, "rest": WHOLE - in_use})
+    shares = _user_shares(parts["users"], baseline_uj * in_use // WHOLE, use, holders)
+    return _merge(shares + _holder_shares(parts["rest"], use, holders))
+
+
+def holders_of(
+    devices: Iterable[str], tenants: Iterable[Tenant], uses: Mapping[str, GpuUse]
+) -> dict[str, dict[tuple[str, str], int]]:
+    """Say who holds how much of each GPU (millionths x presence), where the process lists alone do not.
+
+    CUDA_VISIBLE_DEVICES of an entrypoint names devices. What an attempt was allocated beyond the devices it uses or
+    names is spread evenly over the devices that nobody uses or names.
+    """
+    known = sorted(devices)
+    held: dict[str, dict[tuple[str, str], int]] = {device: {} for device in known}
+    present = sorted(tenants, key=lambda tenant: tenant.attempt)
+    for tenant in present:
+        named = [device for device in tenant.visible or () if device in held]
+        for device in named if tenant.gpus else ():
+            held[device][(tenant.attempt, GPU_VISIBLE)] = (
+                tenant.presence * min(WHOLE, tenant.gpus // len(named)) // WHOLE
+            )
+    free = [d for d in known if not held[d] and not any(_use(uses, d).users.values())]
+    for tenant in present:
+        using = sum(1 for device in known if tenant.attempt in _use(uses, device).users)
+        missing = tenant.gpus - using * WHOLE
+        if tenant.visible is None and missing > 0 and free:
+            part = min(WHOLE, missing // len(free)) * tenant.presence // WHOLE
+            for device in free:
+                held[device][(tenant.attempt, GPU_ALLOCATION)] = part
+    return held
+
+
+def _use(uses: Mapping[str, GpuUse], device: str) -> GpuUse:
+    return uses.get(device) or GpuUse({}, {}, known=False)
+
+
+def _user_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+    users = {owner: part for owner, part in use.users.items() if part > 0}
+    if not users:
+        return []
+    if len(users) == 1:
+        return [Share(owner, GPU_PIDS, energy_uj) for owner in users]
+    active = {owner: use.utilisation.get(owner, 0) for owner in users}
+    rule = GPU_SHARED
+    if not any(active.values()):
+        active, rule = users, GPU_EQUAL
+    allocated = {attempt: part for (attempt, _), part in holders.items() if attempt in users and part}
+    base = min(energy_uj, baseline_uj)
+    at_rest = split(base, allocated or users)
+    by_use = split(energy_uj - base, active)
+    return [Share(owner, rule, at_rest.get(owner, 0) + by_use.get(owner, 0)) for owner in sorted(users)]
+
+
+def _holder_shares(energy_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+    """Time without users belongs to whoever holds the device; what nobody holds is idle, by the holders' rule."""
+    if not energy_uj:
+        return []
+    rule = min((rule for (_, rule) in holders), default=GPU_PIDS if use.known else GPU_ALLOCATION)
+    owners = {f"{attempt}/{how}": Share(attempt, how, 0) for attempt, how in holders}
+    weights = {key: holders[(share.owner, share.rule)] for key, share in owners.items()}
+    idle = max(0, WHOLE - sum(weights.values()))
+    owners[IDLE] = Share(IDLE, rule, 0)
+    weights[IDLE] = idle if idle or any(weights.values()) else 1
+    parts = split(energy_uj, weights)
+    return [Share(owners[key].owner, owners[key].rule, part) for key, part in sorted(parts.items())]
+
+
+def _merge(shares: list[Share]) -> list[Share]:
+    total: dict[tuple[str, str], int] = {}
+    for share in shares:
+        key = (share.owner, share.rule)
+        total[key] = total.get(key, 0) + share.energy_uj
+    return [Share(owner, rule, microjoules) for (owner, rule), microjoules in sorted(total.items())]

@@ -1,0 +1,234 @@
+"""The one reader of a machine: samples, books, keeps a checkpoint every tick, seals and publishes segments.
+
+What makes it safe to kill at any moment: rows count only once they are in the checkpoint, which is replaced as a
+whole. A seal first writes a checkpoint that holds the finished bytes and an empty book, then publishes those bytes;
+whoever takes over publishes them again, byte for byte the same, under the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Callable
+
+from carbon_sched_runtime import book as books
+from carbon_sched_runtime.accounts import Accounts, GpuScene, Scene, Stay
+from carbon_sched_runtime.nvml import visible_devices
+from carbon_sched_runtime.processes import TICKS_PER_SECOND, Allocation, ProcessTable
+from carbon_sched_runtime.wire import UNATTRIBUTED, Note, Segment, WireError, format_segment, parse_segment
+
+if TYPE_CHECKING:
+    from carbon_sched_runtime.accounts import Sample
+    from carbon_sched_runtime.machine import Claim, Machine
+    from carbon_sched_runtime.sources import Sources
+
+CHECKPOINT_VERSION = 1
+SEAL_AFTER_NS = 30_000_000_000
+SEAL_ROWS = 100
+FINISHED_KEPT = 200
+
+Sign = Callable[[bytes], bytes]
+
+
+class Reader:
+    """Meters the machine; make one only while holding its lock.
+
+    `sign` turns the bytes of a segment into signed bytes (`wire.append_signature`); only a separately owned machine
+    meter has one, wrappers publish unsigned.
+    """
+
+    def __init__(self, machine: Machine, sources: Sources, sign: Sign | None = None) -> None:
+        self.machine = machine
+        self.sources = sources
+        self.identity = books.Reader(machine.machine, machine.boot, os.urandom(4).hex(), machine.uid)
+        self.table = ProcessTable(proc=sources.proc)
+        self.sealed_to_ns = 0
+        self._sign = sign
+        self._seq = 0
+        self._turn = 0
+        self._busy = 0
+        self._sealing: list[tuple[str, bytes]] = []
+        self._finished: list[str] = []
+        self._devices = dict(sources.devices)
+        self.accounts = self._begin()
+
+    def tick(self, *, seal: bool = False) -> None:
+        """Sample and book; seal when asked, every 30 s, or when the book grows large.
+
+        OSError when the checkpoint cannot be written (disk full): nothing is lost, the next tick tries again.
+        """
+        sample = self.sources.sample()
+        self.accounts.take(self._devices, sample, self._scene(sample))
+        large = len(self.accounts.book.rows) >= SEAL_ROWS
+        if seal or large or sample.mono_ns - self.sealed_to_ns >= SEAL_AFTER_NS:
+            self.seal(sample)
+        else:
+            self._save(clean=False)
+            self._publish()
+
+    def seal(self, sample: Sample) -> None:
+        """Close the book into segments and publish them."""
+        segments = self._segments()
+        open_book, was = self.accounts.book, (self._seq, list(self._sealing))
+        self.accounts.book = books.Book()
+        self._sealing += [(str(segment.name), self._bytes(segment)) for segment in segments]
+        self._seq += len(segments)
+        try:
+            self._save(clean=False)
+        except OSError:
+            self.accounts.book, (self._seq, self._sealing) = open_book, was
+            raise
+        self.sealed_to_ns = sample.mono_ns
+        self.accounts.check_clock(sample)
+        self._publish()
+
+    def end(self) -> None:
+        """Leave the machine in good order for the next reader: everything sealed, and said so."""
+        self.tick(seal=True)
+        self._save(clean=True)
+        self.sources.close()
+
+    def note(self, kind: str, text: str) -> None:
+        """Put a note for people into the next segment."""
+        self.accounts.book.note(Note(self.accounts.offset_us + self.accounts.mono_ns // 1000, kind, text))
+
+    # taking over ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> Accounts:
+        sample = self.sources.sample()
+        last = self._newest_checkpoint(sample)
+        if last is None:
+            accounts = Accounts.new(self.sources.threads, sample)
+            self._busy = self.sources.busy_ticks
+        else:
+            accounts, data = last
+            self._take_over(data)
+            accounts.taken_over = data["clean"] is not True
+        accounts.baselines_mw.update(self.sources.baselines_mw)
+        self.sealed_to_ns = sample.mono_ns
+        self.accounts = accounts
+        scene = self._scene(sample)
+        if last is None:
+            self._note_heads(scene, sample)
+        accounts.take(self._devices, sample, scene)
+        self._save(clean=False)
+        self._publish()
+        return accounts
+
+    def _newest_checkpoint(self, sample: Sample) -> tuple[Accounts, dict[str, Any]] | None:
+        found = []
+        for text in self.machine.checkpoints():
+            try:
+                data = json.loads(text)
+                accounts = Accounts.from_json(data["accounts"])
+                usable = data["v"] == CHECKPOINT_VERSION and data["boot"] == self.machine.boot
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
+            if usable and accounts.mono_ns <= sample.mono_ns:
+                found.append((accounts.mono_ns, int(data["turn"]), accounts, data))
+        if not found:
+            return None
+        _, self._turn, accounts, data = max(found, key=lambda entry: entry[:2])
+        return accounts, data
+
+    def _take_over(self, data: dict[str, Any]) -> None:
+        """Go on where the last reader stopped: its processes, and the segments it may not have published."""
+        self._busy = int(data["busy"])
+        self._finished = [str(attempt) for attempt in data["finished"]]
+        self.table.load(data["processes"], int(data["scan_ticks"]))
+        for name, text in data["sealing"]:
+            try:
+                parse_segment(text.encode("ascii"), name)
+            except (WireError, UnicodeEncodeError):
+                continue
+            self._sealing.append((name, text.encode("ascii")))
+
+    def _note_heads(self, scene: Scene, sample: Sample) -> None:
+        for stay in scene.stays:
+            missed_ms = (sample.mono_ns - stay.start_ns) // 1_000_000
+            if missed_ms > 0:
+                text = f"{stay.attempt}: {missed_ms} ms before the first reading of this boot are not metered"
+                self.accounts.book.note(Note(sample.utc_us, "unmetered-head", text))
+
+    # who is here ---------------------------------------------------------------------------------------------------
+
+    def _scene(self, sample: Sample) -> Scene:
+        claims = self.machine.claims()
+        scan = self.table.scan(((c.pid, c.started_ticks, c.attempt) for c in claims), sample.mono_ns)
+        stays = {claim.attempt: self._stay(claim, sample.mono_ns) for claim in claims}
+        for attempt, start_ns in scan.first_start_ns.items():
+            if attempt not in stays:
+                stays[attempt] = self._stay_without_claim(attempt, start_ns)
+        busy, self._busy = self.sources.busy_ticks - self._busy, self.sources.busy_ticks
+        gpus = {name: self._gpu_scene(name) for name, d in self._devices.items() if d.kind == "gpu"}
+        return Scene(tuple(stays.values()), scan.used_ticks, max(0, busy), gpus)
+
+    def _stay(self, claim: Claim, now_ns: int) -> Stay:
+        end_ns = claim.end_ns
+        if end_ns is None and not self._alive(claim):
+            # Killed without a word: it ended some time since the last look.
+            end_ns = now_ns
+            self.machine.remove_claim(claim.attempt)
+        if end_ns is not None and claim.attempt not in self._finished:
+            self._finished = [*self._finished, claim.attempt][-FINISHED_KEPT:]
+        visible = visible_devices(claim.visible, self.sources.nvml.order)
+        return Stay(claim.attempt, claim.start_ns, end_ns, claim.cpus, claim.gpus, visible)
+
+    def _alive(self, claim: Claim) -> bool:
+        process = self.table.known.get(claim.pid)
+        return process is not None and process.started_ticks == claim.started_ticks
+
+    def _stay_without_claim(self, attempt: str, start_ns: int) -> Stay:
+        """Workers on a node without the wrapper go by their environment; what outlives its attempt holds nothing."""
+        given = Allocation() if attempt in self._finished else self.table.allocations.get(attempt, Allocation())
+        return Stay(attempt, start_ns, None, given.cpus, given.gpus)
+
+    def _gpu_scene(self, device: str) -> GpuScene:
+        processes = self.sources.gpu_processes(device)
+        users: dict[str, int] = {}
+        use: dict[str, int] = {}
+        for pid in processes.pids:
+            found = self.table.owner_of(pid)
+            owner, start_ns = found or (None, 0)
+            name = owner or UNATTRIBUTED
+            users[name] = min(start_ns, users.get(name, start_ns))
+            use[name] = use.get(name, 0) + processes.utilisation.get(pid, 0)
+        return GpuScene(users, use if processes.utilisation else {}, processes.known)
+
+    # writing -------------------------------------------------------------------------------------------------------
+
+    def _segments(self) -> list[Segment]:
+        return books.seal(self.accounts.book, self.identity, self._seq, self.accounts.offset_us, self._all_devices())
+
+    def _all_devices(self) -> dict[str, Any]:
+        """Devices of the book, those too that only an earlier reader could read."""
+        known = dict(self._devices)
+        for span in self.accounts.book.spans:
+            if span.device not in known:
+                known[span.device] = books.vanished(span.device)
+        return known
+
+    def _bytes(self, segment: Segment) -> bytes:
+        data = format_segment(segment)
+        return self._sign(data) if self._sign else data
+
+    def _publish(self) -> None:
+        while self._sealing:
+            self.machine.publish(*self._sealing[0])
+            self._sealing = self._sealing[1:]
+
+    def _save(self, *, clean: bool) -> None:
+        self._turn += 1
+        state = {
+            "v": CHECKPOINT_VERSION,
+            "boot": self.machine.boot,
+            "turn": self._turn,
+            "clean": clean,
+            "busy": self._busy,
+            "scan_ticks": self.accounts.mono_ns * TICKS_PER_SECOND // 1_000_000_000,
+            "finished": self._finished,
+            "processes": self.table.to_json(),
+            "sealing": [(name, data.decode("ascii")) for name, data in self._sealing],
+            "accounts": self.accounts.to_json(),
+        }
+        self.machine.write_checkpoint(json.dumps(state, separators=(",", ":")).encode())
