@@ -150,7 +150,7 @@ class Transaction(Protocol):
         """Add an external action; the same (kind, key) twice is one."""
 
     def claim_outbox(self, kinds: Sequence[str], *, limit: int, lease_s: float) -> list[OutboxItem]:
-        """Take due actions, oldest first: unclaimed, or with a lease run out (database time). A claim has a new token."""
+        """Take due actions, oldest first: unclaimed, or with an expired lease (database time); each claim has a new token."""
 
     def finish_outbox(self, item: OutboxItem) -> bool:
         """Remove the action if this claim still holds it; False means somebody else has it: discard your result."""

@@ -59,10 +59,10 @@ def report(
     team: str | None = None,
     project: str | None = None,
     phase: str | None = None,
-    format: Annotated[str, Query(pattern="^(json|csv|md|text)$")] = "json",
+    form: Annotated[str, Query(alias="format", pattern="^(json|csv|md|text)$")] = "json",
 ) -> Response:
     """A report over the jobs that match."""
     text, media_type = context.statements.report(
-        job=job, since=since, until=until, team=team, project=project, phase=phase, form=format
+        job=job, since=since, until=until, team=team, project=project, phase=phase, form=form
     )
     return Response(text, media_type=media_type)

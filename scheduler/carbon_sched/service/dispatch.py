@@ -146,7 +146,7 @@ class Dispatch:
     def _fence(
         self, cluster: Cluster, attempt: Attempt, submission: RaySubmission, epoch: str
     ) -> tuple[Attempt, RaySubmission]:
-        """Persist that a submission may be under way, and until when it may start user code; the wrapper is told too."""
+        """Persist that a submission may be under way and until when it may start user code; tell the wrapper too."""
         start_by = self._clock.now() + timedelta(seconds=cluster.start_grace_s)
         with self._store.transaction() as tx:
             attempt = tx.put_attempt(replace(tx.attempt(attempt.attempt_id), start_by=start_by, epoch=epoch))
@@ -216,7 +216,7 @@ class Dispatch:
 
     # stop ----------------------------------------------------------------------------------------
 
-    def _stop(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job) -> None:
+    def _stop(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, _job: Job) -> None:
         if not attempt.open:
             self._drop(item)
             return
