@@ -204,6 +204,8 @@ class LocalRayHead:
             "RAY_AUTH_TOKEN_PATH": str(self._token()),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            # How long what a finished job gave back stays unseen; 5 s by default.
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "AUTOSCALER_METRIC_PORT": str(state.base_port + head_ports.AUTOSCALER_METRICS),
             "DASHBOARD_METRIC_PORT": str(state.base_port + head_ports.DASHBOARD_METRICS),
             MARKER: str(self.folder.absolute()),

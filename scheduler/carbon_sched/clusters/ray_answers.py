@@ -123,6 +123,7 @@ class _LoadMetrics(_Answer):
 
 
 class _Load(_Answer):
+    time: FiniteFloat = 0.0
     report: _LoadMetrics | None = Field(default=None, alias="loadMetricsReport")
 
 
@@ -136,11 +137,14 @@ class ClusterStatusAnswer(_Answer):
     result: Literal[True]
     data: _Status
 
-    @property
-    def usage_by_node(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """(used, total) by node id and camel-cased resource name; empty where Ray does not say."""
+    def usage_by_node(self, newer_than: float) -> dict[str, dict[str, tuple[float, float]]]:
+        """(used, total) by node id and camel-cased resource name; empty where Ray does not say.
+
+        A report not newer than `newer_than` (epoch seconds of the head's clock) counts as none: Ray keeps handing out
+        the last words of a monitor that died.
+        """
         load = self.data.status
-        return load.report.usage_by_node if load and load.report else {}
+        return load.report.usage_by_node if load and load.report and load.time > newer_than else {}
 
 
 JOB_LIST: TypeAdapter[list[JobDetails]] = TypeAdapter(list[JobDetails])

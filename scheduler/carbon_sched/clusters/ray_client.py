@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -48,6 +49,8 @@ UPLOAD_LIMITS = Limits(read_s=120.0, total_s=600.0)
 # Before Ray answered errors with 500 it put one byte before every block of up to 64 KiB.
 MARKED_FILE_BYTES = 64 * 1024
 MARKED_ERROR = b"Closing HTTP stream due to internal server error.\n"
+# The monitor reports every 5 s.
+STALE_REPORT_S = 120.0
 ABSENT_FILE = "carbon-sched-absent"
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -131,7 +134,9 @@ class RayClient:
         The status of the classic autoscaler is exact and light. It is missing under the newer one, and for the first
         seconds of a head; the node summary then tells the same as text, where this Ray has it.
         """
-        loads = self._read(ray_answers.ClusterStatusAnswer, "/api/cluster_status").usage_by_node
+        answer = self._ask_well("/api/cluster_status")
+        status = self._parse(ray_answers.ClusterStatusAnswer, answer, "/api/cluster_status")
+        loads = status.usage_by_node(newer_than=_sent_at(answer) - STALE_REPORT_S)
         used = {
             node.node_id: ray_answers.usage_from_load(loads.get(node.node_id, {}), node.resources) for node in nodes
         }
@@ -211,9 +216,7 @@ class RayClient:
 
     def jobs(self) -> list[RayJob]:
         """Every submission job the cluster knows."""
-        answer = self._ask("GET", "/api/jobs/")
-        if answer.status != HTTP_OK:
-            raise self._failure(answer, "/api/jobs/")
+        answer = self._ask_well("/api/jobs/")
         try:
             details = ray_answers.JOB_LIST.validate_json(answer.body)
         except ValidationError as error:
@@ -308,11 +311,14 @@ class RayClient:
     def _ask(self, method: str, path: str, **params: str) -> Answer:
         return self._http.request(method, path, params=params)
 
-    def _read(self, shape: type[A], path: str, **params: str) -> A:
+    def _ask_well(self, path: str, **params: str) -> Answer:
         answer = self._ask("GET", path, **params)
         if answer.status != HTTP_OK:
             raise self._failure(answer, path)
-        return self._parse(shape, answer, path)
+        return answer
+
+    def _read(self, shape: type[A], path: str, **params: str) -> A:
+        return self._parse(shape, self._ask_well(path, **params), path)
 
     def _parse(self, shape: type[A], answer: Answer, path: str) -> A:
         try:
@@ -395,6 +401,14 @@ def _check_id(submission_id: str) -> str:
     if not JOB_ID.fullmatch(submission_id):
         raise ClusterRefused(f"{submission_id!r} cannot be a submission id: only letters, digits, '-' and '_'")
     return submission_id
+
+
+def _sent_at(answer: Answer) -> float:
+    """The head's own clock when it answered, in epoch seconds; 0 when it does not say."""
+    try:
+        return parsedate_to_datetime(answer.date).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _last_sentence(text: str) -> str:
