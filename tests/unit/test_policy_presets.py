@@ -6,7 +6,7 @@ import pytest
 
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase
-from carbon_sched.policy.presets import DEFAULT, find_policy, preset, preset_names, presets_folder
+from carbon_sched.policy.presets import DEFAULT, preset, preset_names, presets_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,10 +43,4 @@ def test_an_unknown_preset_is_answered_with_those_there_are():
     with pytest.raises(
         InvalidInput, match=r"policy: 'balnced' is not a shipped preset\. Use one of: balanced, run-now"
     ):
-        find_policy("balnced")
-
-
-def test_a_path_is_read_as_a_file(tmp_path):
-    path = tmp_path / "ours.yaml"
-    path.write_text("apiVersion: carbon-sched/v1\nname: ours\n", encoding="utf-8")
-    assert find_policy(str(path)).name == "ours"
+        preset("balnced")

@@ -36,10 +36,3 @@ def preset(name: str) -> Policy:
     if name not in names:
         raise InvalidInput("policy", name, "is not a shipped preset", f"Use one of: {', '.join(names)}")
     return load_policy(presets_folder() / f"{name}.yaml")
-
-
-def find_policy(name_or_path: str) -> Policy:
-    """A policy by preset name, or from a file when the text names one (it holds a `/` or ends in .yaml or .yml)."""
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
-        return load_policy(Path(name_or_path).expanduser())
-    return preset(name_or_path)
