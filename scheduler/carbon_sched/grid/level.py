@@ -1,0 +1,101 @@
+"""Bringing one provider's shape to another's level, so that zones can be ranked by one method (pure; layer: grid adapters).
+
+A national operator often publishes finer steps and longer forecasts than the provider that covers every zone, but counts
+emissions differently. Its values say *when* a zone is clean; the common provider says *how* clean. What is rescaled says
+so in `model_version`, and is never kind `measured`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.intensity import MAX_INTENSITY_MG_PER_KWH, Comparability, Grade, Kind, Reading
+from carbon_sched.grid.tiling import mean_mg_per_kwh, seconds, tile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIN_OVERLAP = timedelta(hours=3)
+"""Below this the ratio of two providers' levels is mostly chance."""
+MIN_FOR_YEARLY = timedelta(hours=24)
+"""A yearly level says nothing about a few hours: the ratio needs a whole day of the shape at least."""
+
+
+def refined(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Reading]:
+    """`lead` with the finer steps of `national` inside its intervals, each interval's mean kept.
+
+    An interval is refined where `national` covers it with at least two steps and a mean above zero.
+    """
+    out: list[Reading] = []
+    for reading in lead:
+        steps, holes = tile([national], reading.start, reading.end)
+        mean = mean_mg_per_kwh(steps)
+        if holes or len(steps) < 2 or not mean:
+            out.append(reading)
+            continue
+        mark = f"{reading.model_version} in steps of {steps[0].provider}".strip()
+        out += [
+            _scaled(step, reading, reading.intensity_mg_per_kwh / mean, mark, _worse(reading, step)) for step in steps
+        ]
+    return out
+
+
+def at_level_of(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Reading]:
+    """`national` scaled to the mean level of `lead` over the time that both cover; empty when that is too little."""
+    common: list[Reading] = []
+    for reading in lead:
+        common += tile([national], reading.start, reading.end)[0]
+    if seconds(common) < MIN_OVERLAP.total_seconds():
+        return []
+    shared = [piece for step in common for piece in tile([lead], step.start, step.end)[0]]
+    level, own = mean_mg_per_kwh(shared), mean_mg_per_kwh(common)
+    if not level or not own:
+        return []
+    mark = f"at the level of {lead[0].provider} (x{level / own:.3f})"
+    return [_scaled(reading, lead[0], level / own, mark, reading.grade) for reading in national]
+
+
+def at_yearly_level(yearly: Reading, national: Sequence[Reading]) -> list[Reading]:
+    """`national` scaled so that its mean is the yearly average of the zone; empty when it covers less than a day.
+
+    The grade is that of an own forecast: the shape is the provider's, the level is a guess of ours.
+    """
+    own = mean_mg_per_kwh(national)
+    if not own or seconds(national) < MIN_FOR_YEARLY.total_seconds():
+        return []
+    ratio = yearly.intensity_mg_per_kwh / own
+    mark = f"at the level of {yearly.provider} {yearly.model_version} (x{ratio:.3f})"
+    grade = max(Grade.OWN_FORECAST, yearly.grade, key=lambda g: g.rank)
+    return [_scaled(reading, yearly, ratio, mark, grade) for reading in national]
+
+
+def _scaled(step: Reading, like: Reading, ratio: float, mark: str, grade: Grade) -> Reading:
+    kind = Kind.FORECAST if step.kind is Kind.FORECAST else Kind.ESTIMATED
+    return replace(
+        step,
+        intensity_mg_per_kwh=_times(step.intensity_mg_per_kwh, ratio),
+        low_mg_per_kwh=None if step.low_mg_per_kwh is None else _times(step.low_mg_per_kwh, ratio),
+        high_mg_per_kwh=None if step.high_mg_per_kwh is None else _times(step.high_mg_per_kwh, ratio),
+        signal=like.signal,
+        basis=like.basis,
+        perimeter=like.perimeter,
+        kind=kind,
+        grade=grade,
+        provider=step.provider,
+        model_version=mark,
+    )
+
+
+def _times(intensity_mg_per_kwh: int, ratio: float) -> int:
+    return min(round(intensity_mg_per_kwh * ratio), MAX_INTENSITY_MG_PER_KWH)
+
+
+def _worse(left: Reading, right: Reading) -> Grade:
+    return max(left.grade, right.grade, key=lambda grade: grade.rank)
+
+
+def native(readings: Sequence[Reading], like: Comparability) -> list[Reading]:
+    """Those that may be ranked with values of `like` as they are."""
+    return [reading for reading in readings if reading.comparability == like]
