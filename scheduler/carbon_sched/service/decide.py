@@ -90,7 +90,7 @@ class Decide:
             self._fleet.poll(self._fleet.get(name))
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
-        waiting = self._waiting(job, read.snapshot.now)
+        waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now)
         snapshot = Snapshot(
             read.snapshot.now,
             read.snapshot.clusters,
@@ -119,7 +119,7 @@ class Decide:
             )
             for cluster in clusters
         )
-        jobs = tuple(self._waiting(job, now) for job in queued)
+        jobs = tuple(self._waiting(job, views, now) for job in queued)
         snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
         return _Read(snapshot, {job.job_id: job.version for job in queued})
 
@@ -138,16 +138,17 @@ class Decide:
     def _belief(self, spec: JobSpec) -> Belief:
         return self._estimates.belief(spec)
 
-    def _waiting(self, job: Job, now: datetime) -> WaitingJob:
+    def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime) -> WaitingJob:
         policy = self._policies.get(job.spec.policy)
         belief = self._belief(job.spec)
         earliest = max(now, job.spec.flexibility.earliest or now)
+        foresight = any(policy.may_wait_on(view.outlook.readings[0].grade) for view in views)
         return WaitingJob(
             job_id=job.job_id,
             spec=job.spec,
             submitted_at=job.submitted_at,
             earliest_start=earliest,
-            latest_start=_latest_start(job, belief, policy, earliest),
+            latest_start=_latest_start(job, belief, policy, earliest) if foresight else earliest,
             belief=belief,
             policy=policy.label,
             min_gain=policy.minimum_gain,

@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -72,4 +73,4 @@ def test_pieces_conserve_energy_and_tile_the_span(energy, lengths, start, length
     assert sum(p.energy_uj for p in pieces) == energy
     assert pieces[0].start == at(start)
     assert pieces[-1].end == at(start + length)
-    assert all(a.end == b.start for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(pieces))
