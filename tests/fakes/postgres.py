@@ -58,9 +58,7 @@ class PostgresServer:
     def sql(self, statement: str) -> None:
         import psycopg
 
-        with psycopg.connect(
-            host=str(self.folder), user=SUPERUSER, dbname="postgres", autocommit=True
-        ) as connection:
+        with psycopg.connect(host=str(self.folder), user=SUPERUSER, dbname="postgres", autocommit=True) as connection:
             connection.execute(statement)
 
     def run(self, program: str, *arguments: object) -> None:
@@ -76,9 +74,7 @@ class PostgresServer:
             ]
         # To a file, not a pipe: the server inherits the handle and would hold a pipe open for ever.
         with (self.folder / f"{program}.out").open("w+") as output:
-            done = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, check=False
-            )
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, check=False)
             output.seek(0)
             assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{output.read()}"
 
