@@ -33,31 +33,32 @@ if TYPE_CHECKING:
 
 WAIT_S = 30
 """How long a transaction waits for its turn, or for a connection, before it raises StoreError."""
-POOL = {"pool_size": 8, "max_overflow": 56, "pool_timeout": WAIT_S}
+POOL = {"pool_size": 8, "max_overflow": 56}
 
 
-def open_store(url: str, clock: Clock) -> SqlStore:
+def open_store(url: str, clock: Clock, *, wait_s: float = WAIT_S) -> SqlStore:
     """Open `sqlite:///PATH` or `postgresql://...`, making or migrating the schema where needed.
 
     `clock` is the time of SQLite, which has none of its own; PostgreSQL's is the server's. Raises InvalidInput for
     another URL, SchemaTooNew, or StoreError when the database cannot be used now.
     """
     parsed = _parse(url)
-    engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+    make = _sqlite if parsed.get_backend_name() == "sqlite" else _postgresql
+    engine = make(parsed, wait_s)
     try:
         with translated():
             schema.prepare(engine)
     except BaseException:
         engine.dispose()
         raise
-    return SqlStore(engine, clock)
+    return SqlStore(engine, clock, wait_s)
 
 
 class SqlStore:
     """The `Store` port over SQLAlchemy; may be used from any thread."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(self, engine: Engine, clock: Clock, wait_s: float) -> None:
+        self._engine, self._clock, self._wait_s = engine, clock, wait_s
         self._reader = engine.execution_options(write=False)
         self._writer = engine.execution_options(write=True)
         self._turn = threading.Lock()
@@ -86,8 +87,8 @@ class SqlStore:
     def _my_turn(self) -> Iterator[None]:
         if getattr(self._mine, "writing", False):
             raise RuntimeError("a write transaction was begun inside another one of this thread")
-        if not self._turn.acquire(timeout=WAIT_S):
-            raise StoreError(f"the database was busy with another write for {WAIT_S} s. Try again")
+        if not self._turn.acquire(timeout=self._wait_s):
+            raise StoreError(f"the database was busy with another write for {self._wait_s} s. Try again")
         self._mine.writing = True
         try:
             yield
@@ -135,9 +136,9 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, wait_s: float) -> Engine:
     _create_private(Path(str(url.database)))
-    engine = create_engine(url, connect_args={"timeout": WAIT_S}, **POOL)
+    engine = create_engine(url, connect_args={"timeout": wait_s}, pool_timeout=wait_s, **POOL)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -165,13 +166,14 @@ def _create_private(path: Path) -> None:
         ) from error
 
 
-def _postgresql(url: URL) -> Engine:
-    engine = create_engine(url, isolation_level="REPEATABLE READ", pool_pre_ping=True, **POOL)
+def _postgresql(url: URL, wait_s: float) -> Engine:
+    level = "REPEATABLE READ"
+    engine = create_engine(url, isolation_level=level, pool_pre_ping=True, pool_timeout=wait_s, **POOL)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET lock_timeout = '{WAIT_S}s'")
+            cursor.execute(f"SET lock_timeout = '{round(wait_s * 1000)}ms'")
         connection.commit()
 
     @event.listens_for(engine, "begin")
