@@ -6,19 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from carbon_sched.data_dir import default_data_dir
 from carbon_sched.domain.errors import InvalidInput
-
-APP = "carbon-sched"
-
-
-def default_data_dir() -> Path:
-    """`CARBON_SCHED_DATA_DIR`, or the user's data folder of this platform."""
-    return Path(os.environ.get("CARBON_SCHED_DATA_DIR") or platformdirs.user_data_dir(APP))
-
 
 class SeriesSetting(BaseModel):
     """A file with the intensity of one zone over time."""

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_ZONE = "unknown"
+UNKNOWN_ZONE = "WORLD"
 POLL_S = 5.0
 MAX_BACKOFF_S = 60.0
 
 
 def embedded_default() -> Cluster:
-    """The local Ray head used when nobody configured a cluster: zone unknown, industry-average PUE."""
+    """The local Ray head used when nobody configured a cluster: world-average intensity, industry-average PUE."""
     pue = Pue(DEFAULT_PUE_PPM, "2025", DEFAULT_PUE_SOURCE)
     return Cluster(name="local", zone=UNKNOWN_ZONE, pue=pue, local=LocalHead(), home=True)
 
