@@ -1,0 +1,379 @@
+"""Typed HTTP client of our own API, version 1. Public: `Client(url, token)`, one method per route, shapes from `wire`.
+
+Every call has a time limit and a size limit and follows no redirect. Calls that may be repeated without doing anything
+twice are repeated when no clear answer came: reads, uploads by content, stops, and submissions, which carry a key.
+Errors are the server's own, raised as the same classes (`domain/errors.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from carbon_sched import __version__
+from carbon_sched.domain.errors import (
+    CarbonSchedError,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from carbon_sched.wire import (
+        ClusterCheck,
+        ClusterRequest,
+        ClusterView,
+        DecisionView,
+        JobList,
+        JobRequest,
+        JobView,
+        LogChunk,
+        Problem,
+        Receipt,
+        ServerView,
+        VerifyView,
+    )
+
+TIMEOUT_S = 30.0
+CONNECT_S = 10.0
+LONG_POLL_S = 25.0
+MAX_ANSWER = 64 * 1024 * 1024
+TRIES = 4
+UNCLEAR_STATUS = (502, 503, 504)
+REPEATABLE = ("GET", "HEAD", "PUT")
+
+
+class Client:
+    """Calls of one server; not to be shared between threads.
+
+    Raises InvalidInput for a URL that cannot be used, and for a token that would travel in clear: plain http to another
+    machine needs `allow_plain_http`.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout_s: float = TIMEOUT_S, allow_plain_http: bool = False) -> None:
+        self.url, self._timeout_s = url.rstrip("/"), timeout_s
+        loopback = _checked(self.url, allow_plain_http=allow_plain_http)
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"carbon-sched/{__version__}"
+        self._session.auth = _Bearer(token)
+        self._session.trust_env = not loopback  # a proxy cannot reach this machine's own loopback
+        self._session.mount(self.url, HTTPAdapter(max_retries=_retry(REPEATABLE)))
+        # Below /v1/jobs everything may be repeated: stopping twice is stopping, and submissions carry a key.
+        self._session.mount(f"{self.url}/v1/jobs", HTTPAdapter(max_retries=_retry(None)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    # server --------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """`{"ok": true, "version": ...}`, without credentials being checked."""
+        return cast("dict[str, Any]", self._get("/healthz"))
+
+    def server(self) -> ServerView:
+        """What runs there."""
+        return cast("ServerView", self._get("/v1/server"))
+
+    def shutdown(self, *, stop_local_clusters: bool) -> None:
+        """Ask the server to end, and with it, if wanted, the Ray heads that it started."""
+        self._call("POST", "/v1/server/shutdown", json={"stop_local_clusters": stop_local_clusters})
+
+    # jobs ----------------------------------------------------------------------------------------
+
+    def has_bundle(self, sha256: str) -> bool:
+        """Whether this bundle needs no upload."""
+        try:
+            self._call("HEAD", f"/v1/bundles/{_part(sha256)}")
+        except NotFound:
+            return False
+        return True
+
+    def put_bundle(self, sha256: str, path: Path) -> None:
+        """Upload a zip by the SHA-256 of its bytes (hexadecimal)."""
+        with path.open("rb") as file:
+            self._call("PUT", f"/v1/bundles/{_part(sha256)}", data=file)
+
+    def submit(self, request: JobRequest, *, idempotency_key: str) -> JobView:
+        """Submit a job; a second call with the same key and request returns the job of the first."""
+        headers = {"Idempotency-Key": idempotency_key}
+        return cast("JobView", self._call("POST", "/v1/jobs", json=request, headers=headers))
+
+    def preview(self, request: JobRequest) -> DecisionView:
+        """What would be decided about this job now; nothing is stored."""
+        return cast("DecisionView", self._call("POST", "/v1/jobs", json=request, params={"dry_run": "true"}))
+
+    def jobs(
+        self,
+        *,
+        state: list[str] | None = None,
+        team: str | None = None,
+        project: str | None = None,
+        phase: str | None = None,
+        cluster: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> JobList:
+        """Jobs that match, newest first; `after` continues behind the job with that id."""
+        where = {"state": state, "team": team, "project": project, "phase": phase, "cluster": cluster, "name": name}
+        return cast("JobList", self._get("/v1/jobs", {**where, "limit": limit, "after": after}))
+
+    def job(self, job_id: str, *, wait_version: int | None = None, timeout_s: float = LONG_POLL_S) -> JobView:
+        """One job; with `wait_version`, as soon as it is newer than that, or after `timeout_s`."""
+        path = f"/v1/jobs/{_part(job_id)}"
+        if wait_version is None:
+            return cast("JobView", self._get(path))
+        where = {"wait_version": wait_version, "timeout_s": timeout_s}
+        return cast("JobView", self._get(path, where, wait_s=timeout_s))
+
+    def decision(self, job_id: str) -> DecisionView:
+        """Where and when, why, and what else was compared; NotFound until the job was planned."""
+        return cast("DecisionView", self._get(f"/v1/jobs/{_part(job_id)}/decision"))
+
+    def receipt(self, job_id: str) -> Receipt:
+        """Energy and emissions of the job; `final` once nothing will be added."""
+        return cast("Receipt", self._get(f"/v1/jobs/{_part(job_id)}/receipt"))
+
+    def events(self, job_id: str) -> list[dict[str, str]]:
+        """Every transition of the job, oldest first."""
+        return cast("list[dict[str, str]]", self._get(f"/v1/jobs/{_part(job_id)}/events"))
+
+    def logs(self, job_id: str, *, offset: int = 0, wait_s: float = 0.0) -> LogChunk:
+        """Output from byte `offset` on; waits up to `wait_s` for something new."""
+        where = {"offset": offset, "wait_s": wait_s}
+        return cast("LogChunk", self._get(f"/v1/jobs/{_part(job_id)}/logs", where, wait_s=wait_s))
+
+    def stop(self, job_id: str) -> JobView:
+        """Ask for a stop; a job that ended already is left as it is."""
+        return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/stop"))
+
+    # clusters ------------------------------------------------------------------------------------
+
+    def clusters(self) -> list[ClusterView]:
+        """Every registered cluster, with what it last said."""
+        return cast("list[ClusterView]", self._get("/v1/clusters"))
+
+    def cluster(self, name: str) -> ClusterView:
+        """One cluster."""
+        return cast("ClusterView", self._get(f"/v1/clusters/{_part(name)}"))
+
+    def put_cluster(self, name: str, request: ClusterRequest) -> ClusterView:
+        """Register a cluster, or replace it."""
+        return cast("ClusterView", self._call("PUT", f"/v1/clusters/{_part(name)}", json=request))
+
+    def remove_cluster(self, name: str) -> None:
+        """Forget a cluster; Conflict while jobs are open there."""
+        self._call("DELETE", f"/v1/clusters/{_part(name)}")
+
+    def check_cluster(self, name: str) -> ClusterCheck:
+        """Have the server call the cluster now; findings in plain words."""
+        return cast("ClusterCheck", self._call("POST", f"/v1/clusters/{_part(name)}/check", wait_s=TIMEOUT_S))
+
+    # ledger --------------------------------------------------------------------------------------
+
+    def entries(self, *, after: int = 0, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Entries of the ledger, oldest first: `seq`, `prev`, `hash`, and `payload`, the text that was hashed."""
+        with self._send("GET", "/v1/ledger/entries", params={"after": after, "limit": limit}) as response:
+            self._raise_problem(response, "GET", "/v1/ledger/entries")
+            try:
+                for line in response.iter_lines(chunk_size=65_536):
+                    if line:
+                        yield json.loads(line)
+            except (requests.RequestException, ValueError) as error:
+                raise self._unavailable(error) from None
+
+    def verify(self) -> VerifyView:
+        """What the server says of its own chain."""
+        return cast("VerifyView", self._get("/v1/ledger/verify"))
+
+    def report(
+        self,
+        *,
+        format: str = "json",  # noqa: A002 - the name of the query parameter
+        job: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        team: str | None = None,
+        project: str | None = None,
+        phase: str | None = None,
+    ) -> str:
+        """A report over the jobs that match, as text in `format`: json, csv, md or text."""
+        period = {key: at.isoformat() for key, at in (("since", since), ("until", until)) if at is not None}
+        where = {"job": job, "team": team, "project": project, "phase": phase, "format": format, **period}
+        return self._bytes("GET", "/v1/report", params=where).decode("utf-8")
+
+    # transport -----------------------------------------------------------------------------------
+
+    def _get(self, path: str, params: Mapping[str, Any] | None = None, *, wait_s: float = 0.0) -> Any:
+        return self._call("GET", path, params=params, wait_s=wait_s)
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        """One call and its answer as parsed JSON; None for an empty one."""
+        body = self._bytes(method, path, **options)
+        try:
+            return json.loads(body) if body else None
+        except ValueError:
+            raise ServerUnavailable(self._stranger(method, path, "something else than JSON")) from None
+
+    def _bytes(self, method: str, path: str, **options: Any) -> bytes:
+        """One call and its whole answer, up to our limit."""
+        with self._send(method, path, **options) as response:
+            self._raise_problem(response, method, path)
+            return self._body(response)
+
+    def _send(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> requests.Response:
+        timeout = (CONNECT_S, self._timeout_s + wait_s)
+        try:
+            return self._session.request(
+                method, self.url + path, timeout=timeout, stream=True, allow_redirects=False, **options
+            )
+        except requests.RequestException as error:
+            raise self._unavailable(error) from None
+
+    def _body(self, response: requests.Response) -> bytes:
+        """The answer, up to our limit."""
+        pieces, size = [], 0
+        try:
+            for piece in response.iter_content(65_536):
+                size += len(piece)
+                if size > MAX_ANSWER:
+                    raise ServerUnavailable(f"the answer of {self.url} is larger than {MAX_ANSWER >> 20} MiB")
+                pieces.append(piece)
+        except requests.RequestException as error:
+            raise self._unavailable(error) from None
+        return b"".join(pieces)
+
+    def _raise_problem(self, response: requests.Response, method: str, path: str) -> None:
+        """Raise the error that an answer tells of; nothing for success."""
+        status = response.status_code
+        if 200 <= status < 300:
+            return
+        if method == "HEAD" and status == 404:
+            raise NotFound
+        try:
+            problem = json.loads(self._body(response))
+        except ValueError:
+            problem = None
+        if isinstance(problem, dict) and isinstance(problem.get("detail"), str) and "code" in problem:
+            raise error_of(cast("Problem", problem))
+        if status in (401, 403):
+            raise NotAllowed(f"{self.url} refused the token (HTTP {status}); {TOKEN_REMEDY}")
+        raise ServerUnavailable(self._stranger(method, path, f"HTTP {status}"))
+
+    def _stranger(self, method: str, path: str, what: str) -> str:
+        return (
+            f"{self.url} answered {method} {path} with {what}, which is nothing that a carbon-sched server says; "
+            "check CARBON_SCHED_URL, and that both sides have the same version"
+        )
+
+    def _unavailable(self, error: Exception) -> CarbonSchedError:
+        if isinstance(error, requests.exceptions.SSLError):
+            return ServerUnavailable(
+                f"the TLS certificate of {self.url} was not accepted ({_cause(error)}); "
+                "name your authority's file in REQUESTS_CA_BUNDLE"
+            )
+        if isinstance(error, requests.exceptions.ReadTimeout):
+            return ServerUnavailable(f"{self.url} did not answer within {self._timeout_s:g} s; try again")
+        return ServerUnavailable(
+            f"cannot reach the carbon-sched server at {self.url} ({_cause(error)}); "
+            "`carbon-sched server status` tells more"
+        )
+
+
+class _Bearer(requests.auth.AuthBase):
+    """The token of every call; as an object, so that a ~/.netrc cannot replace it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+TOKEN_REMEDY = "set CARBON_SCHED_TOKEN or CARBON_SCHED_TOKEN_FILE"  # noqa: S105 - the names of variables
+
+
+def error_of(problem: Problem) -> CarbonSchedError:
+    """The domain error that a problem+json tells of, with the server's own words; a plain one for unknown codes."""
+    kind = _kinds().get(problem["code"], CarbonSchedError)
+    error = kind.__new__(kind)
+    error.args = (problem["detail"],)
+    if isinstance(error, InvalidInput):
+        error.field, error.value = problem.get("field", ""), problem.get("value", "")
+        error.problem, error.remedy = problem["detail"], problem.get("remedy", "")
+    if kind is CarbonSchedError:
+        # an error that a newer server knows and we do not: its exit code is part of the answer
+        error.exit_code = problem.get("exit_code", kind.exit_code)
+    return error
+
+
+def _kinds() -> dict[str, type[CarbonSchedError]]:
+    found: dict[str, type[CarbonSchedError]] = {}
+    todo = [CarbonSchedError]
+    while todo:
+        kind = todo.pop()
+        found[kind.__new__(kind).code] = kind
+        todo += kind.__subclasses__()
+    return found
+
+
+def _retry(methods: tuple[str, ...] | None) -> Retry:
+    return Retry(
+        total=TRIES - 1,
+        read=1,  # each may take the whole time limit
+        allowed_methods=methods,
+        status_forcelist=UNCLEAR_STATUS,
+        backoff_factor=0.1,
+        respect_retry_after_header=False,  # we wait for tenths of a second, whatever the other side asks for
+        raise_on_status=False,
+        redirect=False,
+    )
+
+
+def _checked(url: str, *, allow_plain_http: bool) -> bool:
+    """Whether the URL is on this machine's loopback; InvalidInput where it cannot be used."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInput("CARBON_SCHED_URL", url, "is not a URL", "Use https://HOST or http://127.0.0.1:PORT")
+    loopback = parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
+    if parts.scheme == "http" and not loopback and not allow_plain_http:
+        remedy = "Use https, or set CARBON_SCHED_ALLOW_PLAIN_HTTP=1 if the network itself is trusted"
+        raise InvalidInput("CARBON_SCHED_URL", url, "would send the token in clear to another machine", remedy)
+    return loopback
+
+
+def _part(text: str) -> str:
+    """One segment of a path."""
+    return quote(text, safe="")
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, in the operating system's words where it has some."""
+    inner: Any = error
+    for _ in range(6):
+        wrapped = [argument for argument in inner.args if isinstance(argument, BaseException)]
+        following = getattr(inner, "reason", None) or next(iter(wrapped), None)
+        if not isinstance(following, BaseException):
+            break
+        inner = following
+    return str(getattr(inner, "strerror", None) or inner or type(inner).__name__)
