@@ -146,7 +146,7 @@ class Grid:
         return sorted([*pieces, *yearly], key=lambda reading: reading.start)
 
     def direct(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
-        """Direct (combustion) readings inside `[start, end)` in the house perimeter; holes where nobody publishes them."""
+        """Direct (combustion) readings in `[start, end)`, house perimeter; holes where nobody publishes them."""
         like = replace(self._like, basis=Basis.DIRECT)
         found = self._fetch(zone, start, end, now)
         return tile(_layers([native(readings, like) for readings in found.by_source]), start, end)[0]
@@ -175,10 +175,9 @@ class Grid:
         shared = set.intersection(*kinds) if kinds else set()
         if shared:
             return min(shared, key=repr), []
-        without = (
-            ", ".join(zone.zone for zone, kind in zip(found, kinds, strict=True) if not kind) or "one comparability"
-        )
-        return self._like, [f"no marginal intensity for {without}: ranked by average intensity instead"]
+        lacking = ", ".join(zone.zone for zone, kind in zip(found, kinds, strict=True) if not kind)
+        because = f"there is none for {lacking}" if lacking else "it is counted in different ways"
+        return self._like, [f"not ranked by marginal intensity, since {because}: ranked by average intensity"]
 
     def _lead(self, found: Sequence[_Zone], like: Comparability, now: datetime) -> int | None:
         """The first source that has values of `like` for every zone from now on."""

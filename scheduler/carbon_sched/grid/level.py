@@ -1,8 +1,8 @@
-"""Bringing one provider's shape to another's level, so that zones can be ranked by one method (pure; layer: grid adapters).
+"""Bringing one provider's shape to another's level, so that zones can be ranked by one method (pure).
 
-A national operator often publishes finer steps and longer forecasts than the provider that covers every zone, but counts
-emissions differently. Its values say *when* a zone is clean; the common provider says *how* clean. What is rescaled says
-so in `model_version`, and is never kind `measured`.
+A national operator often publishes finer steps and longer forecasts than the provider that covers every zone, but
+counts emissions differently. Its values say *when* a zone is clean; the common provider says *how* clean. What is
+rescaled says so in `model_version`, and is never kind `measured`.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ def at_level_of(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Re
 def at_yearly_level(yearly: Reading, national: Sequence[Reading]) -> list[Reading]:
     """`national` scaled so that its mean is the yearly average of the zone; empty when it covers less than a day.
 
-    The grade is that of an own forecast: the shape is the provider's, the level is a guess of ours.
+    The grade is that of an own forecast (the shape is the provider's, the level our guess), or the yearly value's where
+    that is not even the zone's own.
     """
     own = mean_mg_per_kwh(national)
     if not own or seconds(national) < MIN_FOR_YEARLY.total_seconds():
         return []
     ratio = yearly.intensity_mg_per_kwh / own
     mark = f"at the level of {yearly.provider} {yearly.model_version} (x{ratio:.3f})"
-    grade = max(Grade.OWN_FORECAST, yearly.grade, key=lambda g: g.rank)
+    grade = Grade.OWN_FORECAST if yearly.grade is Grade.ZONE_YEAR else yearly.grade
     return [_scaled(reading, yearly, ratio, mark, grade) for reading in national]
 
 

@@ -100,27 +100,27 @@ class SeriesFile:
 
     def _fresh(self, now: datetime) -> tuple[_Content, datetime]:
         with self._lock:
-            try:
-                stamp = self._stamp()
-                if stamp != self._seen:
-                    self._content, self._fetched_at = self._read(), None
-                    self._seen, self.problem = stamp, None
-            except InvalidInput as error:
-                self._note(str(error))
+            stamp = self._stamp()
+            if stamp != self._seen:
+                self._seen = stamp
+                self._read_again()
             self._fetched_at = self._fetched_at or now
             return self._content, self._fetched_at
 
-    def _note(self, problem: str) -> None:
-        """Say it once per problem, not at every call."""
-        if problem != self.problem:
-            log.warning("%s: using the values read before: %s", self.name, problem)
-        self.problem = problem
+    def _read_again(self) -> None:
+        try:
+            self._content, self._fetched_at = self._read(), None
+            self.problem = None
+        except InvalidInput as error:
+            self.problem = str(error)
+            log.warning("%s: using the values read before: %s", self.name, error)
 
-    def _stamp(self) -> tuple[int, int]:
+    def _stamp(self) -> tuple[int, int] | None:
+        """Time and size, which change when the content does; None while there is no readable file."""
         try:
             status = self._path.stat()
-        except OSError as error:
-            raise self._unreadable(error) from None
+        except OSError:
+            return None
         return status.st_mtime_ns, status.st_size
 
     def _read(self) -> _Content:

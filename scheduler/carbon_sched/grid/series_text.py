@@ -106,7 +106,7 @@ class _Parser:
                     records.append((reader.line_num, dict(zip(header, cells, strict=True))))
         except csv.Error as error:
             self._add(reader.line_num, "", f"is not CSV ({error})", "Correct the quoting")
-        if not records:
+        if not records and not self._problems:
             self._add(0, "", "holds no values", "Give a header line and at least one line of values")
         self._stop_if_problems()
         return records

@@ -1,4 +1,4 @@
-"""Laying readings side by side over a period: best layer first, holes filled by the next (pure; layer: grid adapters)."""
+"""Laying readings side by side over a period: best layer first, holes filled by the next (pure)."""
 
 from __future__ import annotations
 
