@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.postgres import postgres_server, postgres_url
+from tests.fakes.ray_cluster import real_ray_head
 
-__all__ = ["postgres_server", "postgres_url"]
+__all__ = ["postgres_server", "postgres_url", "real_ray_head"]
 
 TESTS = Path(__file__).parent
 
@@ -54,9 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def folder(item: pytest.Item) -> str:
     name = item.path.relative_to(TESTS).parts[0]
     if name not in SUITE_OF_FOLDER:
-        raise pytest.UsageError(
-            f"{item.nodeid}: tests/{name} belongs to no suite; add it to tests/conftest.py"
-        )
+        raise pytest.UsageError(f"{item.nodeid}: tests/{name} belongs to no suite; add it to tests/conftest.py")
     return name
 
 

@@ -6,6 +6,7 @@ What each oddity handled here looks like was seen on Ray 2.9.3, 2.40.0 and 2.60.
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -46,12 +47,12 @@ LOG_BYTES = 64 * MEBIBYTE
 # JSON spells one byte of text with at most six: `\u00e9` is two bytes of UTF-8, a control character one.
 LOG_LIMITS = Limits(total_s=300.0, answer_bytes=8 * LOG_BYTES)
 UPLOAD_LIMITS = Limits(read_s=120.0, total_s=600.0)
-# Before Ray answered errors with 500 it put one byte before every block of up to 64 KiB.
+# Before Ray answered errors with 500 it put one byte (0 for an error) before every block of up to 64 KiB.
+UNMARKED_FILES_RAY = (2, 45)
 MARKED_FILE_BYTES = 64 * 1024
 MARKED_ERROR = b"Closing HTTP stream due to internal server error.\n"
 # The monitor reports every 5 s.
 STALE_REPORT_S = 120.0
-ABSENT_FILE = "carbon-sched-absent"
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -108,6 +109,10 @@ class RayClient:
         version = self._read(ray_answers.Version, "/api/version")
         self._known = replace(self._known, version=parse_version(version.ray_version))
         return version
+
+    def _ray(self) -> tuple[int, ...]:
+        """The version last seen; asked for once if never."""
+        return self._known.version or parse_version(self._version().ray_version)
 
     def _epoch(self, version: ray_answers.Version, nodes: tuple[Node, ...]) -> Epoch:
         """Ray before 2.10 names neither session nor cluster; there a new head has a new node id."""
@@ -191,7 +196,7 @@ class RayClient:
         raise self._failure(answer, "/api/jobs/")
 
     def _check_label_selector(self) -> None:
-        version = self._known.version or parse_version(self._version().ray_version)
+        version = self._ray()
         if version < LABEL_SELECTOR_RAY:
             needed = ".".join(map(str, LABEL_SELECTOR_RAY))
             raise ClusterRefused(
@@ -263,7 +268,7 @@ class RayClient:
 
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
         """One file of that directory, byte for byte; ClusterRefused when there is none or it is larger than `limit`."""
-        marked = self._marks_files()
+        marked = self._ray() < UNMARKED_FILES_RAY
         allowed = limit + 1 if marked else limit
         limits = replace(self._http.limits, answer_bytes=allowed + CHUNK_BYTES)
         params = {"node_id": node_id, "filename": name, "lines": "-1"}
@@ -273,32 +278,26 @@ class RayClient:
                 raise self._file_failure(replace(head, body=b"".join(body)), name)
             for piece in body:
                 read += piece
+                if marked and read[:1] == b"0":
+                    raise ClusterRefused(
+                        f"{self._name}: file {name}: {head.quoted(read[1:].decode('utf-8', 'replace'))}"
+                    )
                 if len(read) > allowed:
                     raise ClusterRefused(f"{self._name}: file {name} on node {node_id} is larger than {limit} bytes")
-        return self._unmarked(bytes(read), name) if marked else bytes(read)
-
-    def _marks_files(self) -> bool:
-        """Whether this Ray puts a mark before the blocks of a file; one that does answers 200 for an absent file."""
-        if self._known.marks_files is None or self._known.marked_version != self._known.version:
-            version = parse_version(self._version().ray_version)
-            head = next((node for node in self._nodes() if node.is_head), None)
-            params = {"node_id": head.node_id if head else "none", "filename": ABSENT_FILE, "lines": "-1"}
-            answer = self._http.request("GET", "/api/v0/logs/file", params=params)
-            marks = answer.status == HTTP_OK and answer.body[:1] == b"0"
-            if not marks and answer.status != HTTP_SERVER_ERROR:
-                raise self._failure(answer, "/api/v0/logs/file")
-            self._known = replace(self._known, marks_files=marks, marked_version=version, version=version)
-        return bool(self._known.marks_files)
+        content = self._unmarked(bytes(read), name) if marked else bytes(read)
+        # Ray loses the error for a file that is not there now and then, and sends nothing with HTTP 200 instead.
+        if not content and not self.list_files(node_id, glob.escape(name)):
+            raise ClusterRefused(f"{self._name}: file {name} is not found on node {node_id}")
+        return content
 
     def _unmarked(self, read: bytes, name: str) -> bytes:
-        mark, content = read[:1], read[1:]
-        if mark == b"0":
-            raise ClusterRefused(f"{self._name}: file {name}: {content.decode('utf-8', 'replace').strip()}")
+        content = read[1:]
         if MARKED_ERROR in content:
             raise ClusterUnclear(f"{self._name}: file {name} could not be read to its end")
         if len(content) > MARKED_FILE_BYTES:
+            old = f"Ray before {'.'.join(map(str, UNMARKED_FILES_RAY))}"
             raise ClusterRefused(
-                f"{self._name}: file {name} is larger than 64 KiB, which this old Ray does not hand out unchanged"
+                f"{self._name}: file {name} is larger than 64 KiB, which {old} does not hand out unchanged"
             )
         return content
 
@@ -360,8 +359,6 @@ class _Known:
 
     version: tuple[int, ...] = ()
     epoch: Epoch | None = None
-    marks_files: bool | None = None
-    marked_version: tuple[int, ...] = ()
 
 
 def parse_version(text: str) -> tuple[int, ...]:

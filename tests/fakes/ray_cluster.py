@@ -1,0 +1,163 @@
+"""Real Ray heads for the tests: each with ports, temporary folder and token of its own, stopped by pid.
+
+Not fakes, but what the fakes are compared with. Apart from what the product starts itself (clusters/local_head.py), so
+that a fault there does not hide here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from carbon_sched.clusters import head_ports, processes
+
+READY_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 30
+TOKEN = "a-token-of-the-tests"
+FLAGS = {
+    "port": head_ports.GCS,
+    "dashboard-port": head_ports.DASHBOARD,
+    "ray-client-server-port": head_ports.RAY_CLIENT,
+    "dashboard-agent-listen-port": head_ports.AGENT_HTTP,
+    "dashboard-agent-grpc-port": head_ports.AGENT_GRPC,
+    "runtime-env-agent-port": head_ports.RUNTIME_ENV,
+    "metrics-export-port": head_ports.METRICS,
+    "node-manager-port": head_ports.NODE_MANAGER,
+    "object-manager-port": head_ports.OBJECT_MANAGER,
+}
+
+
+class RealClock:
+    """The clock on the wall: these heads do not wait for a fake one."""
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class RealRayHead:
+    """One head on loopback. `gpus` are logical: Ray hands out numbers, no device is touched. Without a token: open."""
+
+    def __init__(
+        self,
+        *,
+        cpus: int = 4,
+        gpus: int = 0,
+        resources: dict[str, float] | None = None,
+        labels: dict[str, str] | None = None,
+        token: str | None = TOKEN,
+        environment: dict[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cs-t-ray-"))  # short: Ray keeps sockets below it
+        self.token, self.python = token, python
+        self.token_file = self.folder / "token"
+        self.token_file.write_text(token or "")
+        self.marker = f"CARBON_SCHED_TEST_HEAD={self.folder}"
+        self.options = [f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+        if resources:
+            self.options.append(f"--resources={json.dumps(resources)}")
+        if labels:
+            self.options.append("--labels=" + ",".join(f"{name}={value}" for name, value in labels.items()))
+        self.environment = environment or {}
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.base + head_ports.DASHBOARD}"
+
+    def start(self) -> None:
+        block = head_ports.claim(head_ports.preferred_base(os.getpid() * 7))
+        self.base = block.base
+        command = [self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += [f"--{flag}={self.base + offset}" for flag, offset in FLAGS.items()]
+        command += ["--node-ip-address=127.0.0.2", "--dashboard-host=127.0.0.1", f"--temp-dir={self.folder / 'r'}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000", *self.options]
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=self.environ(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(block.lock,),
+            )
+        block.close()
+        self.wait_ready()
+
+    def environ(self) -> dict[str, str]:
+        name, _, value = self.marker.partition("=")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "CARBON_SCHED_"))}
+        return {
+            **kept,
+            "PATH": f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token" if self.token else "disabled",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "AUTOSCALER_METRIC_PORT": str(self.base + head_ports.AUTOSCALER_METRICS),
+            "DASHBOARD_METRIC_PORT": str(self.base + head_ports.DASHBOARD_METRICS),
+            name: value,
+            **self.environment,
+        }
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while '"ALIVE"' not in self.get("/api/v0/nodes?detail=1"):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"Ray did not start:\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.1)
+
+    def get(self, path: str) -> str:
+        request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.read().decode()
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return ""
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        finally:
+            self.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """SIGKILL for the head and everything it started, now."""
+        for _ in range(50):
+            left = processes.members(self.process.pid, self.marker)
+            if not left:
+                break
+            processes.end(left, signal.SIGKILL)
+            time.sleep(0.02)
+        self.process.wait(STOP_TIMEOUT_S)
+
+
+@pytest.fixture(scope="session")
+def real_ray_head():
+    """A real head with token auth, 4 logical CPUs and 4 logical GPUs, shared by all tests of this process."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed (pip install 'carbon-sched[local]')")
+    head = RealRayHead(gpus=4, resources={"accelerator_type:H100": 1, "my_disk": 2}, labels={"disk": "fast"})
+    head.start()
+    yield head
+    head.stop()
