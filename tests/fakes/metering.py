@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from carbon_sched_runtime.accounts import Sample
 from carbon_sched_runtime.counters import Meterable, Reading
 from carbon_sched_runtime.nvml import GpuProcesses
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECOND_NS = 1_000_000_000
 UTC_US = 1_790_000_000_000_000  # when the fake machine's boot clock stood at 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -201,7 +202,7 @@ def test_within_an_epoch_the_steps_add_up_to_the_account(readings, device):
         if result.step is not None:
             accounts.setdefault((result.step.epoch, result.step.source), []).append(result.step)
     for steps in accounts.values():
-        for one, following in zip(steps, steps[1:]):
+        for one, following in itertools.pairwise(steps):
             assert following.first_uj == one.last_uj
 
 

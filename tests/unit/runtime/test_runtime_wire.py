@@ -31,17 +31,20 @@ from carbon_sched_runtime.wire import (
 )
 
 DEVICE = "gpu:GPU-00000000-0000-0000-0000-000000000000"
+SECOND = 1_000_000
+START = 1_790_000_000 * SECOND
+END = START + 30 * SECOND
 SEGMENT = Segment(
     machine="0123456789ab", boot="35a06fda-5b96-4342-98ee-a3b3e860a622", reader="00c0ffee", seq=7,
     start_us=1_790_000_000_000_000, end_us=1_790_000_030_000_000,
     start_mono_ns=1_000_000_000, end_mono_ns=31_000_000_000, uid=1000,
     devices={DEVICE: Device(DEVICE, "gpu", "NVIDIA H100", "board", 700_000)},
     spans=(
-        Span(DEVICE, 0, "counter", 1_790_000_000_000_000, 1_790_000_030_000_000, 5_000, 9_000_005_000, 9_000_000_000, 30),
+        Span(DEVICE, 0, "counter", START, START + 30 * SECOND, 5_000, 9_000_005_000, 9_000_000_000, 30),
     ),
     rows=(
-        Row(DEVICE, 0, "counter", "cs-abcdefghij-a1", 1_790_000_000_000_000, 1_790_000_020_000_000, 6_000_000_000, "gpu-pids", 55_000),
-        Row(DEVICE, 0, "counter", "idle", 1_790_000_020_000_000, 1_790_000_030_000_000, 3_000_000_000, "gpu-pids", 60_000, ("gap",)),
+        Row(DEVICE, 0, "counter", "cs-a-a1", START, START + 20 * SECOND, 6_000_000_000, "gpu-pids", 55_000),
+        Row(DEVICE, 0, "counter", "idle", START + 20 * SECOND, END, 3_000_000_000, "gpu-pids", 9, ("gap",)),
     ),
     notes=(Note(1_790_000_001_000_000, "reset", "the counter went back; “quoted”", DEVICE),),
 )  # fmt: skip
@@ -77,8 +80,11 @@ def test_a_name_says_machine_boot_reader_and_number():
 @pytest.mark.parametrize(
     "name",
     [
-        "", "carbon-sched-0123456789ab-35a06fda-00c0ffee-7.seg", "../carbon-sched-0123456789ab-35a06fda-00c0ffee-000007.seg",
-        "carbon-sched-0123456789ab-35a06fda-00c0ffee-000007.seg\n", "carbon-sched-0123456789AB-35a06fda-00c0ffee-000007.seg",
+        "",
+        "carbon-sched-0123456789ab-35a06fda-00c0ffee-7.seg",
+        "../carbon-sched-0123456789ab-35a06fda-00c0ffee-000007.seg",
+        "carbon-sched-0123456789ab-35a06fda-00c0ffee-000007.seg\n",
+        "carbon-sched-0123456789AB-35a06fda-00c0ffee-000007.seg",
         "carbon-sched-cs-abc-a1.record", "carbon-sched-0123456789ab-35a06fda-00c0ffee-00000\u0667.seg",
     ],
 )  # fmt: skip
