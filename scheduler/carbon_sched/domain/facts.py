@@ -25,6 +25,7 @@ class FactKind(str, Enum):
     ATTEMPT_ENDED = "attempt-ended"
     JOB_ENDED = "job-ended"
     ENERGY_RECORDED = "energy-recorded"
+    MACHINE_ENERGY_RECORDED = "machine-energy-recorded"
     ATTEMPT_COLLECTED = "attempt-collected"
     READINGS_USED = "readings-used"
     STATEMENT_ISSUED = "statement-issued"

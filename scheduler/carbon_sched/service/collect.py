@@ -13,7 +13,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.service.journal import BadJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MACHINE_POTS = frozenset({IDLE, UNATTRIBUTED})
 EVERY_S = 30.0
 RETRY_S = 1.0
 PATIENCE_S = 60.0
@@ -136,7 +137,7 @@ class Collect:
         with self._store.transaction() as tx:
             here = {owner for owner in segment.owners if _cluster_of(tx, owner) == attempt.cluster}
             mine = [span for span in segment.spans if span.owner in here]
-            machine = [span for span in segment.spans if span.owner in (IDLE, UNATTRIBUTED)]
+            machine = [span for span in segment.spans if span.owner in MACHINE_POTS]
             for key, spans in ((f"{attempt.cluster}/{segment.name}", mine), (segment.name, machine)):
                 self._store_spans(tx, attempt, segment, key, spans)
 
@@ -157,18 +158,13 @@ class Collect:
             raise BadJournal(message) from None
         if not new:
             return
-        for owner in dict.fromkeys(span.owner for span in spans if span.owner not in (IDLE, UNATTRIBUTED)):
-            tx.append_fact(self._recorded(owner, attempt.cluster, segment, spans))
-
-    def _recorded(self, owner: str, cluster: str, segment: Segment, spans: Sequence[EnergySpan]) -> Fact:
-        body = {
-            "attempt": owner,
-            "cluster": cluster,
-            "segment": segment.name,
-            "sha256": segment.sha256,
-            "spans": [_span(span) for span in spans if span.owner == owner],
-        }
-        return Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body)
+        attempts = dict.fromkeys(span.owner for span in spans if span.owner not in MACHINE_POTS)
+        for owner in attempts:
+            body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, spans, {owner})}
+            tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
+        if not attempts and spans:
+            body = {"machine": spans[0].machine, "cluster": attempt.cluster, **_evidence(segment, spans, MACHINE_POTS)}
+            tx.append_fact(Fact(FactKind.MACHINE_ENERGY_RECORDED, self._clock.now(), body))
 
     def _finish(self, attempt: Attempt, missing: list[str]) -> None:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""
@@ -209,6 +205,12 @@ def _cluster_of(tx: Transaction, owner: str) -> str | None:
 
 def _last(spans: Sequence[EnergySpan]) -> datetime | None:
     return max((span.end for span in spans), default=None)
+
+
+def _evidence(segment: Segment, spans: Sequence[EnergySpan], owners: Collection[str]) -> dict[str, object]:
+    """What a fact says of one segment's energy for these owners."""
+    rows = [_span(span) for span in spans if span.owner in owners]
+    return {"segment": segment.name, "sha256": segment.sha256, "spans": rows}
 
 
 def _span(span: EnergySpan) -> dict[str, object]:

@@ -1,0 +1,99 @@
+"""A real installation: our server, started by our command line, with two local Ray heads that see two stubbed GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes.nvml import StubbedNvml, build_stub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLI = [sys.executable, "-m", "carbon_sched.cli.main"]
+GPU_WATTS = (100, 250)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A data folder with its own server and clusters `north` (cleaner) and `south`; commands run in `work`."""
+
+    data: Path
+    work: Path
+    nvml: StubbedNvml
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARBON_SCHED_", "RAY_"))}
+        machine = {"CARBON_SCHED_MACHINE_DIR": str(self.data / "machine")}
+        return {**kept, **machine, **self.nvml.environment, "CARBON_SCHED_DATA_DIR": str(self.data), "NO_COLOR": "1"}
+
+    def run(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """One command of ours, to its end."""
+        done = subprocess.run(
+            [*CLI, *arguments],
+            env=self.env,
+            cwd=cwd or self.work,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        if check and done.returncode:
+            pytest.fail(
+                f"carbon-sched {' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """The answer of a command that has --json."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def start(self, *arguments: str) -> str:
+        """Submit without waiting; the job's id."""
+        return str(json.loads(self.run("submit", "--no-wait", "--json", *arguments).stdout)["job_id"])
+
+    def finished(self, job_id: str, timeout_s: float = 90) -> dict[str, Any]:
+        """The job's receipt once it is final."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            self.run("wait", job_id, check=False)
+            receipt = self.json("receipt", job_id)
+            if receipt["final"]:
+                return dict(receipt)
+            time.sleep(0.2)
+        pytest.fail(f"job {job_id} has no final receipt after {timeout_s} s: {receipt}")
+
+    def ray_environment(self, cluster: str) -> dict[str, str]:
+        """What Ray's own client needs to reach a local head of ours."""
+        address = next(view["address"] for view in self.json("clusters", "list") if view["name"] == cluster)
+        (token,) = (self.data / "local-heads" / cluster).glob("*token*")
+        return {**self.env, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Started once, stopped by its own `server stop` at the end."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed (pip install 'carbon-sched[local]')")
+    folder = tmp_path_factory.mktemp("installation")
+    nvml = StubbedNvml(build_stub(folder), folder / "nvml.script", folder / "nvml.log")
+    start = int(time.time())
+    nvml.write("count 2", f"origin {start}", *(f"at {start} {gpu} watts {w}" for gpu, w in enumerate(GPU_WATTS)))
+    with tempfile.TemporaryDirectory(prefix="cs-t-") as data:  # short: Ray keeps sockets below it
+        installed = Installation(Path(data), folder, nvml)
+        installed.run("clusters", "add", "south", "--local", "--cpus", "4", "--zone", "DE", "--pue", "1.4", "--home")
+        installed.run("clusters", "add", "north", "--local", "--cpus", "4", "--zone", "NO", "--pue", "1.1")
+        yield installed
+        stopped = installed.run("server", "stop", check=False)
+        assert stopped.returncode == 0, stopped.stderr
