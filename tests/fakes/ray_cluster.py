@@ -154,10 +154,16 @@ class RealRayHead:
 
 @pytest.fixture(scope="session")
 def real_ray_head():
-    """A real head with token auth, 4 logical CPUs and 4 logical GPUs, shared by all tests of this process."""
-    if importlib.util.find_spec("ray") is None:
+    """A real head with token auth, 4 logical CPUs and 4 logical GPUs, shared by all tests of this process.
+
+    It runs in this Python's environment, or in that of TEST_RAY_PYTHON: tests/e2e/test_ray_versions.py sets that.
+    """
+    python = os.environ.get("TEST_RAY_PYTHON")
+    if python is None and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed (pip install 'carbon-sched[local]')")
-    head = RealRayHead(gpus=4, resources={"accelerator_type:H100": 1, "my_disk": 2}, labels={"disk": "fast"})
+    labels = {} if python else {"disk": "fast"}  # older Ray wants them in another form
+    resources = {"accelerator_type:H100": 1, "my_disk": 2}
+    head = RealRayHead(gpus=4, resources=resources, labels=labels, python=python or sys.executable)
     head.start()
     yield head
     head.stop()

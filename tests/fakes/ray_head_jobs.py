@@ -128,8 +128,9 @@ class FakeJobs:
         try:
             path, cwd = self.unpack(environment)
         except KeyError as missing:
-            message = f"Runtime env setup failed: {missing} not found"
-            self.finish(job.submission_id, "FAILED", None, message=message, error_type="RUNTIME_ENV_SETUP_FAILURE")
+            message = f"runtime_env setup failed: package {missing} not found"
+            kind = "RUNTIME_ENV_SETUP_FAILURE" if self.release >= (2, 54) else None
+            self.finish(job.submission_id, "FAILED", None, message=message, error_type=kind)
             return
         log = (self.logs / f"job-driver-{job.submission_id}.log").open("ab")
         extra = {
