@@ -10,10 +10,11 @@ import anyio.from_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from carbon_sched.api.context import Context, Ctx
+from carbon_sched.api.instants import aware
 from carbon_sched.api.views import decision_view, job_view
 from carbon_sched.domain.errors import InvalidInput, NotFound
 from carbon_sched.domain.job import Job, JobState
-from carbon_sched.domain.time import to_rfc3339, utc
+from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ports import JobFilter
 from carbon_sched.wire import DecisionView, JobList, JobRequest, JobView, LogChunk, Receipt
 
@@ -93,8 +94,8 @@ def list_jobs(
         phase,
         cluster,
         name,
-        _aware("since", since),
-        _aware("until", until),
+        aware("since", since),
+        aware("until", until),
         after,
     )
     with context.store.transaction(write=False) as tx:
@@ -109,14 +110,6 @@ def _state(value: str) -> JobState:
     except ValueError:
         known = ", ".join(state.value for state in JobState)
         raise InvalidInput("state", value, "is not known", f"Use one of: {known}") from None
-
-
-def _aware(field: str, value: datetime | None) -> datetime | None:
-    if value is not None and value.tzinfo is None:
-        raise InvalidInput(
-            field, value, "has no time zone", "Use RFC 3339 with a zone, for example 2026-11-23T18:00:00Z"
-        )
-    return utc(value) if value else None
 
 
 @router.get("/jobs/{job_id}")

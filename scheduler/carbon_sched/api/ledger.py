@@ -11,7 +11,10 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from carbon_sched.api.context import Ctx
-from carbon_sched.domain.errors import LedgerBroken
+from carbon_sched.api.instants import aware
+from carbon_sched.ledger.account import Period
+from carbon_sched.ledger.export import MEDIA_TYPES, render
+from carbon_sched.ledger.statement import Selection
 from carbon_sched.wire import VerifyView
 
 router = APIRouter()
@@ -43,11 +46,14 @@ def entries(
 @router.get("/ledger/verify")
 def verify(context: Ctx) -> VerifyView:
     """Walk the whole chain."""
-    try:
-        size, head = context.statements.verify()
-    except LedgerBroken as error:
-        return {"ok": False, "size": 0, "head": "", "first_bad_seq": error.first_bad_seq, "problem": error.problem}
-    return {"ok": True, "size": size, "head": head, "first_bad_seq": None, "problem": ""}
+    found = context.statements.verify()
+    return {
+        "ok": found.ok,
+        "size": found.size,
+        "head": found.head,
+        "first_bad_seq": found.first_bad_seq,
+        "problem": found.problem,
+    }
 
 
 @router.get("/report")
@@ -61,8 +67,7 @@ def report(
     phase: str | None = None,
     form: Annotated[str, Query(alias="format", pattern="^(json|csv|md|text)$")] = "json",
 ) -> Response:
-    """A report over the jobs that match."""
-    text, media_type = context.statements.report(
-        job=job, since=since, until=until, team=team, project=project, phase=phase, form=form
-    )
-    return Response(text, media_type=media_type)
+    """A report over the jobs that match; energy counts by when it was used."""
+    period = Period(aware("since", since), aware("until", until))
+    selection = Selection(job=job, team=team, project=project, phase=phase, period=period)
+    return Response(render(context.statements.report(selection), form), media_type=MEDIA_TYPES[form])

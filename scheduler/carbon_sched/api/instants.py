@@ -1,0 +1,16 @@
+"""Times in queries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.time import utc
+
+
+def aware(field: str, value: datetime | None) -> datetime | None:
+    """The instant in UTC; InvalidInput where the zone is missing."""
+    if value is not None and value.tzinfo is None:
+        remedy = "Use RFC 3339 with a zone, for example 2026-11-23T18:00:00Z"
+        raise InvalidInput(field, value, "has no time zone", remedy)
+    return utc(value) if value else None
