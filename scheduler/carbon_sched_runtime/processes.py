@@ -21,6 +21,7 @@ STAMP = b"CARBON_SCHED_ATTEMPT="
 ENVIRONMENT_LIMIT = 256 * 1024
 YOUNG_SCANS = 3  # a process may be seen between fork and exec, still with its parent's environment
 RECHECKED_PER_SCAN = 16
+REMEMBERED_SCANS = 10  # a driver may list a process for a while after its end
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,6 +59,8 @@ class ProcessTable:
     proc: str = "/proc"
     known: dict[int, Process] = field(default_factory=dict)
     allocations: dict[str, Allocation] = field(default_factory=dict)
+    _departed: dict[int, tuple[int, Process]] = field(default_factory=dict)
+    _scans: int = 0
     _roots: dict[int, tuple[int, str]] = field(default_factory=dict)
     _turn: int = 0
     _last_scan_ticks: int = 0
@@ -70,8 +73,12 @@ class ProcessTable:
         gone = self.known.keys() - set(pids)
         for pid in gone:
             self._depart(pid, used, gone)
+        self._scans += 1
         for pid in gone:
-            del self.known[pid]
+            self._departed[pid] = (self._scans, self.known.pop(pid))
+        self._departed = {
+            pid: entry for pid, entry in self._departed.items() if entry[0] > self._scans - REMEMBERED_SCANS
+        }
         rechecked = self._in_turn(pids)
         for pid in pids:
             self._visit(pid, used, recheck=pid in rechecked)
@@ -85,11 +92,17 @@ class ProcessTable:
         return Scan({owner: max(0, ticks) for owner, ticks in used.items()}, starts)
 
     def owner_of(self, pid: int) -> tuple[str | None, int] | None:
-        """A process's attempt (None: nobody's) and its start on the boot clock; None when there is no such process."""
+        """A process's attempt (None: nobody's) and its start on the boot clock; None when there is no such process.
+
+        One that ended within the last scans is still known.
+        """
         process = self.known.get(pid) or self._look(pid)
-        if process is None:
+        if process is not None:
+            self.known[pid] = process
+        elif pid in self._departed:
+            process = self._departed[pid][1]
+        else:
             return None
-        self.known[pid] = process
         return process.owner, process.started_ticks * 1_000_000_000 // TICKS_PER_SECOND
 
     def pids_of(self, attempt: str) -> list[int]:

@@ -121,6 +121,18 @@ def test_a_worker_of_the_raylet_that_ends_takes_its_time_with_it(proc, table):
     assert scan(table, 12) == {A: 2}
 
 
+def test_a_process_that_just_ended_is_still_known(proc, table):
+    proc.process(60, parent=50, started=1001, env=STAMP_A)
+    scan(table, 11)
+    proc.end(60)
+    scan(table, 12)
+
+    assert table.owner_of(60) == (A, 10_010_000_000)
+    for second in range(13, 23):
+        scan(table, second)
+    assert table.owner_of(60) is None
+
+
 def test_a_reused_process_number_is_another_process(proc, table):
     proc.process(60, parent=50, started=1001, ticks=10, env=STAMP_A)
     scan(table, 11)

@@ -1,0 +1,304 @@
+"""The wrapper in real processes: it runs a job as Ray would, meters it, and survives what happens to either of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fakes.nvml import StubbedNvml, nvml_library, stubbed_nvml, uuid
+from tests.fakes.powercap import Powercap
+from tests.fakes.wrapped import Workplace, conserved, conserved_span, stop_like_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["nvml_library", "stubbed_nvml"]
+
+A, B = "cs-aaaaaaaaaa-a1", "cs-bbbbbbbbbb-a1"
+BUSY = "end=$(($(date +%s%N)+{ns})); while [ $(date +%s%N) -lt $end ]; do :; done"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    workplace = Workplace(tmp_path)
+    yield workplace
+    workplace.close()
+
+
+# It runs the job as Ray would ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "code"),
+    [("true", 0), ("exit 3", 3), ("kill -9 $$", 137), ("no-such-program", 127), ("exit 255", 255)],
+)
+def test_the_exit_code_is_the_jobs(place, entrypoint, code):
+    assert place.run(entrypoint)[0] == code
+    assert place.record().last("ended").exit_code == code
+    assert place.record().last("closed").exit_code == code
+
+
+def test_output_environment_and_arguments_are_as_without_the_wrapper(place):
+    script = place.folder / "job.py"
+    script.write_text(
+        "import os, sys, json, signal\n"
+        "print('out 1', flush=True); print('err 1', file=sys.stderr, flush=True); print('out 2')\n"
+        "print(json.dumps(sys.argv[1:])); print(os.getcwd()); print(os.getsid(0) == os.getppid() or os.getsid(0))\n"
+        "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGPIPE), signal.pthread_sigmask(0, []))\n"
+        "print(json.dumps({k: v for k, v in os.environ.items() if k not in ('_', 'SHLVL')}, sort_keys=True))\n"
+    )
+    entrypoint = f"{sys.executable} job.py 'a b' \"q'q\" '' üñí $((1+1)) \\$HOME | sed s/$(getconf PAGESIZE)/x/"
+    wrapped = place.run(entrypoint, LC_ALL="", LANG="", LC_CTYPE="C")
+    ours = ("PYTHONPATH", "JOURNAL_DIR", "MACHINE_DIR", "POWERCAP")
+    environment = {name: value for name, value in wrapper_environment(place).items() if name not in ("_", "SHLVL")}
+    plain = subprocess.run(
+        entrypoint,
+        shell=True,
+        env=environment,
+        cwd=place.folder,
+        capture_output=True,
+        start_new_session=True,
+        check=False,
+    )
+
+    assert plain.stdout.decode().splitlines()[2:4] == wrapped[1].splitlines()[2:4]
+    assert without_session(plain.stdout.decode()) == without_session(wrapped[1])
+    assert plain.stderr.decode() == wrapped[2]
+    assert plain.returncode == wrapped[0] == 0
+    assert all(name in plain.stdout.decode() for name in ours)
+
+
+def wrapper_environment(place: Workplace) -> dict[str, str]:
+    """The environment that `Workplace.run` gave to the wrapper."""
+    process = place.start("sleep 60", B, LC_ALL="", LANG="", LC_CTYPE="C")
+    place.wait_for("spawned", B)
+    entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    environment = dict(entry.decode().split("=", 1) for entry in entries if entry)
+    return {name: value.replace(B, A).replace("bbbbbbbbbb", "aaaaaaaaaa") for name, value in environment.items()}
+
+
+def without_session(output: str) -> list[str]:
+    return [line for line in output.splitlines() if not line.isdigit() and line != "True"]
+
+
+def test_streams_are_inherited_so_that_order_stays(place):
+    with (place.folder / "log").open("wb") as log:
+        process = subprocess.run(
+            [sys.executable, "-m", "carbon_sched_runtime.run", "--", "for i in 1 2 3; do echo o$i; echo e$i >&2; done"],
+            env={**os.environ, **wrapper_environment(place)}, stdout=log, stderr=log, check=False,
+        )  # fmt: skip
+
+    assert process.returncode == 0
+    assert (place.folder / "log").read_text().split() == ["o1", "e1", "o2", "e2", "o3", "e3"]
+
+
+def test_user_modules_do_not_become_part_of_the_wrapper(place):
+    for name in ("json", "queue", "threading", "select", "dataclasses", "fcntl", "shlex", "pynvml", "re", "selectors"):
+        (place.folder / f"{name}.py").write_text("raise SystemExit('the user module was imported')\n")
+
+    code, out, error = place.run("echo fine", PYTHONPATH=f"{wrapper_path(place)}:{place.folder}")
+
+    assert (code, out) == (0, "fine\n"), error
+    assert place.record().last("fault") is None
+    assert place.record().last("closed").segments > 0
+
+
+def wrapper_path(place: Workplace) -> str:
+    return wrapper_environment(place)["PYTHONPATH"]
+
+
+# The fence and the record ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fence", ["1", "nan", "soon", "", "-inf"])
+def test_past_the_fence_nothing_is_run(place, fence):
+    code, out, error = place.run("echo ran; touch ran", CARBON_SCHED_START_BY=fence)
+
+    assert (code, out) == (75, "")
+    assert "not run" in error
+    assert not (place.folder / "ran").exists()
+    assert [event.event for event in place.record().events] == ["refused"]
+    assert place.record().last("refused").reason.startswith("fence")
+
+
+def test_before_the_fence_the_job_runs(place):
+    assert place.run("echo ran", CARBON_SCHED_START_BY=str(time.time() + 60))[:2] == (0, "ran\n")
+
+
+def test_an_attempt_that_started_once_is_not_started_again(place):
+    assert place.run("echo once")[1] == "once\n"
+
+    code, out, _ = place.run("echo twice")
+
+    assert (code, out) == (75, "")
+
+
+def test_the_record_tells_the_real_start_and_end(place):
+    before = time.time_ns() // 1000
+    place.run("sleep 0.5")
+    after = time.time_ns() // 1000
+
+    events = {event.event: event for event in place.record().events}
+    assert list(events) == ["started", "spawned", "metering", "ended", "closed"]
+    assert before < events["started"].time_us < events["ended"].time_us < after
+    assert events["ended"].time_us - events["started"].time_us >= 500_000
+    assert events["metering"].role == "reader"
+
+
+def test_a_journal_that_cannot_be_written_does_not_stop_the_job_and_is_said(place):
+    code, out, error = place.run("echo ran", CARBON_SCHED_JOURNAL_DIR=str(place.folder / "none"))
+
+    assert (code, out) == (0, "ran\n")
+    assert "cannot write" in error
+
+
+def test_metering_that_cannot_start_does_not_stop_the_job_and_is_said(place):
+    (place.folder / "blocked").write_text("")
+
+    code, out, _ = place.run("echo ran", CARBON_SCHED_MACHINE_DIR=str(place.folder / "blocked" / "machine"))
+
+    assert (code, out) == (0, "ran\n")
+    assert "NotADirectoryError" in place.record().last("fault").reason
+    assert "NotADirectoryError" in place.record().last("closed").reason
+
+
+# Stopping ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_reaches_the_job_once_and_the_journal_is_closed(place):
+    trap = "trap 'echo got; sleep 0.3; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+    process = place.start(trap)
+    assert process.stdout.readline() == b"up\n"
+    place.wait_for("metering")
+    child = place.record().last("spawned").child_pid
+
+    stop_like_ray([process.pid, child], signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+
+    assert (process.returncode, out) == (9, b"got\n")
+    events = [event.event for event in place.record().events]
+    assert events[-3:] == ["stopping", "ended", "closed"]
+    assert place.total_uj("cpu:model") > 0
+
+
+def test_a_job_that_dies_of_the_signal_is_told_as_a_shell_tells_it(place):
+    process = place.start("exec sleep 60")
+    place.wait_for("metering")
+    stop_like_ray([process.pid, place.record().last("spawned").child_pid], signal.SIGTERM)
+
+    assert process.wait(20) == 143
+    assert place.record().last("ended").signal == signal.SIGTERM
+
+
+# Metering on the C stub --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(place: Workplace, stubbed_nvml: StubbedNvml) -> StubbedNvml:
+    place.environment.update(stubbed_nvml.environment)
+    return stubbed_nvml
+
+
+def test_the_rows_are_the_counter_difference_exactly(place, gpus):
+    now = time.time()
+    gpus.write("count 2", f"origin {now - 1000}", "at 0 0 watts 310", "at 0 1 watts 73", f"at {now + 1} 0 watts 650")
+
+    place.run("sleep 1.6", CARBON_SCHED_GPUS="2")
+
+    for index in (0, 1):
+        readings = gpus.readings_mj(index)
+        # The first reading only asks whether there is a counter.
+        assert place.total_uj(uuid(index), A) == (readings[-1] - readings[1]) * 1000 > 0
+        assert place.total_uj(uuid(index)) == place.total_uj(uuid(index), A)
+    (closed,) = [event for event in place.record().events if event.event == "closed"]
+    assert closed.reason is None
+
+
+def test_a_gpu_belongs_to_the_attempt_whose_process_is_on_it(place, gpus):
+    now = time.time()
+    script = ["count 2", f"origin {now - 1000}", "at 0 * watts 300"]
+    gpus.write(*script)
+    first = place.start("echo $$; exec sleep 1.8", A, CARBON_SCHED_GPUS="1")
+    second = place.start("echo $$; exec sleep 1.8", B, CARBON_SCHED_GPUS="1")
+    pids = [int(process.stdout.readline()) for process in (first, second)]
+    gpus.write(*script, f"at 0 0 pids {pids[1]}", f"at 0 1 pids {pids[0]}")
+    first.wait(20), second.wait(20)
+
+    rows = [row for segment in place.segments() for row in segment.rows]
+    # The scripted driver goes on listing both after their end: what it then says is nobody's.
+    by_process = [row for row in rows if row.rule == "gpu-pids" and row.owner not in ("idle", "unattributed")]
+    users = {(row.device, row.owner) for row in by_process}
+    assert users == {(uuid(0), B), (uuid(1), A)}
+    assert place.total_uj(uuid(0)) == (gpus.readings_mj(0)[-1] - gpus.readings_mj(0)[1]) * 1000
+
+
+def test_rapl_of_a_server_is_split_and_adds_up(place):
+    tree = Powercap(place.folder / "powercap")
+    tree.zone("intel-rapl:0", "package-0", 262_143_000_000)
+    tree.zone("intel-rapl:0:0", "dram", 5_000_000)
+    process = place.start("sleep 1.2")
+    place.wait_for("metering")
+    time.sleep(0.2)
+    tree.set("intel-rapl:0", 40_000_000)  # it goes round
+    tree.set("intel-rapl:0:0", 9_000_000)
+    process.wait(20)
+
+    assert place.total_uj("cpu:package-0") == 262_143_328_850 - 262_143_000_000 + 40_000_000
+    assert place.total_uj("dram:package-0") == 4_000_000
+    assert {d for segment in place.segments() for d in segment.devices} == {"cpu:package-0", "dram:package-0"}
+
+
+def test_without_any_counter_figures_are_marked_estimated(place):
+    place.run(BUSY.format(ns=1_200_000_000))
+
+    assert {row.source for segment in place.segments() for row in segment.rows} == {"estimated"}
+    assert "estimated" in place.record().last("metering").reason
+    assert place.total_uj("cpu:model", A) > 1_000_000
+
+
+# Several attempts --------------------------------------------------------------------------------
+
+
+def test_many_attempts_at_once_add_up_to_one_counter_difference(place, gpus):
+    gpus.write("count 1", f"origin {time.time() - 1000}", "at 0 0 watts 300")
+    attempts = [f"cs-job{n:07d}-a1" for n in range(6)]
+    for number, attempt in enumerate(attempts):
+        place.start(f"sleep {1 + 0.15 * number}", attempt, CARBON_SCHED_GPUS="0.1")
+    assert [process.wait(30) for process in place.processes] == [0] * len(attempts)
+
+    readings = gpus.readings_mj(0)
+    devices = {row.device for segment in place.segments() for row in segment.rows}
+    assert devices == {uuid(0), "cpu:model"}
+    assert conserved(place, uuid(0), readings)
+    assert conserved_span(place, "cpu:model")
+    for attempt in attempts:
+        events = [event.event for event in place.record(attempt).events]
+        assert events[-1] == "closed", attempt
+        assert place.record(attempt).last("closed").reason is None
+        assert place.total_uj("cpu:model", attempt) > 0
+    events = [event for attempt in attempts for event in place.record(attempt).events]
+    roles = [event.role for event in events if event.event == "metering"]
+    assert roles.count("reader") >= 2, "the first reader ends before the others"
+
+
+def test_a_journal_that_the_job_tampers_with_is_put_back_and_reported(place):
+    process = place.start("exec sleep 60", A)
+    place.wait_for("metering")
+    place.run("true", B)  # its end makes the reader seal a segment
+    deadline = time.monotonic() + 10
+    while not (before := {path.name: path.read_bytes() for path in place.journal.glob("*.seg")}):
+        assert time.monotonic() < deadline
+    for path in place.journal.glob("*.seg"):
+        path.write_bytes(b"no longer a segment")
+    os.kill(place.record(A).last("spawned").child_pid, signal.SIGTERM)
+    process.wait(20)
+
+    assert "altered or removed, and put back: 1" in place.record(A).last("closed").reason
+    assert {name: (place.journal / name).read_bytes() for name in before} == before
