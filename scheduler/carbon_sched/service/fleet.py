@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_ZONE = "WORLD"
 POLL_S = 5.0
+STARTING_POLL_S = 0.5
 MAX_BACKOFF_S = 60.0
 
 
@@ -116,7 +117,7 @@ class Fleet:
 
     def mark_unusable(self, cluster: Cluster, problem: str) -> None:
         """Note that a call just failed, so that the next plan does not send jobs there before it answered again."""
-        self._keep(ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=problem))
+        self._keep(cluster, ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=problem))
 
     def poll(self, cluster: Cluster) -> ClusterStatus:
         """Ask one cluster now and remember the answer."""
@@ -124,7 +125,7 @@ class Fleet:
             status = self._clusters.client(cluster).status()
         except ClusterError as error:
             status = ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=str(error))
-        self._keep(status)
+        self._keep(cluster, status)
         return status
 
     def poll_due(self) -> None:
@@ -142,17 +143,24 @@ class Fleet:
         """Stop the polling threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _keep(self, status: ClusterStatus) -> None:
+    def _keep(self, cluster: Cluster, status: ClusterStatus) -> None:
         with self._lock:
             before = self._statuses.get(status.name)
             self._statuses[status.name] = status
             failures = 0 if status.usable else self._failures.get(status.name, 0) + 1
             self._failures[status.name] = failures
-            self._due[status.name] = self._clock.monotonic() + min(MAX_BACKOFF_S, POLL_S * 2 ** max(0, failures - 1))
+            self._due[status.name] = self._clock.monotonic() + _pause_s(cluster, failures)
         if before is None or before.problem != status.problem:
             log.info("cluster status cluster=%s problem=%s nodes=%d", status.name, status.problem, len(status.nodes))
         if before is None or _capacity(before) != _capacity(status):
             self._signals.decide.set()
+
+
+def _pause_s(cluster: Cluster, failures: int) -> float:
+    """Until the next poll: longer and longer for one that fails, soon again for our own head that is starting."""
+    if failures and cluster.local is not None:
+        return STARTING_POLL_S
+    return min(MAX_BACKOFF_S, POLL_S * 2.0 ** max(0, failures - 1))
 
 
 def _capacity(status: ClusterStatus) -> object:
