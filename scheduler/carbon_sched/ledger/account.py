@@ -1,0 +1,182 @@
+"""The account of an attempt: energy cut at borders of readings and period, each part times PUE times intensity.
+
+All in exact integers. References go through the same code with their own readings, PUE and shift in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.emissions import co2e_ug, split_at_readings
+from carbon_sched.domain.intensity import Signal
+from carbon_sched.domain.units import PPM
+from carbon_sched.ledger.book import ACTUAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.ledger.book import AttemptRecord, ReadingsUsed
+
+
+_US = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Period:
+    """Half-open `[since, until)`; None leaves a side open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def clip(self, span: EnergySpan) -> tuple[datetime, datetime, int] | None:
+        """Start, end and microjoules of what lies inside; None when nothing does.
+
+        Energy follows time by running totals, so that adjoining periods add up to the whole exactly.
+        """
+        start = span.start if self.since is None else max(span.start, self.since)
+        end = span.end if self.until is None else min(span.end, self.until)
+        return (start, end, _until(span, end) - _until(span, start)) if start < end else None
+
+
+ALWAYS = Period()
+
+
+def _until(span: EnergySpan, instant: datetime) -> int:
+    """Microjoules from the span's start to `instant`, rounded down; timedeltas are exact integers of microseconds."""
+    return int(span.energy_uj * ((instant - span.start) // _US) // ((span.end - span.start) // _US))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Energy of one span under one reading. `reading` None: no intensity is known, so `co2e_ug` is None, not zero.
+
+    `start` is when it was used (for a reference: when it would have been used).
+    """
+
+    span: EnergySpan
+    start: datetime
+    energy_uj: int
+    facility_uj: int
+    reading: Reading | None
+    co2e_ug: int | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """All parts of one attempt in one role; sums are over exact integers."""
+
+    attempt: AttemptRecord
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
+    parts: tuple[Part, ...]
+
+    @property
+    def energy_uj(self) -> int:
+        """IT energy."""
+        return sum(part.energy_uj for part in self.parts)
+
+    @property
+    def covered_uj(self) -> int:
+        """IT energy whose intensity is known."""
+        return sum(part.energy_uj for part in self.parts if part.reading is not None)
+
+    @property
+    def co2e_ug(self) -> int:
+        """CO2e of the covered energy."""
+        return sum(part.co2e_ug for part in self.parts if part.co2e_ug is not None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every joule has an intensity."""
+        return all(part.reading is not None for part in self.parts)
+
+
+def account(attempt: AttemptRecord, used: ReadingsUsed | None, period: Period) -> Account:
+    """Book `attempt` with the readings `used`; without any no energy is covered, and PUE is that of its opening."""
+    if used is None:
+        parts = tuple(part for span in attempt.spans for part in _parts(span, period, attempt.pue_ppm, (), None))
+        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, parts)
+    # what a marginal signal says of a change is no share of the total: it is never booked
+    readings = [reading for reading in used.readings if reading.signal is Signal.AVERAGE]
+    parts = tuple(part for span in attempt.spans for part in _parts(span, period, used.pue_ppm, readings, used))
+    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, parts)
+
+
+def actual(attempt: AttemptRecord, period: Period = ALWAYS) -> Account:
+    """The account by the readings that hold now for where and when it ran."""
+    return account(attempt, attempt.newest(ACTUAL), period)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the same energy would have been booked as under another choice, beside what it was booked as.
+
+    `problem` says why the two cannot be compared; then the figures mean nothing.
+    """
+
+    role: str
+    accounts: tuple[Account, ...]
+    ours_ug: int
+    problem: str = ""
+
+    @property
+    def co2e_ug(self) -> int:
+        """CO2e of the other choice."""
+        return sum(account.co2e_ug for account in self.accounts)
+
+    @property
+    def saved_ug(self) -> int:
+        """What our choice saved against it; negative where it cost more."""
+        return self.co2e_ug - self.ours_ug
+
+
+def references(attempts: Sequence[AttemptRecord], period: Period = ALWAYS) -> list[Reference]:
+    """Every reference choice recorded for attempts of one job, by the identical method, in the order of their names."""
+    burning = [attempt for attempt in attempts if actual(attempt, period).parts]
+    ours = [actual(attempt, period) for attempt in burning]
+    roles = sorted({role for attempt in burning for role in attempt.readings if role != ACTUAL})
+    return [_reference(role, burning, ours, period) for role in roles]
+
+
+def _reference(role: str, burning: Sequence[AttemptRecord], ours: Sequence[Account], period: Period) -> Reference:
+    theirs = tuple(account(attempt, attempt.newest(role), period) for attempt in burning)
+    problem = ""
+    if not all(account.complete for account in ours):
+        problem = "part of the job's own energy has no intensity"
+    elif not all(account.complete for account in theirs):
+        problem = "part of the time it would have run has no intensity there"
+    return Reference(role, theirs, sum(account.co2e_ug for account in ours), problem)
+
+
+def _parts(
+    span: EnergySpan, period: Period, pue_ppm: int, readings: Sequence[Reading], used: ReadingsUsed | None
+) -> list[Part]:
+    inside = period.clip(span)
+    if inside is None:
+        return []
+    start, end, energy_uj = inside
+    if used is not None:
+        start, end = start + used.shift, end + used.shift
+    return [
+        Part(
+            span,
+            piece.start,
+            piece.energy_uj,
+            facility_uj(piece.energy_uj, pue_ppm),
+            piece.reading,
+            co2e_ug(piece.energy_uj, pue_ppm, piece.reading.intensity_mg_per_kwh) if piece.reading else None,
+        )
+        for piece in split_at_readings(start, end, energy_uj, readings)
+    ]
+
+
+def facility_uj(energy_uj: int, pue_ppm: int) -> int:
+    """IT energy times PUE, rounded half up."""
+    return (2 * energy_uj * pue_ppm + PPM) // (2 * PPM)

@@ -1,0 +1,309 @@
+"""The book: what the ledger's facts say of jobs, attempts, energy and readings, read once from the first entry on.
+
+Only the chain's facts go in, so whoever holds the entries computes the same figures. A fact that contradicts an earlier
+one is an error with its seq, never a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
+from carbon_sched.domain.errors import LedgerBroken
+from carbon_sched.domain.facts import FactKind
+from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
+from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.ledger.chain import GENESIS, entry_hash
+from carbon_sched.ledger.encoding import decode_fact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+
+    from carbon_sched.domain.facts import Entry, Fact
+
+Body = dict[str, Any]
+ACTUAL = "actual"
+"""The role of the readings that book an attempt; every other role is a reference choice."""
+
+
+@dataclass(frozen=True)
+class ReadingsUsed:
+    """Which intensities and PUE apply to an attempt's energy, moved in time by `shift`, on a cluster (for a `role`)."""
+
+    role: str
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
+    shift: timedelta
+    readings: tuple[Reading, ...]
+
+
+@dataclass
+class AttemptRecord:
+    """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated."""
+
+    attempt_id: str
+    job_id: str
+    number: int
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
+    opened_at: datetime
+    outcome: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    collected: bool = False
+    missing: list[str] = field(default_factory=list)
+    spans: list[EnergySpan] = field(default_factory=list)
+    segments: dict[str, str] = field(default_factory=dict)
+    readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is to come: it ended, and its journal was read, or there is none to read."""
+        ran = bool(self.started_at or self.missing or self.spans)
+        return bool(self.outcome) and (self.collected or not ran)
+
+    def newest(self, role: str) -> ReadingsUsed | None:
+        """The readings that hold now for this role."""
+        history = self.readings.get(role)
+        return history[-1] if history else None
+
+
+@dataclass
+class JobRecord:
+    """One job as the ledger knows it.
+
+    `decision` is the body of its newest decision, `placed` that of the newest one that placed it.
+    """
+
+    job_id: str
+    name: str
+    phase: str
+    stage: str
+    model: str
+    project: str
+    team: str
+    submitter: str
+    submitted_at: datetime
+    policy: str
+    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
+    decision: Body | None = None
+    placed: Body | None = None
+    state: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job ended and every attempt is settled."""
+        return bool(self.state) and all(attempt.settled for attempt in self.attempts.values())
+
+
+class Book:
+    """Jobs by id, in the order of their acceptance; `size` and `head` say how far the ledger was read.
+
+    `clusters` holds the newest registration of each cluster that is registered now; `machine_energy_uj` what no attempt
+    owns, by machine and pot (`idle`, `unattributed`).
+    """
+
+    def __init__(self) -> None:
+        self.size, self.head = 0, GENESIS
+        self.jobs: dict[str, JobRecord] = {}
+        self.clusters: dict[str, Body] = {}
+        self.machine_energy_uj: dict[tuple[str, str], int] = {}
+        self.machine_segments: set[str] = set()
+        self._attempts: dict[str, AttemptRecord] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Read the next entry. Raises LedgerBroken when it does not continue the chain or contradicts the book."""
+        follows = entry.seq == self.size + 1 and entry.prev == self.head
+        if not follows or entry_hash(entry.seq, entry.prev, entry.payload) != entry.hash:
+            raise LedgerBroken(self.size + 1, f"entry {entry.seq} does not continue the chain")
+        try:
+            fact = decode_fact(entry.payload)
+            _READERS[fact.kind](self, fact, fact.body)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LedgerBroken(entry.seq, f"the fact cannot be booked ({error!r})") from error
+        self.size, self.head = entry.seq, entry.hash
+
+    # one reader per kind of fact -----------------------------------------------------------------
+
+    def _cluster_registered(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        self.clusters[body["name"]] = dict(body)
+
+    def _cluster_removed(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        self.clusters.pop(body["name"], None)
+
+    def _job_accepted(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        _refuse(body["job"] in self.jobs, f"job {body['job']} is accepted twice")
+        self.jobs[body["job"]] = JobRecord(
+            job_id=body["job"],
+            name=body["name"],
+            phase=body["phase"],
+            stage=body["stage"],
+            model=body["model"],
+            project=body["project"],
+            team=body["team"],
+            submitter=body["submitter"],
+            submitted_at=from_rfc3339(body["submitted_at"]),
+            policy=body["policy"],
+        )
+
+    def _job_decided(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        job = self.jobs[body["job"]]
+        job.decision = dict(body)
+        if body["verdict"] == "place":
+            job.placed = job.decision
+
+    def _job_ended(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        job = self.jobs[body["job"]]
+        job.state, job.reason, job.exit_code = body["state"], body["reason"], body["exit_code"]
+        job.ended_at = fact.at
+
+    def _attempt_opened(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        job = self.jobs[body["job"]]
+        _refuse(body["attempt"] in self._attempts, f"attempt {body['attempt']} is opened twice")
+        attempt = AttemptRecord(
+            attempt_id=body["attempt"],
+            job_id=body["job"],
+            number=body["number"],
+            cluster=body["cluster"],
+            zone=body["zone"],
+            pue_ppm=body["pue_ppm"],
+            pue_source=body["pue_source"],
+            opened_at=fact.at,
+        )
+        job.attempts[attempt.attempt_id] = self._attempts[attempt.attempt_id] = attempt
+
+    def _attempt_ended(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        attempt = self._attempts[body["attempt"]]
+        attempt.outcome, attempt.exit_code = body["outcome"], body["exit_code"]
+        attempt.started_at, attempt.ended_at = _time(body["started_at"]), _time(body["ended_at"])
+        attempt.missing += body["missing"]
+
+    def _attempt_collected(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        attempt = self._attempts[body["attempt"]]
+        attempt.collected = True
+        attempt.missing += [text for text in body["missing"] if text not in attempt.missing]
+
+    def _energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        attempt = self._attempts[body["attempt"]]
+        segment, sha256 = body["segment"], body["sha256"]
+        _refuse(segment in attempt.segments, f"segment {segment} of {attempt.attempt_id} is booked twice")
+        attempt.segments[segment] = sha256
+        spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
+        _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
+        attempt.spans += spans
+
+    def _machine_energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        """Energy that belongs to no attempt: idle and unattributed, so that a machine's rows add up to its counters."""
+        segment = body["segment"]
+        _refuse(segment in self.machine_segments, f"segment {segment} of machine {body['machine']} is booked twice")
+        self.machine_segments.add(segment)
+        for span in body["spans"]:
+            pot = (body["machine"], span["owner"])
+            self.machine_energy_uj[pot] = self.machine_energy_uj.get(pot, 0) + span["energy_uj"]
+
+    def _readings_used(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        attempt = self._attempts[body["attempt"]]
+        attempt.readings.setdefault(body["role"], []).append(_readings_used(body))
+
+    def _statement_issued(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
+        """Statements are computed from facts, not from statements."""
+
+
+_READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
+    FactKind.CLUSTER_REGISTERED: Book._cluster_registered,  # noqa: SLF001 - the class's own table
+    FactKind.CLUSTER_REMOVED: Book._cluster_removed,  # noqa: SLF001
+    FactKind.JOB_ACCEPTED: Book._job_accepted,  # noqa: SLF001
+    FactKind.JOB_DECIDED: Book._job_decided,  # noqa: SLF001
+    FactKind.JOB_ENDED: Book._job_ended,  # noqa: SLF001
+    FactKind.ATTEMPT_OPENED: Book._attempt_opened,  # noqa: SLF001
+    FactKind.ATTEMPT_ENDED: Book._attempt_ended,  # noqa: SLF001
+    FactKind.ATTEMPT_COLLECTED: Book._attempt_collected,  # noqa: SLF001
+    FactKind.ENERGY_RECORDED: Book._energy_recorded,  # noqa: SLF001
+    FactKind.MACHINE_ENERGY_RECORDED: Book._machine_energy_recorded,  # noqa: SLF001
+    FactKind.READINGS_USED: Book._readings_used,  # noqa: SLF001
+    FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001
+}
+
+
+def read_book(entries: Iterable[Entry]) -> Book:
+    """The book of a ledger, from its first entry on. Raises LedgerBroken, naming the entry that cannot be booked."""
+    book = Book()
+    for entry in entries:
+        book.add(entry)
+    return book
+
+
+def _refuse(wrong: bool, problem: str) -> None:  # noqa: FBT001
+    if wrong:
+        raise ValueError(problem)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else from_rfc3339(text)
+
+
+def _span(item: Mapping[str, Any], cluster: str, sha256: str) -> EnergySpan:
+    return EnergySpan(
+        owner=item["owner"],
+        cluster=cluster,
+        machine=item["machine"],
+        device=item["device"],
+        device_kind=item["kind"],
+        start=from_rfc3339(item["start"]),
+        end=from_rfc3339(item["end"]),
+        energy_uj=item["energy_uj"],
+        source=SourceClass(item["source"]),
+        reporter=Reporter(item["reporter"]),
+        scope=item["scope"],
+        rule=item["rule"],
+        error_ppm=item["error_ppm"],
+        segment_sha256=sha256,
+        flags=tuple(item["flags"]),
+    )
+
+
+def _readings_used(body: Mapping[str, Any]) -> ReadingsUsed:
+    readings = tuple(sorted((_reading(item, body["zone"]) for item in body["readings"]), key=lambda r: r.start))
+    for left, right in pairwise(readings):
+        _refuse(left.end > right.start, f"readings of {body['zone']} overlap at {right.start.isoformat()}")
+    return ReadingsUsed(
+        role=body["role"],
+        cluster=body["cluster"],
+        zone=body["zone"],
+        pue_ppm=body["pue_ppm"],
+        pue_source=body["pue_source"],
+        shift=timedelta(microseconds=body["shift_us"]),
+        readings=readings,
+    )
+
+
+def _reading(item: Mapping[str, Any], zone: str) -> Reading:
+    return Reading(
+        zone=zone,
+        start=from_rfc3339(item["start"]),
+        end=from_rfc3339(item["end"]),
+        intensity_mg_per_kwh=item["mg_per_kwh"],
+        signal=Signal(item["signal"]),
+        basis=Basis(item["basis"]),
+        perimeter=Perimeter(item["perimeter"]),
+        kind=Kind(item["kind"]),
+        grade=Grade(item["grade"]),
+        provider=item["provider"],
+        issued_at=from_rfc3339(item["issued_at"]),
+        fetched_at=from_rfc3339(item["fetched_at"]),
+        model_version=item.get("model_version", ""),
+        payload_sha256=item["sha256"],
+        licence=item["licence"],
+    )

@@ -1,0 +1,226 @@
+"""A report as text, CSV, Markdown or JSON. The same report gives the same bytes, whatever the locale or platform.
+
+Names come from users: control characters never reach a terminal, no cell starts a spreadsheet formula, Markdown and its
+HTML stay text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
+from carbon_sched.ledger.statement import GROUPINGS, Line, Totals
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from carbon_sched.ledger.statement import JobLine, Report
+
+MEDIA_TYPES = {
+    "text": "text/plain; charset=utf-8",
+    "csv": "text/csv; charset=utf-8",
+    "md": "text/markdown; charset=utf-8",
+    "json": "application/json",
+}
+
+
+def render(report: Report, form: str) -> str:
+    """`report` in one of MEDIA_TYPES' forms; KeyError for another."""
+    return {"text": _text, "csv": _csv, "md": _markdown, "json": _json}[form](report)
+
+
+# ------------------------------------------------------------------------------------------------------- for machines
+
+
+def _json(report: Report) -> str:
+    """Exact integers; keys sorted; amounts for people are left to whoever shows them."""
+    selection = asdict(report.selection)
+    period = selection.pop("period")
+    document: dict[str, Any] = {
+        "selection": selection | {name: _time(value) for name, value in period.items()},
+        "ledger": {"size": report.ledger_size, "head": report.ledger_head},
+        "totals": asdict(report.totals),
+        "by": {grouping: [{"value": v} | asdict(t) for v, t in report.by(grouping)] for grouping in GROUPINGS},
+        "comparisons": [asdict(one) | {"saved_ug": one.saved_ug} for one in report.comparisons],
+        "not_compared": list(report.not_compared),
+        "jobs": [_flat(job) for job in report.jobs],
+        "lines": [_flat(line) for line in report.lines],
+    }
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def _flat(row: Line | JobLine) -> dict[str, Any]:
+    """A line with its totals' columns beside its own."""
+    values = asdict(row)
+    totals: dict[str, int] = values.pop("totals")
+    return values | totals
+
+
+def _csv(report: Report) -> str:
+    """One row per line, exact integers first, then the same for people; jobs that used nothing have a row too.
+
+    Rows end with CR LF (RFC 4180).
+    """
+    used = {line.job for line in report.lines}
+    rows = [_flat(line) | _for_people(line.totals) for line in report.lines]
+    rows += [_flat(job) | _for_people(job.totals) for job in report.jobs if job.job not in used]
+    names = [field.name for field in fields(Line) if field.name != "totals"]
+    names += [field.name for field in fields(Totals)] + list(_for_people(Totals()))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(names)
+    writer.writerows([safe_cell(row.get(name, "")) for name in names] for row in rows)
+    return out.getvalue()
+
+
+def _for_people(totals: Totals) -> dict[str, str]:
+    return {
+        "energy_kwh": _decimal(totals.energy_uj, UJ_PER_KWH),
+        "facility_kwh": _decimal(totals.facility_uj, UJ_PER_KWH),
+        "co2e_g": _decimal(totals.co2e_ug, UG_PER_G),
+    }
+
+
+def safe_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: text that could start one gets a leading apostrophe."""
+    if isinstance(value, str):
+        text = _shown(value)
+        return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
+    return value
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").replace(".", "", 1).isdigit() and text.isascii()
+
+
+# -------------------------------------------------------------------------------------------------------- for people
+
+
+def _text(report: Report) -> str:
+    blocks = ["\n".join(_heading(report)), *(_aligned(title, rows) for title, rows in _tables(report))]
+    return "\n\n".join([*blocks, *filter(None, ["\n".join(_remarks(report))])]) + "\n"
+
+
+def _markdown(report: Report) -> str:
+    title, *facts = _heading(report)
+    blocks = [f"# {title}", _bullets(facts), *(_piped(title, rows) for title, rows in _tables(report))]
+    return "\n\n".join([*blocks, *filter(None, [_bullets(_remarks(report))])]) + "\n"
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
+
+
+_Rows = list[list[str]]
+_TOTALS = ["IT energy", "facility", "CO2e", "covered"]
+
+
+def _heading(report: Report) -> list[str]:
+    selection, totals = report.selection, report.totals
+    named = [(name, getattr(selection, name)) for name in ("job", "team", "project", "model", "phase", "cluster")]
+    which = ", ".join(f"{name} {value}" for name, value in named if value is not None) or "all jobs"
+    since, until = _time(selection.period.since), _time(selection.period.until)
+    used = f"{_kwh(totals.energy_uj)} IT energy, {_kwh(totals.facility_uj)} with the building's share (PUE)"
+    known = _percent(totals.covered_uj, totals.energy_uj)
+    lines = [
+        "Energy and emissions of jobs",
+        f"Selection: {which}, from {since or 'the beginning'} to {until or 'now'}",
+        f"{len(report.jobs)} jobs: {used}, {_co2e(totals.co2e_ug)} CO2e, location-based",
+        f"Intensity known for {known} of the energy; the rest is not in the CO2e",
+        f"Ledger: {report.ledger_size} entries, head {report.ledger_head}",
+    ]
+    return [_shown(line) for line in lines]
+
+
+def _tables(report: Report) -> list[tuple[str, _Rows]]:
+    jobs = [
+        [job.job, job.name, job.state + ("" if job.settled else " (not final)"), *_cells(job.totals)]
+        for job in report.jobs
+    ]
+    tables = [("Jobs", [["job", "name", "state", *_TOTALS], *jobs])]
+    for grouping in GROUPINGS:
+        rows = [[value or "(none)", *_cells(totals)] for value, totals in report.by(grouping)]
+        if len(rows) > 1:
+            tables.append((f"By {grouping}", [[grouping, *_TOTALS], *rows]))
+    compared = [
+        [one.role, str(one.jobs), _co2e(one.ours_ug), _co2e(one.co2e_ug), _co2e(one.saved_ug)]
+        for one in report.comparisons
+    ]
+    if compared:
+        tables.append(("Against other choices", [["choice", "jobs", "ours", "theirs", "saved"], *compared]))
+    return tables
+
+
+def _remarks(report: Report) -> list[str]:
+    missing = [f"missing: {job.job}: {text}" for job in report.jobs for text in job.missing]
+    return [_shown(line) for line in [*missing, *(f"not compared: {text}" for text in report.not_compared)]]
+
+
+def _cells(totals: Totals) -> list[str]:
+    covered = _percent(totals.covered_uj, totals.energy_uj)
+    return [_kwh(totals.energy_uj), _kwh(totals.facility_uj), _co2e(totals.co2e_ug), covered]
+
+
+def _aligned(title: str, rows: _Rows) -> str:
+    rows = [[_shown(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([title, *lines])
+
+
+def _piped(title: str, rows: _Rows) -> str:
+    lines = [f"| {' | '.join(_escaped(_shown(cell)) for cell in row)} |" for row in rows]
+    return "\n".join([f"## {title}", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _escaped(text: str) -> str:
+    """Plain text in Markdown: no HTML, no table border, no markup."""
+    for special in ("\\", "`", "*", "_", "[", "]", "|", "#"):
+        text = text.replace(special, f"\\{special}")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _shown(text: str) -> str:
+    """One line without control characters: they could steer a terminal, or start a row of their own."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else to_rfc3339(value)
+
+
+def _percent(part: int, whole: int) -> str:
+    """One decimal, rounded down, so that 100.0 % means all of it."""
+    if not whole:
+        return "-"
+    per_mille = 1000 * part // whole
+    return f"{per_mille // 10}.{per_mille % 10} %"
+
+
+def _kwh(energy_uj: int) -> str:
+    return f"{_significant(energy_uj, UJ_PER_KWH)} kWh"
+
+
+def _co2e(co2e_ug: int) -> str:
+    return f"{_significant(co2e_ug, UG_PER_G)} g"
+
+
+def _decimal(value: int, scale: int) -> str:
+    """`value / scale` with nine decimals, rounded half up, from integers alone: 1_500_000 / 10**6 is 1.500000000."""
+    scaled = (2 * abs(value) * 10**9 + scale) // (2 * scale)
+    whole, fraction = divmod(scaled, 10**9)
+    return f"{'-' if value < 0 and scaled else ''}{whole}.{fraction:09d}"
+
+
+def _significant(value: int, scale: int) -> str:
+    """`value / scale` with three decimals, or as many as show three digits of a small value."""
+    text = _decimal(value, scale)
+    whole, fraction = text.split(".")
+    leading = len(fraction) - len(fraction.lstrip("0"))
+    keep = 3 if whole not in ("0", "-0") else min(9, leading + 3)
+    return f"{whole}.{fraction[:keep]}"

@@ -1,0 +1,195 @@
+"""The receipt of one job: what it used, what that emitted, and what other choices would have, from the book alone.
+
+`co2e_ug` and the book's microjoules are exact; every float is derived from them for people.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from carbon_sched.domain.energy import Reporter, SourceClass
+from carbon_sched.domain.errors import NotFound
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.domain.units import MG_PER_G, PPM, grams, joules, kwh
+from carbon_sched.ledger.account import actual, references
+from carbon_sched.ledger.book import ACTUAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.ledger.account import Account, Part, Reference
+    from carbon_sched.ledger.book import AttemptRecord, Book, JobRecord
+    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference
+
+
+def receipt(book: Book, job_id: str) -> Receipt:
+    """The receipt as the ledger stands; NotFound when the ledger does not know the job.
+
+    `state` is the ledger's: the final state, else `running` once an attempt was opened, else `queued`.
+    """
+    job = book.jobs.get(job_id)
+    if job is None:
+        raise NotFound(f"the ledger holds no job {job_id!r}")
+    attempts = list(job.attempts.values())
+    accounts = [actual(attempt) for attempt in attempts]
+    parts = [part for one in accounts for part in one.parts]
+    shown = next((one for one in reversed(accounts) if one.parts), accounts[-1] if accounts else None)
+    runs = [run for run in map(_run, attempts) if run]
+    energy_uj, facility_uj = sum(one.energy_uj for one in accounts), sum(part.facility_uj for part in parts)
+    covered = _covered(parts)
+    total_ug = sum(one.co2e_ug for one in accounts)
+    compared = references(attempts)
+    return {
+        "job_id": job.job_id,
+        "name": job.name,
+        "state": job.state or ("running" if attempts else "queued"),
+        "final": job.settled,
+        "missing": _unique(text for attempt in attempts for text in attempt.missing),
+        "cluster": shown.cluster if shown else None,
+        "zone": shown.zone if shown else None,
+        "started_at": to_rfc3339(min(run.start for run in runs)) if runs else None,
+        "ended_at": to_rfc3339(max(run.end for run in runs)) if runs and job.state else None,
+        "duration_s": sum((run.end - run.start).total_seconds() for run in runs) if runs else None,
+        "energy_kwh": kwh(energy_uj),
+        "energy_by_source_j": _by_source(parts),
+        "devices": _devices(parts),
+        "pue": _pue(accounts),
+        "pue_source": "; ".join(_unique(one.pue_source for one in accounts if one.parts)),
+        "facility_kwh": kwh(facility_uj),
+        "intensity_g_per_kwh": covered.mean_g_per_kwh,
+        "intensity_provider": ", ".join(_unique(reading.provider for reading in covered.readings)),
+        "intensity_basis": ", ".join(_unique(reading.basis.value for reading in covered.readings)),
+        "intensity_grade": covered.worst_grade,
+        "co2e_g": grams(total_ug),
+        "co2e_ug": total_ug,
+        "expected_co2e_g": _expected(job),
+        "references": [_reference(one) for one in compared if not one.problem],
+        "notes": _notes(attempts, parts, compared),
+        "ledger_head": book.head,
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """When an attempt ran, by the wrapper's record where it exists, else by the meter's samples."""
+
+    start: datetime
+    end: datetime
+
+
+def _run(attempt: AttemptRecord) -> _Run | None:
+    start = attempt.started_at or min((span.start for span in attempt.spans), default=None)
+    end = attempt.ended_at or max((span.end for span in attempt.spans), default=None)
+    return _Run(start, end) if start and end and (attempt.started_at or attempt.spans) else None
+
+
+@dataclass(frozen=True)
+class _Covered:
+    """The readings behind the covered energy, each once, and their mean weighted by energy."""
+
+    readings: tuple[Reading, ...]
+    mean_g_per_kwh: float | None
+
+    @property
+    def worst_grade(self) -> str:
+        """The lowest quality among the readings; empty without any."""
+        worst = max((reading.grade for reading in self.readings), key=lambda grade: grade.rank, default=None)
+        return worst.value if worst else ""
+
+
+def _covered(parts: Sequence[Part]) -> _Covered:
+    pairs = [(part.energy_uj, part.reading) for part in parts if part.reading is not None]
+    energy_uj = sum(energy for energy, _ in pairs)
+    weighted = sum(energy * reading.intensity_mg_per_kwh for energy, reading in pairs)
+    mean = weighted / energy_uj / MG_PER_G if energy_uj else None
+    return _Covered(tuple(dict.fromkeys(reading for _, reading in pairs)), mean)
+
+
+def _by_source(parts: Sequence[Part]) -> dict[str, float]:
+    sums = {source: sum(p.energy_uj for p in parts if p.span.source is source) for source in SourceClass}
+    used = {part.span.source for part in parts}
+    return {source.value: joules(energy) for source, energy in sums.items() if source in used}
+
+
+def _devices(parts: Sequence[Part]) -> list[ReceiptDevice]:
+    groups: dict[tuple[str, ...], list[Part]] = defaultdict(list)
+    for part in parts:
+        span = part.span
+        key = (span.machine, span.device, span.device_kind, span.source.value, span.reporter.value, span.rule)
+        groups[key].append(part)
+    return [_device(key, group) for key, group in sorted(groups.items())]
+
+
+def _device(key: tuple[str, ...], parts: Sequence[Part]) -> ReceiptDevice:
+    machine, device, kind, source, reporter, rule = key
+    energy_uj = sum(part.energy_uj for part in parts)
+    weighted_ppm = sum(part.energy_uj * part.span.error_ppm for part in parts)
+    return {
+        "machine": machine,
+        "device": device,
+        "kind": kind,
+        "source": source,
+        "reporter": reporter,
+        "rule": rule,
+        "energy_j": joules(energy_uj),
+        "error_pct": 100 * weighted_ppm / energy_uj / PPM if energy_uj else 0.0,
+    }
+
+
+def _pue(accounts: Sequence[Account]) -> float | None:
+    """The PUE, weighted by energy where attempts had different ones."""
+    burning = [one for one in accounts if one.parts]
+    if len({one.pue_ppm for one in burning}) == 1:
+        return burning[0].pue_ppm / PPM
+    energy_uj = sum(one.energy_uj for one in burning)
+    return sum(one.energy_uj * one.pue_ppm for one in burning) / energy_uj / PPM if energy_uj else None
+
+
+def _expected(job: JobRecord) -> float | None:
+    decision = job.placed or job.decision or {}
+    expected_ug = decision.get("expected_co2e_ug")
+    return None if expected_ug is None else grams(expected_ug)
+
+
+def _reference(reference: Reference) -> ReceiptReference:
+    accounts = [one for one in reference.accounts if one.parts]
+    readings = [part.reading for one in accounts for part in one.parts if part.reading is not None]
+    worst = max((reading.grade for reading in readings), key=lambda grade: grade.rank)
+    return {
+        "name": reference.role,
+        "cluster": ", ".join(_unique(one.cluster for one in accounts)),
+        "zone": ", ".join(_unique(one.zone for one in accounts)),
+        "start": to_rfc3339(min(part.start for one in accounts for part in one.parts)),
+        "co2e_g": grams(reference.co2e_ug),
+        "saved_g": grams(reference.saved_ug),
+        "note": f"the same energy, started at submission; intensity graded {worst.value}",
+    }
+
+
+def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: Sequence[Reference]) -> list[str]:
+    energy_uj = sum(part.energy_uj for part in parts)
+    notes = []
+
+    def share(uj: int, text: str) -> None:
+        if uj:
+            notes.append(f"{100 * uj / energy_uj:.3g} % of the energy {text}")
+
+    share(sum(p.energy_uj for p in parts if p.reading is None), "has no known intensity; its CO2e is not in the figure")
+    share(sum(p.energy_uj for p in parts if p.span.source is SourceClass.ESTIMATED), "is estimated, not measured")
+    own = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.SELF_REPORTED)
+    share(own, "was reported by the job's own side, not by an independent meter")
+    ran = [attempt for attempt in attempts if attempt.spans]
+    if len(ran) > 1:
+        notes.append(f"{len(ran)} attempts used energy; all of it is booked")
+    restated = [attempt.attempt_id for attempt in attempts if len(attempt.readings.get(ACTUAL, ())) > 1]
+    notes += [f"the readings of {name} were revised; the newest hold here" for name in restated]
+    notes += [f"no comparison with {one.role}: {one.problem}" for one in compared if one.problem]
+    return notes
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
