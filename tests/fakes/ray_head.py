@@ -10,6 +10,7 @@ import fnmatch
 import json
 import re
 import shutil
+import socketserver
 import tempfile
 import threading
 import time
@@ -30,6 +31,13 @@ FIELDS = {
     "entrypoint", "submission_id", "job_id", "runtime_env", "metadata", "entrypoint_num_cpus", "entrypoint_num_gpus",
     "entrypoint_memory", "entrypoint_resources",
 }  # fmt: skip
+
+
+class Server(ThreadingHTTPServer):
+    """Without the library's search for the name of this machine, which takes long."""
+
+    daemon_threads = True
+    server_bind = socketserver.TCPServer.server_bind
 
 
 @dataclass
@@ -63,8 +71,7 @@ class FakeRayHead(FakeJobs):
         class OurHandler(Handler):
             fake = head
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), OurHandler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", self.port), OurHandler)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()

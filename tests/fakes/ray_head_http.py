@@ -58,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request: credentials, lies, then the truth."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every second answer waits 40 ms for an acknowledgement
     fake: ClassVar[FakeRayHead]
 
     def log_message(self, *_: object) -> None:

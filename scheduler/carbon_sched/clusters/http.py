@@ -168,7 +168,8 @@ class ClusterHttp:
     def _pieces(self, call: _Call, response: requests.Response, deadline: float, limits: Limits) -> Iterator[bytes]:
         size = 0
         with call.errors():
-            for chunk in response.iter_content(CHUNK_BYTES):
+            # read1 returns what has come: whole chunks would let an answer that drips wait for ever.
+            while chunk := response.raw.read1(CHUNK_BYTES):
                 size += len(chunk)
                 if size > limits.answer_bytes:
                     raise ClusterUnclear(f"{call}: the answer is larger than {limits.answer_bytes} bytes")
@@ -291,6 +292,8 @@ class _Call:
     def _connection_error(self, error: Exception) -> ClusterError:
         never_sent = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.NameResolutionError)
         for cause in causes(error):
+            if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
+                return ClusterUnclear(f"{self}: no answer in time")
             if isinstance(cause, never_sent):
                 return ClusterUnreachable(f"cluster {self.endpoint.name!r}: nothing answers at {self.endpoint.address}")
         return ClusterUnclear(f"{self}: the connection broke before the answer was complete ({type(error).__name__})")

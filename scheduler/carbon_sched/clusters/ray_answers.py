@@ -53,10 +53,10 @@ class Submitted(_Answer):
     submission_id: str
 
 
-class Logs(_Answer):
-    """`/api/jobs/{id}/logs`."""
+class Stopped(_Answer):
+    """`/api/jobs/{id}/stop`; true means that the wish was noted, no more."""
 
-    logs: str = ""
+    stopped: bool
 
 
 class NodeDetails(_Answer):

@@ -232,8 +232,11 @@ class RayClient:
         """Ask for a stop; an unknown id is no error."""
         target = f"/api/jobs/{_check_id(submission_id)}/stop"
         answer = self._ask("POST", target)
-        if answer.status != HTTP_OK and not self._says_unknown(answer, submission_id):
+        if self._says_unknown(answer, submission_id):
+            return
+        if answer.status != HTTP_OK:
             raise self._failure(answer, target)
+        self._parse(ray_answers.Stopped, answer, target)
 
     def logs(self, submission_id: str) -> bytes | None:
         """The driver's log, at most its last 64 MiB; None when there is none. Wakes Ray's job manager.
