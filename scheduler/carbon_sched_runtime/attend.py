@@ -160,7 +160,7 @@ class Attendance:
     def _close(self, machine: Machine) -> None:
         """From the job's end to the last row in the journal."""
         left = self._linger()
-        self._claim = replace(self._claim, end_ns=max(self._end_ns or 0, boot_clock_ns() if left else 0))
+        self._claim = replace(self._claim, end_ns=boot_clock_ns())
         machine.write_claim(self._claim)
         reasons = [f"{left} processes outlive the entrypoint"] if left else []
         if not self._last_row(machine):

@@ -26,7 +26,6 @@ CHECKPOINT_VERSION = 1
 SEAL_AFTER_NS = 30_000_000_000
 SEAL_ROWS = 100
 FINISHED_KEPT = 200
-WIND_UP_NS = 50_000_000  # an ending attempt's wrapper is its last process: it waits for this very row
 
 Sign = Callable[[bytes], bytes]
 
@@ -170,8 +169,8 @@ class Reader:
             # Killed without a word: it ended some time since the last look.
             end_ns = now_ns
             self.machine.remove_claim(claim.attempt)
-        elif end_ns is not None and 0 <= now_ns - end_ns <= WIND_UP_NS:
-            end_ns = now_ns
+        elif end_ns is not None and end_ns > self.accounts.mono_ns and self._alive(claim):
+            end_ns = now_ns  # its wrapper is its last process, and waits for this very row
         if end_ns is not None and claim.attempt not in self._finished:
             self._finished = [*self._finished, claim.attempt][-FINISHED_KEPT:]
         visible = visible_devices(claim.visible, self.sources.nvml.order)

@@ -42,9 +42,12 @@ class Bench:
             Claim(attempt, pid, ticks, os.geteuid(), self.sources.mono_ns, None, cpus * 1_000_000, gpus * 1_000_000)
         )
 
-    def leave(self, attempt: str, pid: int) -> None:
+    def claim_ends(self, attempt: str) -> None:
         (claim,) = [c for c in self.machine.claims() if c.attempt == attempt]
         self.machine.write_claim(Claim(**{**claim.__dict__, "end_ns": self.sources.mono_ns}))
+
+    def leave(self, attempt: str, pid: int) -> None:
+        self.claim_ends(attempt)
         self.proc.end(pid)
 
     def segments(self):
@@ -74,6 +77,22 @@ def test_an_attempt_alone_gets_what_the_counter_moved(bench):
 
     assert bench.total("gpu:a", A) == 1_200_000_000
     assert bench.total("gpu:a") == 1_200_000_000
+
+
+def test_an_ending_attempt_pays_up_to_the_row_its_wrapper_waits_for(bench):
+    bench.join(A, 100, gpus=1)
+    reader = Reader(bench.machine, bench.sources)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    reader.tick()
+    bench.sources.advance(0.5)
+    bench.claim_ends(A)
+    bench.sources.advance(0.5, gpu_a=100_000_000)
+    reader.tick()
+    bench.sources.advance(1, gpu_a=70_000_000)
+    reader.end()
+
+    assert bench.total("gpu:a", A) == 200_000_000
+    assert bench.total("gpu:a", "idle") == 70_000_000
 
 
 def test_the_book_is_sealed_every_30_seconds(bench):
