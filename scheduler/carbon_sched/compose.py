@@ -47,6 +47,7 @@ from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
+from carbon_sched.store.vault import FileVault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +103,7 @@ def build(
     clock, ids, signals, closing = SystemClock(), RandomIds(), Signals(), ExitStack()
     store = open_store(settings.database_url, clock)
     closing.callback(store.close)
+    vault = FileVault(settings.data_dir / "vault.key")
     bundles = FileBundles(settings.data_dir / "bundles")
     clusters = RayClusters(settings.data_dir, clock, sys.executable)
     yearly = YearlyTable.load()
@@ -114,7 +116,7 @@ def build(
     journals = Journals()
     logs = Logs(store, fleet, settings.data_dir / "logs", clock, signals)
     decide = Decide(store, fleet, outlooks, estimates, policies, clock, signals)
-    dispatch = Dispatch(store, fleet, bundles, package, clock, signals)
+    dispatch = Dispatch(store, fleet, bundles, package, vault, clock, signals)
     follow = Follow(store, fleet, journals, clock, signals)
     collect = Collect(store, fleet, journals, Book(outlooks, clock), estimates, logs, clock, signals)
 
@@ -147,7 +149,7 @@ def build(
         clock=clock,
         store=store,
         bundles=bundles,
-        accept=Accept(store, bundles, fleet, policies, clock, ids, signals),
+        accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
         decide=decide,
         fleet=fleet,
         outlooks=outlooks,

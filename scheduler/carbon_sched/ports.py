@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch
+    from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, SecretRef
     from carbon_sched.domain.decision import Decision
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.facts import Entry, Fact
@@ -150,7 +150,7 @@ class Transaction(Protocol):
         """Add an external action; the same (kind, key) twice is one."""
 
     def claim_outbox(self, kinds: Sequence[str], *, limit: int, lease_s: float) -> list[OutboxItem]:
-        """Take due actions, oldest first: unclaimed, or with an expired lease (database time); each claim has a new token."""
+        """Take due actions, oldest first: unclaimed, or with an expired lease (database time), each under a new token."""
 
     def finish_outbox(self, item: OutboxItem) -> bool:
         """Remove the action if this claim still holds it; False means somebody else has it: discard your result."""
@@ -232,6 +232,22 @@ class Bundles(Protocol):
 
     def open(self, sha256: str) -> Path:
         """A readable file, or NotFound."""
+
+
+class Vault(Protocol):
+    """Keeps what must not be readable at rest, fetches secrets at the moment of use, and logs neither."""
+
+    def seal(self, text: str) -> str:
+        """Encrypt and authenticate; the same text gives another answer every time."""
+
+    def unseal(self, sealed: str) -> str:
+        """Inverse of `seal`; StoreError when the key is another one or the text was altered."""
+
+    def fingerprint(self, text: str) -> str:
+        """A keyed digest (64 hexadecimal digits): equal for equal texts, and no help in guessing them."""
+
+    def secret(self, name: str, ref: SecretRef) -> str:
+        """The secret's present value; InvalidInput naming `name` and where it was looked for."""
 
 
 # ------------------------------------------------------------------------------------------------------------ clusters

@@ -35,11 +35,15 @@ class DataRequest(TypedDict):
 
 
 class JobRequest(TypedDict):
-    """Body of POST /v1/jobs. Only `entrypoint` is needed."""
+    """Body of POST /v1/jobs. Only `entrypoint` is needed.
+
+    `secrets` are environment variables whose value the server reads at dispatch, from `file:PATH` or `env:VARIABLE`.
+    """
 
     entrypoint: str
     name: NotRequired[str]
     runtime_env: NotRequired[dict[str, Any]]
+    secrets: NotRequired[dict[str, str]]
     bundle_sha256: NotRequired[str | None]
     metadata: NotRequired[dict[str, str]]
     phase: NotRequired[str]

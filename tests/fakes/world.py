@@ -9,8 +9,6 @@ import zipfile
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.store.bundles import FileBundles
-
 from carbon_sched.domain.cluster import Cluster, Pue
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter, Reading, Signal
 from carbon_sched.domain.job import Attempt, Job
@@ -31,7 +29,9 @@ from carbon_sched.service.policies import Policies
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
+from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
+from carbon_sched.store.vault import FileVault
 from carbon_sched_runtime import wire
 from tests.fakes.cluster import FakeCluster, FakeClusters
 
@@ -119,14 +119,21 @@ class World:
         self.clusters = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
         adapters = FakeClusters(*self.clusters.values())
         self.bundles = FileBundles(folder / "bundles")
+        vault = FileVault(folder / "vault.key")
         package = folder / "runtime.zip"
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
         outlooks, policies, estimates = Outlooks(FakeGrid(grid)), Policies(preset), Estimates(self.store)
-        self.accept = Accept(self.store, self.bundles, self.fleet, policies, self.clock, FakeIds(), self.signals)
+        self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, FakeIds(), self.signals)
         self.decide = Decide(self.store, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(
-            self.store, self.fleet, self.bundles, RuntimePackage(package, "runtime.zip"), self.clock, self.signals
+            self.store,
+            self.fleet,
+            self.bundles,
+            RuntimePackage(package, "runtime.zip"),
+            vault,
+            self.clock,
+            self.signals,
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)

@@ -13,6 +13,7 @@ from carbon_sched.api.views import cluster_view
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import pue_ppm
+from carbon_sched.service.spec import secret_ref
 from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView, PoolRequest
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         local=LocalHead(local.get("cpus"), local.get("gpus")) if local is not None else None,
         token=_secret("token", request.get("token")),
         ca_file=request.get("ca_file"),
-        headers={key: _required_secret(f"headers.{key}", value) for key, value in request.get("headers", {}).items()},
+        headers={key: secret_ref(f"headers.{key}", value) for key, value in request.get("headers", {}).items()},
         allow_plain_http_token=request.get("allow_plain_http_token", False),
         residency=tuple(request.get("residency", [])),
         pools=tuple(_pool(pool) for pool in request.get("pools", [])),
@@ -122,12 +123,4 @@ def _grace(value: float) -> float:
 
 
 def _secret(field: str, text: str | None) -> SecretRef | None:
-    return None if text is None else _required_secret(field, text)
-
-
-def _required_secret(field: str, text: str) -> SecretRef:
-    kind, _, where = text.partition(":")
-    if kind not in ("file", "env") or not where:
-        remedy = "Give file:PATH or env:VARIABLE; secrets themselves are never stored"
-        raise InvalidInput(field, "(not shown)", "is not a reference to a secret", remedy)
-    return SecretRef(file=where) if kind == "file" else SecretRef(env=where)
+    return None if text is None else secret_ref(field, text)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from carbon_sched.domain.cluster import SecretRef
+
 
 class Phase(str, Enum):
     """Part of a model's life cycle that a job belongs to."""
@@ -103,11 +105,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything a user asked for, as accepted; never changes."""
+    """Everything a user asked for, as accepted; never changes.
+
+    `runtime_env` is without its `env_vars`: those are in `sealed_env`, encrypted, since they often hold passwords.
+    `secrets` are environment variables that are read only when the job is dispatched.
+    """
 
     entrypoint: str
     name: str
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    sealed_env: str = ""
+    secrets: Mapping[str, SecretRef] = field(default_factory=dict)
     bundle_sha256: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     phase: Phase = Phase.OTHER

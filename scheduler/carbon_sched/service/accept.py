@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import Conflict, InvalidInput
@@ -14,7 +14,7 @@ from carbon_sched.service.spec import job_spec
 
 if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec
-    from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction
+    from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction, Vault
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.policies import Policies
     from carbon_sched.service.signals import Signals
@@ -27,9 +27,18 @@ class Accept:
     """Takes requests in and stop requests; everything after that is the loops' work."""
 
     def __init__(
-        self, store: Store, bundles: Bundles, fleet: Fleet, policies: Policies, clock: Clock, ids: Ids, signals: Signals
+        self,
+        store: Store,
+        bundles: Bundles,
+        fleet: Fleet,
+        policies: Policies,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+        signals: Signals,
     ) -> None:
-        self._store, self._bundles, self._fleet, self._policies = store, bundles, fleet, policies
+        self._store, self._bundles, self._fleet = store, bundles, fleet
+        self._policies, self._vault = policies, vault
         self._clock, self._ids, self._signals = clock, ids, signals
 
     def submit(self, request: JobRequest, *, submitter: str, idempotency_key: str | None) -> Job:
@@ -37,8 +46,8 @@ class Accept:
 
         Raises InvalidInput (nothing stored) or Conflict (the key was used for another request).
         """
-        spec = self.spec(request, submitter=submitter)
-        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        spec = self._sealed(self.spec(request, submitter=submitter))
+        digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
         for attempt in range(ID_TRIES):
             now = self._clock.now()
             job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason="accepted, not planned yet")
@@ -84,6 +93,12 @@ class Accept:
         self._signals.decide.set()
         self._signals.job_changed()
         return job
+
+    def _sealed(self, spec: JobSpec) -> JobSpec:
+        """Environment variables often hold passwords: they are stored encrypted and nowhere else."""
+        public = {key: value for key, value in spec.runtime_env.items() if key != "env_vars"}
+        sealed = self._vault.seal(json.dumps(spec.runtime_env.get("env_vars", {})))
+        return replace(spec, runtime_env=public, sealed_env=sealed)
 
     def _store_job(self, job: Job, digest: str, key: str | None) -> Job:
         with self._store.transaction() as tx:

@@ -5,6 +5,7 @@ After an unclear answer the cluster is asked; nothing is ever repeated blindly.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from carbon_sched.domain.errors import (
     CarbonSchedError,
     ClusterError,
     ClusterRefused,
+    InvalidInput,
     NotFound,
     StaleVersion,
 )
@@ -27,7 +29,7 @@ from carbon_sched.service.runtime_env import entrypoint_for, runtime_env_for
 if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt, Job, JobSpec
-    from carbon_sched.ports import Bundles, Clock, ClusterClient, OutboxItem, Store, Transaction
+    from carbon_sched.ports import Bundles, Clock, ClusterClient, OutboxItem, Store, Transaction, Vault
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.runtime_env import RuntimePackage
     from carbon_sched.service.signals import Signals
@@ -45,9 +47,17 @@ class Dispatch:
     """Works the outbox: one external action at a time, each fenced by its claim."""
 
     def __init__(
-        self, store: Store, fleet: Fleet, bundles: Bundles, package: RuntimePackage, clock: Clock, signals: Signals
+        self,
+        store: Store,
+        fleet: Fleet,
+        bundles: Bundles,
+        package: RuntimePackage,
+        vault: Vault,
+        clock: Clock,
+        signals: Signals,
     ) -> None:
         self._store, self._fleet, self._bundles, self._package = store, fleet, bundles, package
+        self._vault = vault
         self._clock, self._signals = clock, signals
 
     def step(self) -> float:
@@ -88,6 +98,9 @@ class Dispatch:
                 return
             submission = self._prepare(client, attempt, job.spec)
             epoch = client.epoch().session_name
+        except InvalidInput as error:
+            self._finish_failed(item, attempt, job, str(error))
+            return
         except ClusterError as error:
             if _may_be_posted(attempt):
                 self._unclear(item, cluster, attempt, job, error)
@@ -134,7 +147,7 @@ class Dispatch:
         return RaySubmission(
             submission_id=attempt.attempt_id,
             entrypoint=entrypoint_for(spec),
-            runtime_env=runtime_env_for(spec, attempt, uris),
+            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec)),
             metadata={**spec.metadata, "carbon-sched.job": attempt.job_id, "job_name": spec.name},
             entrypoint_num_cpus=spec.resources.entrypoint_cpus,
             entrypoint_num_gpus=spec.resources.entrypoint_gpus,
@@ -142,6 +155,11 @@ class Dispatch:
             entrypoint_resources=spec.resources.entrypoint_resources or None,
             entrypoint_label_selector=spec.resources.entrypoint_label_selector or None,
         )
+
+    def _environment(self, spec: JobSpec) -> dict[str, str]:
+        """The job's own variables, decrypted, and its secrets as they are at this moment; secrets win."""
+        given: dict[str, str] = json.loads(self._vault.unseal(spec.sealed_env)) if spec.sealed_env else {}
+        return given | {name: self._vault.secret(name, ref) for name, ref in spec.secrets.items()}
 
     def _fence(
         self, cluster: Cluster, attempt: Attempt, submission: RaySubmission, epoch: str

@@ -37,17 +37,20 @@ def entrypoint_for(spec: JobSpec) -> str:
     return f"exec python -m carbon_sched_runtime.run -- {shlex.quote(spec.entrypoint)}"
 
 
-def runtime_env_for(spec: JobSpec, attempt: Attempt, uris: Mapping[str, str]) -> dict[str, Any]:
+def runtime_env_for(
+    spec: JobSpec, attempt: Attempt, uris: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, Any]:
     """The user's runtime_env with our package, the uploaded working_dir and our environment variables added.
 
-    `uris` holds `runtime` (our package) and, for an uploaded folder, `working_dir`, as `gcs://` URIs.
+    `uris` holds `runtime` (our package) and, for an uploaded folder, `working_dir`, as `gcs://` URIs; `environment` the
+    job's own variables, secrets included.
     """
     env: dict[str, Any] = dict(spec.runtime_env)
     if "working_dir" in uris:
         env["working_dir"] = uris["working_dir"]
     if is_wrapped(spec):
         env["py_modules"] = [uris["runtime"], *env.get("py_modules", [])]
-    env["env_vars"] = {**_our_variables(spec, attempt), **env.get("env_vars", {})}
+    env["env_vars"] = {**_our_variables(spec, attempt), **environment}
     return env
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, TypeVar
 
+from carbon_sched.domain.cluster import SecretRef
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import (
     Bundle,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     AnyEnum = TypeVar("AnyEnum", bound=Enum)
 
 LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_ENTRYPOINT = 100_000
 
@@ -45,6 +47,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         entrypoint=entrypoint,
         name=labels["name"] or _name_from(entrypoint),
         runtime_env=_runtime_env(request.get("runtime_env", {})),
+        secrets={name: _secret(name, text) for name, text in request.get("secrets", {}).items()},
         bundle_sha256=_sha256(request.get("bundle_sha256")),
         metadata=request.get("metadata", {}),
         phase=_one_of("phase", request.get("phase", Phase.OTHER.value), Phase),
@@ -90,9 +93,8 @@ def _runtime_env(value: dict[str, object]) -> dict[str, object]:
     env_vars = value.get("env_vars", {})
     if not isinstance(env_vars, dict) or not all(isinstance(v, str) for v in env_vars.values()):
         raise InvalidInput("runtime_env.env_vars", env_vars, "is not a map of text to text", "Quote the values")
-    ours = sorted(name for name in env_vars if name.startswith("CARBON_SCHED_"))
-    if ours:
-        raise InvalidInput("runtime_env.env_vars", ours[0], "is set by carbon-sched itself", "Leave it out")
+    for name in env_vars:
+        _variable("runtime_env.env_vars", name)
     working_dir = value.get("working_dir")
     if working_dir is not None and "://" not in str(working_dir):
         remedy = (
@@ -100,6 +102,27 @@ def _runtime_env(value: dict[str, object]) -> dict[str, object]:
         )
         raise InvalidInput("runtime_env.working_dir", working_dir, "is a local path", remedy)
     return value
+
+
+def _variable(field: str, name: str) -> None:
+    if name.startswith("CARBON_SCHED_"):
+        raise InvalidInput(field, name, "is set by carbon-sched itself", "Leave it out")
+    if not VARIABLE.fullmatch(name):
+        raise InvalidInput(field, name, "is not the name of an environment variable", "Use letters, digits and _")
+
+
+def _secret(name: str, text: str) -> SecretRef:
+    _variable("secret", name)
+    return secret_ref("secret", text)
+
+
+def secret_ref(field: str, text: str) -> SecretRef:
+    """Where a secret is read from: `file:PATH` or `env:VARIABLE`; the text is never echoed, it may be the secret."""
+    kind, _, where = text.partition(":")
+    if kind not in ("file", "env") or not where:
+        remedy = "Give file:PATH or env:VARIABLE; secrets themselves are never stored"
+        raise InvalidInput(field, "(not shown)", "is not a reference to a secret", remedy)
+    return SecretRef(file=where) if kind == "file" else SecretRef(env=where)
 
 
 def _one_of(field: str, value: str, enum: type[AnyEnum]) -> AnyEnum:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable, Row
 
-_TROUBLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+_OUR_BUGS = (exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 
 
 class Session:
@@ -86,7 +86,9 @@ def translated() -> Iterator[None]:
         yield
     except exc.IntegrityError as error:
         raise Conflict(f"the database refused the change: {_first_line(error)}. Load the state again") from error
-    except _TROUBLE as error:
+    except _OUR_BUGS:
+        raise
+    except (exc.DBAPIError, exc.TimeoutError) as error:
         raise StoreError(f"the database cannot be used right now: {_first_line(error)}. Try again") from error
 
 

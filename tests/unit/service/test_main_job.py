@@ -274,3 +274,42 @@ def test_a_killed_wrapper_is_named_as_missing_evidence(world):
     assert world.job(job).state is JobState.FAILED
     assert receipt["energy_kwh"] == pytest.approx(5 / 3.6e6)
     assert any("record" in text or "journal" in text for text in receipt["missing"])
+
+
+# secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_environment_and_secrets_reach_the_job_and_are_readable_nowhere_else(world, tmp_path, monkeypatch):
+    (tmp_path / "password").write_text("canary-from-file\n", encoding="utf-8")
+    monkeypatch.setenv("SOME_TOKEN", "canary-from-env")
+    env_vars = {"PLAIN": "canary-plain"}
+    secrets = {"A": f"file:{tmp_path / 'password'}", "B": "env:SOME_TOKEN"}
+    job = world.submit(runtime_env={"env_vars": env_vars}, secrets=secrets)
+    world.settle()
+    env = world.clusters["clean"].submissions[0].runtime_env["env_vars"]
+    assert (env["PLAIN"], env["A"], env["B"]) == ("canary-plain", "canary-from-file", "canary-from-env")
+    world.run_to_end(job)
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("w.sqlite*"))
+    assert b"canary" not in stored
+    assert "canary" not in str(world.job(job)) + str(world.statements.receipt(job.job_id))
+
+
+def test_the_same_key_with_another_environment_is_a_conflict(world):
+    world.submit(key="k", runtime_env={"env_vars": {"A": "1"}})
+    with pytest.raises(Conflict):
+        world.submit(key="k", runtime_env={"env_vars": {"A": "2"}})
+
+
+def test_a_secret_that_cannot_be_read_fails_the_job_and_names_it(world):
+    job = world.submit(secrets={"A": "file:/nowhere/at/all"})
+    world.settle()
+    failed = world.job(job)
+    assert failed.state is JobState.FAILED
+    assert "secret A" in failed.reason
+
+
+@pytest.mark.parametrize("text", ["hunter2", "file:", "ftp:x", ""])
+def test_a_secret_given_in_clear_is_refused_without_echoing_it(world, text):
+    with pytest.raises(InvalidInput) as caught:
+        world.submit(secrets={"A": text})
+    assert "hunter2" not in str(caught.value)

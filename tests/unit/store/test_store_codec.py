@@ -66,7 +66,8 @@ def test_the_documents_of_today():
 
 
 SPEC = (
-    '{"entrypoint":"python a.py","name":"a","runtime_env":{"env_vars":{"A":"1"}},"bundle_sha256":null,"metadata":{},'
+    '{"entrypoint":"python a.py","name":"a","runtime_env":{"env_vars":{"A":"1"}},"sealed_env":"x",'
+    '"secrets":{"S":{"file":"/s","env":null}},"bundle_sha256":null,"metadata":{},'
     '"phase":"finetuning","stage":"sft","model":"m","project":"p","team":"t","submitter":"ada","resources":'
     '{"entrypoint_cpus":1.0,"entrypoint_gpus":0.0,"entrypoint_memory":0,"entrypoint_resources":{},'
     '"entrypoint_label_selector":{},"bundles":[{"cpus":1.0,"gpus":0.5,"memory":0,"resources":{}}],'
