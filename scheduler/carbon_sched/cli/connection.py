@@ -59,14 +59,15 @@ def local_server() -> LocalServer:
     return LocalServer(default_data_dir(), say)
 
 
-def remote_client() -> Client | None:
+def remote_client(timeout_s: float = 30.0) -> Client | None:
     """The client of the server that the environment names, if any; NotAllowed when its token is not given."""
     url = os.environ.get("CARBON_SCHED_URL")
     if not url:
         return None
     from carbon_sched.client import Client
 
-    return Client(url, _remote_token(), allow_plain_http=os.environ.get("CARBON_SCHED_ALLOW_PLAIN_HTTP") == "1")
+    plain = os.environ.get("CARBON_SCHED_ALLOW_PLAIN_HTTP") == "1"
+    return Client(url, _remote_token(), timeout_s=timeout_s, allow_plain_http=plain)
 
 
 def client_of(local: LocalServer, running: Running) -> Client:

@@ -1,0 +1,176 @@
+"""Commands for the auditor: verify the ledger, report from it, take a copy of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from carbon_sched.cli.output import json_option, print_json, say
+from carbon_sched.domain.errors import InvalidInput, LedgerBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from carbon_sched.domain.facts import Entry
+
+FORMATS = ("text", "json", "csv", "md")
+
+
+@click.group()
+def audit() -> None:
+    """Reports, and the proof that nobody changed them."""
+
+
+@audit.command()
+@click.option(
+    "--file", "file", type=click.Path(path_type=Path), help="A copy made by `audit export`; no server needed."
+)
+@click.option("--checkpoint", multiple=True, metavar="SIZE:HEAD", help="What was noted down earlier. Repeatable.")
+@json_option
+def verify(file: Path | None, checkpoint: tuple[str, ...], as_json: bool) -> int:
+    """Check the whole hash chain, here: the server's word is not taken.
+
+    Exits 126 when the chain does not verify. Note size and head down somewhere else: against them, a ledger that was
+    cut off or hashed anew shows too.
+
+    \b
+    Example:
+      carbon-sched audit verify
+    """
+    from carbon_sched.cli.progress import Progress
+    from carbon_sched.ledger.verify import verify_entries
+
+    checkpoints = [_checkpoint(text) for text in checkpoint]
+    with Progress("verifying"):
+        found = verify_entries(_entries(_lines(file)), checkpoints=checkpoints)
+    if as_json:
+        print_json({
+            "ok": found.ok, "size": found.size, "head": found.head,
+            "first_bad_seq": found.first_bad_seq, "problem": found.problem,
+        })  # fmt: skip
+        return 0 if found.ok else LedgerBroken.exit_code
+    found.require()
+    click.echo(f"the ledger verifies: {found.size} entries, head {found.head}")
+    return 0
+
+
+@audit.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: stdout).")
+def export(output: Path | None) -> None:
+    """Copy the ledger as JSON lines, each with the very text that was hashed.
+
+    \b
+    Example:
+      carbon-sched audit export -o ledger.jsonl
+    """
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(None))
+    if output is None:
+        for line in lines:
+            click.echo(line, nl=False)
+        return
+    count = 0
+    with _writable(output) as file:
+        for line in lines:
+            file.write(line)
+            count += 1
+    say(f"{count} entries are in {output}; check them with: carbon-sched audit verify --file {output}")
+
+
+@audit.command()
+@click.option("--job", help="Only this job: an id, a name that only one job has, or last.")
+@click.option("--since", metavar="TIME", help="From then on: 2026-11-01 (local midnight), -7d or RFC 3339.")
+@click.option("--until", metavar="TIME", help="Until then.")
+@click.option("--team", help="Only this team.")
+@click.option("--project", help="Only this project.")
+@click.option("--phase", help="Only this phase.")
+@click.option("--json", "kind", flag_value="json", help="As JSON.")
+@click.option("--csv", "kind", flag_value="csv", help="As CSV.")
+@click.option("--md", "kind", flag_value="md", help="As Markdown.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: stdout).")
+def report(
+    kind: str | None, job: str | None, since: str | None, until: str | None, output: Path | None, **where: Any
+) -> None:
+    """Energy and emissions of all jobs, or of those that match.
+
+    \b
+    Example:
+      carbon-sched audit report --since -7d --team nlp --csv -o week.csv
+    """
+    from carbon_sched.cli.clock import local_zone, now
+    from carbon_sched.cli.connection import connect, find_job
+    from carbon_sched.cli.times import parse_past
+
+    at, zone = now(), local_zone()
+    period: dict[str, Any] = {
+        name: parse_past(f"--{name}", text, at, zone) for name, text in (("since", since), ("until", until)) if text
+    }
+    if len(period) == 2 and period["until"] <= period["since"]:
+        raise InvalidInput("--until", until, "is not after --since", "Give a later time")
+    client = connect().client
+    job_id = find_job(client, job)["job_id"] if job else None
+    text = client.report(format=kind or "text", job=job_id, **period, **where)
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    with _writable(output) as file:
+        file.write(text)
+    say(f"the report is in {output}")
+
+
+def _lines(file: Path | None) -> Iterator[dict[str, Any]]:
+    """The ledger's entries as they travel: from a copy, or from the server."""
+    if file is None:
+        from carbon_sched.cli.connection import connect
+
+        yield from connect().client.entries()
+        return
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                yield _parsed(file, number, line)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InvalidInput("--file", file, f"cannot be read ({reason})", "Name a copy made by `audit export`") from None
+
+
+def _parsed(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidInput("--file", file, f"is not a copy of a ledger (line {number})", "Make one with `audit export`")
+    return value
+
+
+def _entries(lines: Iterable[dict[str, Any]]) -> Iterator[Entry]:
+    from carbon_sched.domain.facts import Entry
+
+    kinds = {"seq": int, "prev": str, "hash": str, "payload": str}
+    for line in lines:
+        if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
+            raise InvalidInput("ledger", str(line)[:80], "is not an entry", "Make a copy with `audit export`")
+        # a lone surrogate is no text and was never hashed: it stays wrong, and shows as an edited entry
+        payload = line["payload"].encode("utf-8", "surrogatepass")
+        yield Entry(line["seq"], line["prev"], line["hash"], payload)
+
+
+def _checkpoint(text: str) -> Any:
+    from carbon_sched.ledger.verify import Checkpoint
+
+    size, _, head = text.partition(":")
+    if not size.isdigit() or not head:
+        raise InvalidInput(
+            "--checkpoint", text, "is not SIZE:HEAD", "Write what `audit verify` printed, as 120:9f86d0..."
+        )
+    return Checkpoint(int(size), head)
+
+
+def _writable(path: Path) -> Any:
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise InvalidInput("--output", path, f"cannot be written ({error.strerror})", "Name another file") from None

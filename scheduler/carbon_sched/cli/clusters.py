@@ -1,0 +1,207 @@
+"""Commands about clusters: list, add, check, remove."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from carbon_sched.cli.completion import complete_clusters
+from carbon_sched.cli.output import json_option, print_json, say
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from carbon_sched.client import Client
+    from carbon_sched.wire import ClusterRequest
+
+
+@click.group()
+def clusters() -> None:
+    """Register Ray clusters, and see how they are."""
+
+
+def cluster_argument(command: Any) -> Any:
+    """The argument NAME."""
+    return click.argument("name", shell_complete=complete_clusters)(command)
+
+
+@clusters.command("list")
+@json_option
+def list_clusters(as_json: bool) -> None:
+    """Show every cluster: its grid, PUE, and what is in use.
+
+    \b
+    Example:
+      carbon-sched clusters list
+    """
+    from carbon_sched.cli.connection import connect
+
+    views = connect().client.clusters()
+    if as_json:
+        print_json(views)
+    elif not views:
+        say("no cluster is registered; the first job starts a local Ray head, or: carbon-sched clusters add NAME ...")
+    else:
+        from carbon_sched.cli import render
+
+        render.show(render.clusters(views))
+
+
+@clusters.command()
+@click.argument("name")
+@click.option("--zone", required=True, help="Grid zone in Electricity Maps keys, such as DE or US-CAL-CISO.")
+@click.option("--address", metavar="URL", help="Its Ray dashboard, such as http://head:8265.")
+@click.option("--local", is_flag=True, help="A Ray head on this machine, started and ended by the server.")
+@click.option("--cpus", type=click.IntRange(1), help="CPUs of a local head (default: all).")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs of a local head (default: all).")
+@click.option("--pue", type=float, help="Facility energy / IT energy, such as 1.2 (default: industry average).")
+@click.option("--pue-period", metavar="TEXT", help="The time the PUE is stated for, such as 2025.")
+@click.option("--pue-source", metavar="TEXT", help="Who states the PUE.")
+@click.option("--home", is_flag=True, help="Where jobs would run without carbon-sched: the reference for savings.")
+@click.option("--token", metavar="file:PATH|env:VAR", help="Ray's token: where the server reads it, never the token.")
+@click.option("--ca-file", type=click.Path(), help="Certificate authority of its https address.")
+@click.option("--header", multiple=True, metavar="KEY=file:PATH|env:VAR", help="Extra header. Repeatable.")
+@click.option("--allow-plain-http-token", is_flag=True, help="Send the token in clear over plain http.")
+@click.option("--residency", multiple=True, metavar="TAG", help="Where its data lives, such as EU. Repeatable.")
+@click.option("--pools", type=click.Path(), metavar="FILE", help="YAML list of node pools, for GPU types and scaling.")
+@click.option("--price-per-gpu-hour", type=float, help="Price, in your currency.")
+@click.option("--start-grace", metavar="DURATION", help="How long a job may take to start there (default 5m).")
+@click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
+@json_option
+def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
+    """Register a Ray cluster.
+
+    \b
+    Examples:
+      carbon-sched clusters add lab --address http://head:8265 --zone DE --pue 1.3
+      carbon-sched clusters add laptop --local --zone FR
+    """
+    from carbon_sched.cli.connection import connect
+
+    request = _request(given)
+    client = connect().client
+    if not replace and _exists(client, name):
+        raise Conflict(f"a cluster called {name!r} is registered already; add --replace to change it")
+    view = client.put_cluster(name, request)
+    if as_json:
+        print_json(view)
+        return
+    grid = f"{view['intensity_g_per_kwh']:.0f} g/kWh now, grade {view['intensity_grade']}"
+    say(f"{name}: zone {view['zone']} ({grid}), PUE {view['pue']:.2f} ({view['pue_source']})")
+    say(f"see whether it answers: carbon-sched clusters check {name}")
+
+
+@clusters.command()
+@cluster_argument
+@json_option
+def check(name: str, as_json: bool) -> int:
+    """Call a cluster now and tell what works.
+
+    \b
+    Example:
+      carbon-sched clusters check lab
+    """
+    from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.progress import Progress
+    from carbon_sched.domain.errors import ClusterError
+
+    client = connect().client
+    with Progress(f"asking {name}"):
+        found = client.check_cluster(name)
+    if as_json:
+        print_json(found)
+    else:
+        from carbon_sched.cli import render
+
+        render.show(render.check(found))
+    return ClusterError.exit_code if any(f["level"] == "problem" for f in found["findings"]) else 0
+
+
+@clusters.command()
+@cluster_argument
+def remove(name: str) -> None:
+    """Forget a cluster; a local head of ours is ended.
+
+    \b
+    Example:
+      carbon-sched clusters remove lab
+    """
+    from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.progress import Progress
+
+    client = connect().client
+    with Progress(f"removing {name}"):
+        client.remove_cluster(name)
+    say(f"{name} is removed; what was booked there stays in the ledger")
+
+
+def _exists(client: Client, name: str) -> bool:
+    try:
+        client.cluster(name)
+    except NotFound:
+        return False
+    return True
+
+
+def _request(given: dict[str, Any]) -> ClusterRequest:
+    """The request of `clusters add`; InvalidInput for options that contradict each other."""
+    local = given.pop("local")
+    shape = {key: given.pop(key) for key in ("cpus", "gpus")}
+    if local == bool(given["address"]):
+        remedy = "Give --address URL for a cluster that exists, or --local for one on this machine"
+        raise InvalidInput("--address", given["address"] or "", "must be given, or --local, but not both", remedy)
+    if not local and any(value is not None for value in shape.values()):
+        raise InvalidInput("--cpus/--gpus", "", "are for --local clusters", "Other clusters tell their own size")
+    if given["pue"] is not None and not (math.isfinite(given["pue"]) and 1 <= given["pue"] <= 5):
+        raise InvalidInput("--pue", given["pue"], "is not a PUE", "Give facility energy / IT energy, 1.0 to 5.0")
+    request: dict[str, Any] = {"zone": given.pop("zone")}
+    if local:
+        request["local"] = {key: value for key, value in shape.items() if value is not None}
+    request |= _translated(given)
+    return request  # type: ignore[return-value]  # the keys are those of the options
+
+
+def _translated(given: dict[str, Any]) -> dict[str, Any]:
+    """Options in the API's names and types; what was not given is left to the server."""
+    from carbon_sched.cli.times import parse_duration
+
+    headers = dict(_header(text) for text in given.pop("header"))
+    grace, pools, token, ca_file = (given.pop(key) for key in ("start_grace", "pools", "token", "ca_file"))
+    result = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value}
+    if headers:
+        result["headers"] = headers
+    if grace:
+        result["start_grace_s"] = parse_duration("--start-grace", grace)
+    if token:
+        result["token"] = _absolute(token)
+    if ca_file:
+        result["ca_file"] = str(Path(ca_file).absolute())
+    if pools:
+        result["pools"] = _pools(Path(pools))
+    return result
+
+
+def _header(text: str) -> tuple[str, str]:
+    key, equals, reference = text.partition("=")
+    if not (key and equals and reference.startswith(("file:", "env:"))):
+        remedy = "Write KEY=file:PATH or KEY=env:VARIABLE; secrets themselves are never stored"
+        raise InvalidInput("--header", key, "does not say where its value is read", remedy)
+    return key, _absolute(reference)
+
+
+def _absolute(reference: str) -> str:
+    """The server runs in another folder: paths travel whole."""
+    kind, _, where = reference.partition(":")
+    return f"file:{Path(where).expanduser().absolute()}" if kind == "file" and where else reference
+
+
+def _pools(path: Path) -> list[dict[str, Any]]:
+    from carbon_sched.policy.document import read_document
+
+    values = read_document(path).values
+    if not isinstance(values, list) or not all(isinstance(item, dict) for item in values):
+        remedy = "Write '- name: a100', 'node_resources: {CPU: 96, GPU: 8}', 'max_nodes: 4'"
+        raise InvalidInput("--pools", path, "is not a list of pools", remedy)
+    return values

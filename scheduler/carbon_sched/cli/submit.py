@@ -1,0 +1,140 @@
+"""`carbon-sched submit`: read the job, send its files, submit it; then, unless told otherwise, stay with it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.cli.output import print_json, say, warn
+from carbon_sched.cli.submit_options import ONLY_OURS, SubmitCommand, options
+from carbon_sched.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from carbon_sched.cli.job_source import JobSource, Sent
+    from carbon_sched.cli.request import Built
+    from carbon_sched.cli.script_options import Given
+    from carbon_sched.client import Client
+
+HELP = """Run a job where and when it emits least.
+
+A script brings its project folder along. Options stand before it; whatever stands behind it is the script's own.
+A job that declares no flexibility (--max-delay, --deadline) is placed well and starts at once.
+
+\b
+Examples:
+  carbon-sched submit --duration 30m --max-delay 6h train.py --epochs 3
+  carbon-sched submit --working-dir . -- torchrun --nproc-per-node 2 train.py
+"""
+
+
+def _submit(
+    words: tuple[str, ...], *, is_command: bool, as_json: bool, no_wait: bool, dry_run: bool, **given: Any
+) -> int:
+    """Returns the exit code."""
+    if as_json and not (no_wait or dry_run):
+        raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
+    source = _read(words, is_command, given)
+    built = _build(source)
+    for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
+        say(note)
+    with tempfile.TemporaryDirectory(prefix="carbon-sched-") as folder:
+        bundle = _zip(source.sent, Path(folder)) if source.sent else None
+        return _deliver(built, bundle, as_json=as_json, no_wait=no_wait, dry_run=dry_run)
+
+
+submit = SubmitCommand(
+    "submit",
+    params=options(),
+    callback=_submit,
+    help=HELP,
+    short_help="Run a job where and when it emits least.",
+    context_settings={"allow_interspersed_args": False},
+)
+
+
+def _read(words: tuple[str, ...], is_command: bool, given: dict[str, Any]) -> JobSource:
+    from carbon_sched.cli import job_source, runtime_env
+    from carbon_sched.cli.script_options import Given
+
+    environment = runtime_env.from_flags(given.pop("runtime_env"), given.pop("runtime_env_json"))
+    file = given.pop("file")
+    flags: dict[str, Given] = {}
+    for key, value in given.items():
+        if value is None or value == ():
+            continue
+        flag = key.replace("_", "-")
+        flags[flag.removesuffix("-json")] = Given(list(value) if isinstance(value, tuple) else value, f"--{flag}")
+    return job_source.read_job(words, is_command=is_command, flags=flags, environment=environment, file=file)
+
+
+def _build(source: JobSource) -> Built:
+    from carbon_sched.cli.clock import local_zone, now
+    from carbon_sched.cli.request import build
+
+    built = build(source.entrypoint, source.options, now(), local_zone())
+    if source.environment:
+        built.request["runtime_env"] = dict(source.environment)
+    return built
+
+
+def _misplaced(words: tuple[str, ...], is_command: bool) -> list[str]:
+    """A remark where a flag of ours stands behind the script, which then gets it."""
+    found = [] if is_command else [word for word in words[1:] if word.partition("=")[0] in ONLY_OURS]
+    return (
+        [f"{found[0]} stands behind the script and is passed to it; options of submit stand before it"] if found else []
+    )
+
+
+def _zip(sent: Sent, folder: Path) -> Any:
+    from carbon_sched.cli.progress import Progress
+    from carbon_sched.working_dir import build_working_dir
+
+    with Progress(f"zipping {sent.root}"):
+        return build_working_dir(sent.root, folder, only=sent.only, script=sent.script)
+
+
+def _deliver(built: Built, bundle: Any, *, as_json: bool, no_wait: bool, dry_run: bool) -> int:
+    from carbon_sched.cli.connection import connect
+
+    connection = connect()
+    if dry_run:
+        return _preview(connection.client, built, as_json)
+    if bundle is not None:
+        _upload(connection.client, bundle)
+        built.request["bundle_sha256"] = bundle.sha256
+    job = connection.client.submit(built.request, idempotency_key=os.urandom(16).hex())
+    if not no_wait:
+        from carbon_sched.cli.follow import attach
+
+        return attach(connection, job)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"submitted {job['name']}; follow it with: carbon-sched logs -f {job['job_id']}")
+        print(job["job_id"])  # noqa: T201 - the one thing on stdout, for scripts
+    return 0
+
+
+def _upload(client: Client, bundle: Any) -> None:
+    from carbon_sched.cli.progress import Progress
+
+    with Progress(f"uploading {bundle.files} files, {bundle.size_bytes / 2**20:.1f} MiB"):
+        if not client.has_bundle(bundle.sha256):
+            client.put_bundle(bundle.sha256, bundle.path)
+
+
+def _preview(client: Client, built: Built, as_json: bool) -> int:
+    from carbon_sched.cli.progress import Progress
+
+    with Progress("asking the clusters"):
+        decision = client.preview(built.request)
+    if as_json:
+        print_json(decision)
+    else:
+        from carbon_sched.cli import render
+
+        render.show(render.decision(decision))
+        warn("this was a dry run; nothing was submitted")
+    return 0
