@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.nvml import StubbedNvml, nvml_library, stubbed_nvml, uuid
-from tests.fakes.wrapped import Workplace, conserved, stop_like_ray
+from tests.fakes.wrapped import A, B, Workplace, conserved, stop_like_ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["nvml_library", "stubbed_nvml"]
-
-A, B = "cs-aaaaaaaaaa-a1", "cs-bbbbbbbbbb-a1"
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from pathlib import Path
 import carbon_sched_runtime
 from carbon_sched_runtime.wire import Record, Segment, parse_record, parse_segment
 
+# Stamps are looked for on the whole machine: test processes that run side by side must not share attempts.
+A = f"cs-a{os.getpid():09d}-a1"
+B = f"cs-b{os.getpid():09d}-a1"
 RUNTIME = Path(carbon_sched_runtime.__file__).parent.parent
 
 
@@ -30,7 +33,7 @@ class Workplace:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def start(self, entrypoint: str, attempt: str = "cs-aaaaaaaaaa-a1", **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, entrypoint: str, attempt: str = A, **environment: str) -> subprocess.Popen[bytes]:
         """Start the wrapper as the server's entrypoint does, with pipes for its output."""
         self.journal.mkdir(exist_ok=True)
         ours = {
@@ -54,13 +57,13 @@ class Workplace:
         self.processes.append(process)
         return process
 
-    def run(self, entrypoint: str, attempt: str = "cs-aaaaaaaaaa-a1", **environment: str) -> tuple[int, str, str]:
+    def run(self, entrypoint: str, attempt: str = A, **environment: str) -> tuple[int, str, str]:
         """Run a job to its end: exit code, standard output, standard error."""
         process = self.start(entrypoint, attempt, **environment)
         out, error = process.communicate(timeout=60)
         return process.returncode, out.decode(), error.decode()
 
-    def record(self, attempt: str = "cs-aaaaaaaaaa-a1") -> Record:
+    def record(self, attempt: str = A) -> Record:
         path = self.journal / f"carbon-sched-{attempt}.record"
         return parse_record(path.read_bytes() if path.exists() else b"", attempt)
 
@@ -73,7 +76,7 @@ class Workplace:
         rows = [row for segment in self.segments() for row in segment.rows]
         return sum(row.energy_uj for row in rows if row.device == device and owner in (None, row.owner))
 
-    def wait_for(self, event: str, attempt: str = "cs-aaaaaaaaaa-a1", timeout_s: float = 20) -> None:
+    def wait_for(self, event: str, attempt: str = A, timeout_s: float = 20) -> None:
         """Until the attempt's record shows an event."""
         deadline = time.monotonic() + timeout_s
         while self.record(attempt).last(event) is None:

@@ -14,14 +14,13 @@ import pytest
 
 from tests.fakes.nvml import StubbedNvml, nvml_library, stubbed_nvml, uuid
 from tests.fakes.powercap import Powercap
-from tests.fakes.wrapped import Workplace, conserved, conserved_span, stop_like_ray
+from tests.fakes.wrapped import A, B, Workplace, conserved, conserved_span, stop_like_ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["nvml_library", "stubbed_nvml"]
 
-A, B = "cs-aaaaaaaaaa-a1", "cs-bbbbbbbbbb-a1"
 BUSY = "end=$(($(date +%s%N)+{ns})); while [ $(date +%s%N) -lt $end ]; do :; done"
 
 
@@ -81,7 +80,7 @@ def wrapper_environment(place: Workplace) -> dict[str, str]:
     place.wait_for("spawned", B)
     entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     environment = dict(entry.decode().split("=", 1) for entry in entries if entry)
-    return {name: value.replace(B, A).replace("bbbbbbbbbb", "aaaaaaaaaa") for name, value in environment.items()}
+    return {name: value.replace(B[3:13], A[3:13]) for name, value in environment.items()}
 
 
 def without_session(output: str) -> list[str]:
@@ -268,7 +267,7 @@ def test_without_any_counter_figures_are_marked_estimated(place):
 
 def test_many_attempts_at_once_add_up_to_one_counter_difference(place, gpus):
     gpus.write("count 1", f"origin {time.time() - 1000}", "at 0 0 watts 300")
-    attempts = [f"cs-job{n:07d}-a1" for n in range(6)]
+    attempts = [f"{A[:-1]}{n + 2}" for n in range(6)]
     for number, attempt in enumerate(attempts):
         place.start(f"sleep {1 + 0.15 * number}", attempt, CARBON_SCHED_GPUS="0.1")
     assert [process.wait(30) for process in place.processes] == [0] * len(attempts)
