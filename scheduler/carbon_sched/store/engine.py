@@ -9,8 +9,9 @@ reads that stay true until the commit. Readers never wait.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,15 +156,23 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
 
 
 def _create_private(path: Path) -> None:
-    """The file with mode 0600 before SQLite sees it; its WAL inherits the mode."""
+    """The file with mode 0600 before SQLite sees it; its WAL inherits the mode.
+
+    Made under another name and linked: were it opened here, closing it would drop the locks that another connection of
+    this process holds on it (POSIX locks belong to the process, not to the handle).
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        if not path.exists():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            os.close(handle)
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            Path(temporary).unlink()
         path.chmod(0o600)
     except OSError as error:
-        raise StoreError(
-            f"the database {path} cannot be opened: {error.strerror}. Check the path and its rights"
-        ) from error
+        problem = f"the database {path} cannot be opened: {error.strerror}"
+        raise StoreError(f"{problem}. Check the path and its rights") from error
 
 
 def _postgresql(url: URL, wait_s: float) -> Engine:
