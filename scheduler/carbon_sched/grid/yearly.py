@@ -72,7 +72,7 @@ class YearlyTable:
         """Every zone and country that has a row of its own, and the world."""
         return frozenset(self._by_zone)
 
-    def reading(self, zone: str, start: datetime, end: datetime, now: datetime) -> Reading:  # noqa: ARG002 - the port's signature
+    def reading(self, zone: str, start: datetime, end: datetime, now: datetime) -> Reading:  # noqa: ARG002 - the port
         """One static reading over `[start, end)`: the zone's average, else its country's, else the world's.
 
         Of several years the newest that is not later than the year of `start`, or the oldest there is.

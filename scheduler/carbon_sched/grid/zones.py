@@ -36,7 +36,8 @@ class Place:
 def zone_names() -> dict[str, str]:
     """Every known zone key with its name, sorted by key."""
     names = {row["zone"]: row["name"] for _, table in TABLES for row in rows(table)}
-    return dict(sorted((names | RETIRED).items()))
+    regions = {row["zone"]: f"{row['name']} (region of NESO)" for row in rows("neso_regions.csv")}
+    return dict(sorted((names | regions | RETIRED).items()))
 
 
 def known_zone(text: str, extra: Collection[str] = ()) -> str:

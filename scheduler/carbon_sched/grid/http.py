@@ -1,0 +1,377 @@
+"""The one way we speak HTTP to intensity providers: deadline, size cap, paced retries, no foreign redirects.
+
+A call ends within its deadline whatever the other side does, and keys appear in no message, log or shown URL. Proxies
+of the environment are used (a provider is on the internet); `.netrc` is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import hashlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import requests
+import urllib3.exceptions
+
+from carbon_sched import __version__
+from carbon_sched.domain.errors import (
+    GridAuth,
+    GridError,
+    GridMalformed,
+    GridNoData,
+    GridRateLimited,
+    GridTransient,
+)
+from carbon_sched.grid.deadline import Watchdog, watched_session
+from carbon_sched.grid.pacing import Breaker, Rate, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import SecretRef
+    from carbon_sched.ports import Clock
+
+    Classify = Callable[[int, str], GridError | None]
+
+QUOTED = 200
+REDIRECTS = 3
+CHUNK = 64 * 1024
+LONGEST_RETRY_AFTER_S = 86_400.0
+AUTH_PAUSE_S = 900.0
+RATE_PAUSE_S = 60.0
+SECRET_IN_QUERY = re.compile(r"([?&](?:securityToken|api_key|apikey|key|token|auth-token)=)[^&\s\"]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may cost; `total_s` includes retries and waiting."""
+
+    connect_s: float = 5.0
+    read_s: float = 15.0
+    total_s: float = 30.0
+    max_bytes: int = 16 * 1024 * 1024
+    tries: int = 3
+    backoff_s: float = 0.5
+    longest_wait_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer; `url` is safe to show and store (keys removed)."""
+
+    status: int
+    body: bytes
+    url: str
+    at: datetime
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the body as it came."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8, undecodable bytes replaced."""
+        return self.body.decode("utf-8", "replace")
+
+
+class RedactQuery(logging.Filter):
+    """Takes keys out of what urllib3 logs: it writes whole request lines at debug level."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact the message in place; every record passes."""
+        record.msg, record.args = SECRET_IN_QUERY.sub(r"\1***", record.getMessage()), ()
+        return True
+
+
+class Web:
+    """Makes single requests within a deadline; `sleep` and `jitter` (in [0, 1)) are for its channels' retries."""
+
+    def __init__(
+        self, clock: Clock, sleep: Callable[[float], None], jitter: Callable[[], float], limits: Limits | None = None
+    ) -> None:
+        self.clock, self.sleep, self.jitter, self.limits = clock, sleep, jitter, limits or Limits()
+        logger = logging.getLogger("urllib3.connectionpool")
+        if not any(isinstance(one, RedactQuery) for one in logger.filters):
+            logger.addFilter(RedactQuery())
+
+    def get(self, name: str, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
+        """One GET by `deadline` (monotonic), following redirects only on the same host; any status is returned.
+
+        Raises GridTransient (no answer), GridMalformed (too large, redirected away, unreadable encoding).
+        """
+        for _ in range(REDIRECTS + 1):
+            answer = self._once(name, url, headers, deadline)
+            if not 300 <= answer.status < 400 or "location" not in answer.headers:
+                return answer
+            target = urljoin(url, answer.headers["location"])
+            if not _same_place(url, target):
+                host = urlsplit(target).hostname or "nowhere"
+                raise GridMalformed(
+                    f"{name}: redirects to another place ({host}), which is not followed. Has it moved?"
+                )
+            url = target
+        raise GridMalformed(f"{name}: redirects in a circle")
+
+    def _once(self, name: str, url: str, headers: Mapping[str, str], deadline: float) -> Answer:
+        left = deadline - self.clock.monotonic()
+        if left <= 0:
+            raise GridTransient(f"{name}: no answer within {self.limits.total_s:g} s")
+        with Watchdog(left) as dog, _translated(name, dog, self.limits.total_s), watched_session(dog) as session:
+            timeout = (min(self.limits.connect_s, left), min(self.limits.read_s, left))
+            response = session.get(url, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True)
+            with contextlib.closing(response):
+                body = self._body(name, response)
+                found = {key.lower(): value for key, value in response.headers.items()}
+                return Answer(response.status_code, body, shown(url), self.clock.now(), found)
+
+    def _body(self, name: str, response: requests.Response) -> bytes:
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("identity", "", "gzip"):
+            raise GridMalformed(f"{name}: answers in encoding {encoding!r}, which was not asked for")
+        chunks: list[bytes] = []
+        size = 0
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding == "gzip" else None
+        for raw in response.raw.stream(CHUNK, decode_content=False):
+            chunk = unpack.decompress(raw, self.limits.max_bytes + 1) if unpack else raw
+            size += len(chunk)
+            if size > self.limits.max_bytes or (unpack is not None and unpack.unconsumed_tail):
+                raise GridMalformed(f"{name}: the answer is larger than {self.limits.max_bytes} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+class Channel:
+    """Requests to one provider: its address, its rate, its breaker, its secrets."""
+
+    def __init__(self, web: Web, name: str, base: str, rate: Rate = Rate()) -> None:  # noqa: B008 - frozen
+        self.web, self.name, self.base = web, name, base.rstrip("/")
+        self._bucket = TokenBucket(rate, web.clock.monotonic)
+        self._breaker = Breaker(web.clock.monotonic)
+
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, str | list[str]] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secrets: tuple[str, ...] = (),
+        classify: Classify | None = None,
+    ) -> Answer:
+        """GET `base + path`; returns a 2xx answer or raises a GridError whose message shows none of `secrets`.
+
+        `classify(status, text)` may say what a 4xx of this provider means; by default 401 and 403 are GridAuth, 404 is
+        GridNoData, 429 is GridRateLimited, another 4xx is GridMalformed (we asked in a way it does not understand).
+        Transient failures are tried again with jitter while the provider is healthy; once it fails, once per call.
+        """
+        refusal = self._breaker.enter()
+        if refusal is not None:
+            raise refusal
+        query = urlencode(list(_pairs(params or {})))
+        url = f"{self.base}{path}{'?' + query if query else ''}"
+        self._check_secrets(url, secrets)
+        try:
+            answer = self._tried(url, headers or {}, secrets, classify)
+        except GridRateLimited as error:
+            self._breaker.pause(error, error.retry_after_s or RATE_PAUSE_S)
+            raise
+        except GridTransient as error:
+            self._breaker.failed(error)
+            raise
+        except GridAuth as error:
+            self._breaker.pause(error, AUTH_PAUSE_S)
+            raise
+        except BaseException:
+            self._breaker.succeeded()  # it answered, if not as we wished
+            raise
+        self._breaker.succeeded()
+        return answer
+
+    def get_json(
+        self,
+        path: str,
+        params: Mapping[str, str | list[str]] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secrets: tuple[str, ...] = (),
+        classify: Classify | None = None,
+    ) -> tuple[Any, Answer]:
+        """Like `get`, parsed; GridMalformed when the body is not JSON (a login page, a truncated answer)."""
+        answer = self.get(path, params, headers=headers, secrets=secrets, classify=classify)
+        return parse_json(self.name, answer), answer
+
+    def _tried(
+        self, url: str, headers: Mapping[str, str], secrets: tuple[str, ...], classify: Classify | None
+    ) -> Answer:
+        limits, clock = self.web.limits, self.web.clock
+        deadline = clock.monotonic() + limits.total_s
+        tries = limits.tries if self._breaker.healthy else 1
+        for attempt in range(tries):
+            try:
+                self._take_token(deadline)
+                answer = self.web.get(self.name, url, {**_polite(), **headers}, deadline)
+                self._raise_for_status(answer, secrets, classify)
+            except (GridTransient, GridRateLimited) as error:
+                wait = limits.backoff_s * 2**attempt * (0.5 + self.web.jitter())
+                if isinstance(error, GridRateLimited) and error.retry_after_s is not None:
+                    wait = error.retry_after_s
+                too_late = clock.monotonic() + wait >= deadline or wait > limits.longest_wait_s
+                if attempt + 1 >= tries or too_late:
+                    raise
+                self.web.sleep(wait)
+            else:
+                return answer
+        raise AssertionError("unreachable: the last try raises")
+
+    def _take_token(self, deadline: float) -> None:
+        while wait := self._bucket.take():
+            if wait > self.web.limits.longest_wait_s or self.web.clock.monotonic() + wait >= deadline:
+                raise GridRateLimited(f"{self.name}: we ask too often; next in {wait:.0f} s", wait)
+            self.web.sleep(wait)
+
+    def _check_secrets(self, url: str, secrets: tuple[str, ...]) -> None:
+        parts = urlsplit(url)
+        if secrets and parts.scheme != "https" and not _loopback(parts.hostname or ""):
+            raise GridAuth(f"{self.name}: its key is not sent to {parts.hostname} over plain http. Use https")
+
+    def _raise_for_status(self, answer: Answer, secrets: tuple[str, ...], classify: Classify | None) -> None:
+        status = answer.status
+        if 200 <= status < 300:
+            return
+        said = quoted(answer.text, secrets)
+        if status == 429:
+            after = retry_after_s(answer.headers.get("retry-after"), self.web.clock.now())
+            raise GridRateLimited(f"{self.name}: asks to slow down (HTTP 429: {said})", after)
+        if status >= 500 or status == 408:
+            raise GridTransient(f"{self.name}: failed (HTTP {status}: {said}); it will be asked again")
+        known = classify(status, said) if classify else None
+        raise known or _default_error(self.name, status, said)
+
+
+def parse_json(name: str, answer: Answer) -> Any:
+    """The body as JSON without NaN or infinities; GridMalformed otherwise."""
+
+    def refuse(text: str) -> None:
+        raise ValueError(f"{text} is not a number")
+
+    try:
+        return json.loads(answer.body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        start = quoted(answer.text[:QUOTED], ())
+        kind = "a web page" if start.lower().startswith(("<!doctype", "<html")) else "something that is not JSON"
+        message = f"{name}: answered with {kind} where JSON is documented ({start or 'nothing'}). A proxy in between?"
+        raise GridMalformed(message) from None
+
+
+def read_secret(ref: SecretRef | None, name: str, remedy: str) -> str:
+    """The key behind a reference, read at the moment of use; GridAuth when there is none that can be sent."""
+    if ref is None:
+        raise GridAuth(f"{name}: needs a key, and none is configured. {remedy}")
+    try:
+        value = Path(ref.file).read_text("utf-8").strip() if ref.file else os.environ.get(ref.env or "", "").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GridAuth(f"{name}: its key cannot be read from {ref} ({type(error).__name__}). {remedy}") from None
+    if not value:
+        raise GridAuth(f"{name}: there is no key in {ref}. {remedy}")
+    if not (value.isascii() and value.isprintable()):
+        raise GridAuth(f"{name}: the key in {ref} holds characters that HTTP does not allow. {remedy}")
+    return value
+
+
+def shown(url: str) -> str:
+    """The URL without keys."""
+    return SECRET_IN_QUERY.sub(r"\1***", url)
+
+
+def quoted(text: str, secrets: tuple[str, ...]) -> str:
+    """One short line of what the other side said, without control characters or any secret it may have echoed."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 20 * QUOTED]).split())
+    return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for (a number or an HTTP date), at most a day; None without one."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return min(float(value), LONGEST_RETRY_AFTER_S)
+    try:
+        seconds = (email.utils.parsedate_to_datetime(value) - now).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def _default_error(name: str, status: int, said: str) -> GridError:
+    if status in (401, 403):
+        return GridAuth(f"{name}: does not accept us (HTTP {status}: {said}). Check the key and the plan it belongs to")
+    if status == 404:
+        return GridNoData(f"{name}: has nothing there (HTTP 404: {said})")
+    return GridMalformed(f"{name}: refuses the request (HTTP {status}: {said})")
+
+
+def _pairs(params: Mapping[str, str | list[str]]) -> Iterator[tuple[str, str]]:
+    for key, value in params.items():
+        for one in [value] if isinstance(value, str) else value:
+            yield key, one
+
+
+def _polite() -> dict[str, str]:
+    return {
+        "User-Agent": f"carbon-sched/{__version__}",
+        "Accept": "application/json, */*;q=0.5",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+
+
+def _same_place(url: str, target: str) -> bool:
+    a, b = urlsplit(url), urlsplit(target)
+    upgraded = a.scheme == "http" and b.scheme == "https" and a.port is None and b.port is None
+    return a.hostname == b.hostname and (upgraded or (a.scheme, a.port) == (b.scheme, b.port))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _translated(name: str, dog: Watchdog, total_s: float) -> Iterator[None]:
+    """Turn what requests and urllib3 raise into a GridError; their texts hold whole URLs, so they are not repeated."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, zlib.error) as error:
+        if dog.expired:
+            raise GridTransient(f"{name}: no complete answer within {total_s:g} s") from None
+        raise _no_answer(name, error) from None
+
+
+def _no_answer(name: str, error: Exception) -> GridError:
+    if isinstance(error, zlib.error):
+        return GridMalformed(f"{name}: the answer's compression is damaged")
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return GridMalformed(f"{name}: its configured address is not an http(s) URL")
+    if isinstance(error, requests.exceptions.SSLError):
+        return GridTransient(f"{name}: no trusted TLS connection. Check this machine's clock and certificates")
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return GridTransient(f"{name}: no answer in time")
+    if isinstance(error, requests.ConnectionError) and "NameResolution" in repr(error):
+        return GridTransient(f"{name}: its name cannot be resolved. Is this machine online?")
+    return GridTransient(f"{name}: no connection, or it broke ({type(error).__name__}). Is this machine online?")

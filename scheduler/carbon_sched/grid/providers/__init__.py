@@ -1,0 +1,1 @@
+"""One small module per intensity provider; each turns documented answers into readings and nothing else."""
