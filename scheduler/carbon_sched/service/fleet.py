@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 UNKNOWN_ZONE = "WORLD"
 POLL_S = 5.0
 STARTING_POLL_S = 0.5
+STARTING = "its Ray head on this machine is starting"
 MAX_BACKOFF_S = 60.0
 
 
@@ -37,6 +38,7 @@ class Fleet:
         self._store, self._clusters, self._clock, self._signals = store, clusters, clock, signals
         self._lock = threading.Lock()
         self._statuses: dict[str, ClusterStatus] = {}
+        self._seen: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="poll")
@@ -145,6 +147,10 @@ class Fleet:
 
     def _keep(self, cluster: Cluster, status: ClusterStatus) -> None:
         with self._lock:
+            if status.usable:
+                self._seen.add(cluster.name)
+            elif cluster.local is not None and cluster.name not in self._seen:
+                status = replace(status, problem=STARTING)
             before = self._statuses.get(status.name)
             self._statuses[status.name] = status
             failures = 0 if status.usable else self._failures.get(status.name, 0) + 1
