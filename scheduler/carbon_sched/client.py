@@ -7,6 +7,7 @@ Errors are the server's own, raised as the same classes (`domain/errors.py`).
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
@@ -355,11 +356,18 @@ def _checked(url: str, *, allow_plain_http: bool) -> bool:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput("CARBON_SCHED_URL", url, "is not a URL", "Use https://HOST or http://127.0.0.1:PORT")
-    loopback = parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
+    loopback = _is_loopback(parts.hostname)
     if parts.scheme == "http" and not loopback and not allow_plain_http:
         remedy = "Use https, or set CARBON_SCHED_ALLOW_PLAIN_HTTP=1 if the network itself is trusted"
         raise InvalidInput("CARBON_SCHED_URL", url, "would send the token in clear to another machine", remedy)
     return loopback
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _part(text: str) -> str:

@@ -1,0 +1,218 @@
+"""Answers of our API as a healthy server gives them, for tests to change one thing in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+AT = "2026-11-23T18:00:00Z"
+
+
+def job_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
+    """A job as the API shows it, queued unless told otherwise."""
+    view: dict[str, Any] = {
+        "job_id": job_id,
+        "name": "train.py",
+        "state": "queued",
+        "reason": "accepted, not planned yet",
+        "version": 0,
+        "entrypoint": "python train.py",
+        "phase": "other",
+        "stage": "",
+        "model": "",
+        "project": "",
+        "team": "",
+        "submitter": "ada",
+        "submitted_at": AT,
+        "planned_start": None,
+        "cluster": None,
+        "finished_at": None,
+        "exit_code": None,
+        "metadata": {},
+        "attempts": [],
+    }
+    return view | changes
+
+
+def attempt_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
+    """An attempt that succeeded."""
+    view: dict[str, Any] = {
+        "attempt_id": f"cs-{job_id}-a1",
+        "number": 1,
+        "cluster": "north",
+        "opened_at": AT,
+        "started_at": AT,
+        "ended_at": "2026-11-23T18:00:25Z",
+        "exit_code": 0,
+        "outcome": "succeeded",
+        "reason": "",
+        "collected": True,
+    }
+    return view | changes
+
+
+def candidate_view(cluster: str = "north", **changes: Any) -> dict[str, Any]:
+    """A cluster that can take the job now."""
+    view: dict[str, Any] = {
+        "cluster": cluster,
+        "zone": "SE-SE3",
+        "feasible": True,
+        "reason": "",
+        "start": AT,
+        "end": "2026-11-23T18:00:25Z",
+        "energy_kwh": 0.00025,
+        "co2e_g": 0.033,
+        "now_co2e_g": 0.033,
+        "intensity_g_per_kwh": 120.0,
+        "pue": 1.1,
+        "grade": "D-zone-year",
+    }
+    return view | changes
+
+
+def decision_view(**changes: Any) -> dict[str, Any]:
+    """A decision to run on `north` now rather than on `south`."""
+    view: dict[str, Any] = {
+        "job_id": "0123456789",
+        "verdict": "place",
+        "decided_at": AT,
+        "reason": "starts now on north: least CO2e of 2 clusters",
+        "cluster": "north",
+        "start": AT,
+        "expected_energy_kwh": 0.00025,
+        "expected_co2e_g": 0.033,
+        "expected_duration_s": 25.0,
+        "expected_power_w": 36.0,
+        "estimate_source": "duration said by the user",
+        "references": {"run-now-home": 0.033},
+        "candidates": [
+            candidate_view(),
+            candidate_view("south", zone="DE", co2e_g=0.147, now_co2e_g=0.147, intensity_g_per_kwh=420.0, pue=1.4),
+        ],
+        "policy": "balanced",
+    }
+    return view | changes
+
+
+def receipt_view(**changes: Any) -> dict[str, Any]:
+    """A final receipt, half of its energy estimated."""
+    view: dict[str, Any] = {
+        "job_id": "0123456789",
+        "name": "train.py",
+        "state": "succeeded",
+        "final": True,
+        "missing": [],
+        "cluster": "north",
+        "zone": "SE-SE3",
+        "started_at": AT,
+        "ended_at": "2026-11-23T18:00:25Z",
+        "duration_s": 25.0,
+        "energy_kwh": 0.0002,
+        "energy_by_source_j": {"counter": 360.0, "estimated": 360.0},
+        "devices": [
+            {
+                "machine": "m1",
+                "device": "package-0",
+                "kind": "cpu",
+                "source": "counter",
+                "reporter": "self-reported",
+                "rule": "share of CPU time",
+                "energy_j": 360.0,
+                "error_pct": 5.0,
+            },
+            {
+                "machine": "m1",
+                "device": "rest",
+                "kind": "node",
+                "source": "estimated",
+                "reporter": "self-reported",
+                "rule": "share of CPU time",
+                "energy_j": 360.0,
+                "error_pct": 40.0,
+            },
+        ],
+        "pue": 1.1,
+        "pue_source": "declared by the operator",
+        "facility_kwh": 0.00022,
+        "intensity_g_per_kwh": 120.0,
+        "intensity_provider": "Ember",
+        "intensity_basis": "lifecycle",
+        "intensity_grade": "D-zone-year",
+        "co2e_g": 0.0264,
+        "co2e_ug": 26400,
+        "expected_co2e_g": 0.033,
+        "references": [
+            {
+                "name": "run-now-home",
+                "cluster": "south",
+                "zone": "DE",
+                "start": AT,
+                "co2e_g": 0.1294,
+                "saved_g": 0.103,
+                "note": "",
+            },
+            {
+                "name": "best-fixed",
+                "cluster": "west",
+                "zone": "FR",
+                "start": AT,
+                "co2e_g": 0.02,
+                "saved_g": -0.0064,
+                "note": "",
+            },
+        ],
+        "notes": [],
+        "ledger_head": "ab" * 32,
+    }
+    return view | changes
+
+
+def cluster_view(name: str = "north", **changes: Any) -> dict[str, Any]:
+    """A local cluster that answers."""
+    view: dict[str, Any] = {
+        "name": name,
+        "zone": "SE-SE3",
+        "pue": 1.1,
+        "pue_period": "2025",
+        "pue_source": "declared by the operator",
+        "address": "http://127.0.0.1:8265",
+        "local": True,
+        "home": True,
+        "residency": [],
+        "problem": None,
+        "checked_at": AT,
+        "ray_version": "2.60.0",
+        "nodes": 1,
+        "cpus": 2.0,
+        "cpus_used": 0.0,
+        "gpus": 0.0,
+        "gpus_used": 0.0,
+        "intensity_g_per_kwh": 120.0,
+        "intensity_grade": "D-zone-year",
+        "intensity_provider": "Ember",
+    }
+    return view | changes
+
+
+def server_view(**changes: Any) -> dict[str, Any]:
+    """A server with nothing to do."""
+    view: dict[str, Any] = {
+        "version": "0.1.0",
+        "pid": 1,
+        "started_at": AT,
+        "url": "http://127.0.0.1:1",
+        "data_dir": "/data",
+        "database": "sqlite",
+        "jobs_live": 0,
+        "local_clusters": ["north"],
+        "ledger_size": 0,
+        "ledger_head": "",
+    }
+    return view | changes
+
+
+def problem(code: str, status: int, exit_code: int, detail: str, **more: str) -> dict[str, Any]:
+    """A problem+json."""
+    return {"type": f"about:blank#{code}", "title": code, "status": status, "detail": detail, "code": code} | {
+        "exit_code": exit_code,
+        **more,
+    }
