@@ -35,6 +35,12 @@ class Version(_Answer):
     session_name: str = ""
 
 
+class AuthenticationMode(_Answer):
+    """`/api/authentication_mode`: `token`, `disabled`, or what comes later."""
+
+    mode: str = Field(alias="authentication_mode")
+
+
 class JobDetails(_Answer):
     """One job of `/api/jobs/`; drivers that nobody submitted have no `submission_id`."""
 

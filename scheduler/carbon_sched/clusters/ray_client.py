@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import re
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,16 +16,15 @@ from pydantic import BaseModel, ValidationError
 from carbon_sched.clusters import ray_answers
 from carbon_sched.clusters.http import (
     CHUNK_BYTES,
-    HTTP_BAD_REQUEST,
     HTTP_NOT_FOUND,
     HTTP_OK,
     HTTP_SERVER_ERROR,
     MEBIBYTE,
     Answer,
-    ClusterHttp,
     Limits,
 )
 from carbon_sched.clusters.log_text import tail_of_json_text
+from carbon_sched.clusters.ray_http import RayHttp, sent_at
 from carbon_sched.domain.cluster import ClusterStatus, Epoch, Node
 from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear
 from carbon_sched.ports import RayJob
@@ -62,7 +60,7 @@ class RayClient:
     def __init__(self, name: str, endpoint: Callable[[], Endpoint], clock: Clock, limits: Limits | None = None) -> None:
         """Speak to whatever `endpoint` names at the time of each call; it may raise ClusterError itself."""
         self.name = name
-        self._http = ClusterHttp(endpoint, clock, limits)
+        self._http = RayHttp(name, endpoint, clock, limits)
         self._clock = clock
         self._known = _Known()
 
@@ -101,12 +99,23 @@ class RayClient:
         """The version that the cluster says it runs."""
         return self._version().ray_version
 
-    def server_date(self) -> str:
-        """The `Date` header of an answer just given, or ''."""
-        return self._ask("GET", "/api/version").date
+    def clock_skew_s(self) -> float | None:
+        """How far the head's clock is ahead of ours, to about a second; None when it does not tell its time."""
+        before = self._clock.now().timestamp()
+        answer = self._http.ask("GET", "/api/version")
+        ours = (before + self._clock.now().timestamp()) / 2
+        # The header leaves out the fraction of the second, which is half a one on average.
+        return sent_at(answer) + 0.5 - ours if answer.date else None
+
+    def wants_token(self) -> bool | None:
+        """Whether the cluster refuses requests without a token; None where Ray is too old to say (before 2.52: no)."""
+        answer = self._http.ask("GET", "/api/authentication_mode")
+        if answer.status == HTTP_NOT_FOUND:
+            return None
+        return self._http.parse(ray_answers.AuthenticationMode, answer, "/api/authentication_mode").mode != "disabled"
 
     def _version(self) -> ray_answers.Version:
-        version = self._read(ray_answers.Version, "/api/version")
+        version = self._http.read(ray_answers.Version, "/api/version")
         self._known = replace(self._known, version=parse_version(version.ray_version))
         return version
 
@@ -119,14 +128,14 @@ class RayClient:
         if not version.session_name:
             return Epoch(next((node.node_id for node in nodes if node.is_head), ""), "")
         if self._known.epoch is None or self._known.epoch.session_name != version.session_name:
-            answer = self._ask("GET", "/cluster_id")
+            answer = self._http.ask("GET", "/cluster_id")
             known = answer.status != HTTP_NOT_FOUND
-            cluster_id = self._parse(ray_answers.ClusterId, answer, "/cluster_id").data.cluster_id if known else ""
+            cluster_id = self._http.parse(ray_answers.ClusterId, answer, "/cluster_id").data.cluster_id if known else ""
             self._known = replace(self._known, epoch=Epoch(version.session_name, cluster_id))
         return self._known.epoch or Epoch(version.session_name, "")
 
     def _nodes(self) -> tuple[Node, ...]:
-        answer = self._read(ray_answers.Nodes, "/api/v0/nodes", detail="1", limit="10000")
+        answer = self._http.read(ray_answers.Nodes, "/api/v0/nodes", detail="1", limit="10000")
         return tuple(
             Node(node.node_id, node.node_ip, node.is_head_node, node.resources_total, labels=node.labels or {})
             for node in answer.data.result.result
@@ -139,14 +148,14 @@ class RayClient:
         The status of the classic autoscaler is exact and light. It is missing under the newer one, and for the first
         seconds of a head; the node summary then tells the same as text, where this Ray has it.
         """
-        answer = self._ask_well("/api/cluster_status")
-        status = self._parse(ray_answers.ClusterStatusAnswer, answer, "/api/cluster_status")
-        loads = status.usage_by_node(newer_than=_sent_at(answer) - STALE_REPORT_S)
+        answer = self._http.ask_well("/api/cluster_status")
+        status = self._http.parse(ray_answers.ClusterStatusAnswer, answer, "/api/cluster_status")
+        loads = status.usage_by_node(newer_than=sent_at(answer) - STALE_REPORT_S)
         used = {
             node.node_id: ray_answers.usage_from_load(loads.get(node.node_id, {}), node.resources) for node in nodes
         }
         if not all(used.values()):
-            texts = self._read(ray_answers.Summary, "/nodes", view="summary").data.usage_text
+            texts = self._http.read(ray_answers.Summary, "/nodes", view="summary").data.usage_text
             used = {name: known or ray_answers.usage_from_text(texts.get(name, "")) for name, known in used.items()}
         if not any(used.values()) and self._never_used():
             used = {node.node_id: dict.fromkeys(node.resources, 0.0) for node in nodes}
@@ -154,7 +163,7 @@ class RayClient:
 
     def _never_used(self) -> bool:
         """Whether no job and no driver was ever seen: whatever is taken in Ray is taken for one of them."""
-        answer = self._ask("GET", "/api/jobs/")
+        answer = self._http.ask("GET", "/api/jobs/")
         return answer.status == HTTP_OK and answer.body.strip() == b"[]"
 
     # packages ------------------------------------------------------------------------------------
@@ -168,14 +177,14 @@ class RayClient:
             )
         target = f"/api/packages/gcs/{name}"
         # Asking also keeps a package that is there from being collected for the next ten minutes.
-        answer = self._ask("GET", target)
+        answer = self._http.ask("GET", target)
         if answer.status == HTTP_OK:
             return f"gcs://{name}"
         if answer.status != HTTP_NOT_FOUND:
-            raise self._failure(answer, target)
+            raise self._http.failure(answer, target)
         answer = self._http.request("PUT", target, upload=path, limits=UPLOAD_LIMITS)
         if answer.status != HTTP_OK:
-            raise self._failure(answer, target)
+            raise self._http.failure(answer, target)
         return f"gcs://{name}"
 
     # jobs ----------------------------------------------------------------------------------------
@@ -187,13 +196,13 @@ class RayClient:
             self._check_label_selector()
         answer = self._http.request("POST", "/api/jobs/", json=_request_body(submission))
         if answer.status == HTTP_OK:
-            sent = self._parse(ray_answers.Submitted, answer, "/api/jobs/")
+            sent = self._http.parse(ray_answers.Submitted, answer, "/api/jobs/")
             if sent.submission_id != submission.submission_id:
                 raise ClusterUnclear(f"{self._name}: the answer to our submission is about {sent.submission_id!r}")
             return
         if f"submission_id {submission.submission_id} already exists" in answer.text:
             return
-        raise self._failure(answer, "/api/jobs/")
+        raise self._http.failure(answer, "/api/jobs/")
 
     def _check_label_selector(self) -> None:
         version = self._ray()
@@ -207,12 +216,12 @@ class RayClient:
     def job(self, submission_id: str) -> RayJob | None:
         """The job, or None when the cluster clearly does not know the id."""
         target = f"/api/jobs/{_check_id(submission_id)}"
-        answer = self._ask("GET", target)
+        answer = self._http.ask("GET", target)
         if self._says_unknown(answer, submission_id):
             return None
         if answer.status != HTTP_OK:
-            raise self._failure(answer, target)
-        job = _ray_job(self._parse(ray_answers.JobDetails, answer, target))
+            raise self._http.failure(answer, target)
+        job = _ray_job(self._http.parse(ray_answers.JobDetails, answer, target))
         if job.submission_id != submission_id:
             raise ClusterUnclear(
                 f"{self._name}: asked for job {submission_id}, it answered about {job.submission_id!r}"
@@ -221,22 +230,22 @@ class RayClient:
 
     def jobs(self) -> list[RayJob]:
         """Every submission job the cluster knows."""
-        answer = self._ask_well("/api/jobs/")
+        answer = self._http.ask_well("/api/jobs/")
         try:
             details = ray_answers.JOB_LIST.validate_json(answer.body)
         except ValidationError as error:
-            raise self._not_ray(answer, "/api/jobs/", error) from None
+            raise self._http.not_ray(answer, "/api/jobs/", error) from None
         return [_ray_job(job) for job in details if job.submission_id]
 
     def stop(self, submission_id: str) -> None:
         """Ask for a stop; an unknown id is no error."""
         target = f"/api/jobs/{_check_id(submission_id)}/stop"
-        answer = self._ask("POST", target)
+        answer = self._http.ask("POST", target)
         if self._says_unknown(answer, submission_id):
             return
         if answer.status != HTTP_OK:
-            raise self._failure(answer, target)
-        self._parse(ray_answers.Stopped, answer, target)
+            raise self._http.failure(answer, target)
+        self._http.parse(ray_answers.Stopped, answer, target)
 
     def logs(self, submission_id: str) -> bytes | None:
         """The driver's log, at most its last 64 MiB; None when there is none. Wakes Ray's job manager.
@@ -247,11 +256,11 @@ class RayClient:
         with self._http.stream("GET", target, limits=LOG_LIMITS) as (head, body):
             if head.status == HTTP_OK:
                 if head.media_type != "application/json":
-                    raise self._not_ray(head, target, "no JSON")
+                    raise self._http.not_ray(head, target, "no JSON")
                 try:
                     return tail_of_json_text(body, "logs", LOG_BYTES) or None
                 except ValueError as error:
-                    raise self._not_ray(head, target, error) from None
+                    raise self._http.not_ray(head, target, error) from None
             answer = replace(head, body=b"".join(body))
         if self._says_unknown(answer, submission_id):
             return None
@@ -259,13 +268,13 @@ class RayClient:
             job = self.job(submission_id)
             if job is not None and job.driver_node_id:
                 return self.read_file(job.driver_node_id, f"job-driver-{submission_id}.log", limit=LOG_BYTES)
-        raise self._failure(answer, target)
+        raise self._http.failure(answer, target)
 
     # files of a node's session log directory -----------------------------------------------------
 
     def list_files(self, node_id: str, pattern: str) -> list[str]:
         """Names in the node's session log directory that match the glob, sorted; folders are left out."""
-        answer = self._read(ray_answers.LogNames, "/api/v0/logs", node_id=node_id, glob=pattern)
+        answer = self._http.read(ray_answers.LogNames, "/api/v0/logs", node_id=node_id, glob=pattern)
         names = {name for group in answer.data.result.values() for name in group}
         return sorted(name for name in names if not name.endswith("/"))
 
@@ -304,30 +313,6 @@ class RayClient:
             )
         return content
 
-    # what all of them share ----------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return f"cluster {self.name!r}"
-
-    def _ask(self, method: str, path: str, **params: str) -> Answer:
-        return self._http.request(method, path, params=params)
-
-    def _ask_well(self, path: str, **params: str) -> Answer:
-        answer = self._ask("GET", path, **params)
-        if answer.status != HTTP_OK:
-            raise self._failure(answer, path)
-        return answer
-
-    def _read(self, shape: type[A], path: str, **params: str) -> A:
-        return self._parse(shape, self._ask_well(path, **params), path)
-
-    def _parse(self, shape: type[A], answer: Answer, path: str) -> A:
-        try:
-            return shape.model_validate_json(answer.body)
-        except ValidationError as error:
-            raise self._not_ray(answer, path, error) from None
-
     def _says_unknown(self, answer: Answer, submission_id: str) -> bool:
         """Only Ray's own sentence counts: a proxy's 404 says nothing about the job."""
         return answer.status == HTTP_NOT_FOUND and f"Job {submission_id} does not exist" in answer.text
@@ -335,25 +320,11 @@ class RayClient:
     def _file_failure(self, answer: Answer, name: str) -> ClusterError:
         if "A file is not found" in answer.text or "doesn't exist" in answer.text:
             return ClusterRefused(f"{self._name}: file {name}: {answer.quoted(answer.text)}")
-        return self._failure(answer, "/api/v0/logs/file")
+        return self._http.failure(answer, "/api/v0/logs/file")
 
-    def _not_ray(self, answer: Answer, path: str, problem: object) -> ClusterUnclear:
-        if answer.media_type == "text/html":
-            return ClusterUnclear(
-                f"{self._name}: {path} answered with a web page, not like a Ray dashboard. Check its address"
-            )
-        what = answer.quoted("; ".join(str(problem).splitlines()[:3]))
-        return ClusterUnclear(f"{self._name}: {path} answered with something that Ray does not say ({what})")
-
-    def _failure(self, answer: Answer, path: str) -> ClusterError:
-        """The error for a status that was not expected: refused when the cluster clearly said no, else unclear."""
-        if answer.media_type == "text/html":
-            return self._not_ray(answer, path, "a web page")
-        said = answer.quoted(_last_sentence(answer.text))
-        told = f"{self._name}: {path} answered HTTP {answer.status}: {said}"
-        if HTTP_BAD_REQUEST <= answer.status < HTTP_SERVER_ERROR:
-            return ClusterRefused(told)
-        return ClusterUnclear(told)
+    @property
+    def _name(self) -> str:
+        return f"cluster {self.name!r}"
 
 
 @dataclass(frozen=True)
@@ -401,17 +372,3 @@ def _check_id(submission_id: str) -> str:
     if not JOB_ID.fullmatch(submission_id):
         raise ClusterRefused(f"{submission_id!r} cannot be a submission id: only letters, digits, '-' and '_'")
     return submission_id
-
-
-def _sent_at(answer: Answer) -> float:
-    """The head's own clock when it answered, in epoch seconds; 0 when it does not say."""
-    try:
-        return parsedate_to_datetime(answer.date).timestamp()
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _last_sentence(text: str) -> str:
-    """The last line that says something: Ray answers errors with whole tracebacks."""
-    lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 1]
-    return lines[-1] if lines else "nothing"
