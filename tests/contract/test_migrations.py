@@ -196,24 +196,33 @@ def test_the_file_is_private_whatever_the_umask(tmp_path):
 
 
 def test_opening_a_file_again_leaves_the_locks_that_this_process_holds(tmp_path):
-    """Closing any handle on a file drops all POSIX locks of the process on it: the store must never open it by itself."""
+    """Closing any handle on a file drops all POSIX locks of the process on it.
+
+    Without them, another process that closes the database takes itself for the last one and deletes the log in which
+    our commits lie. So the store must never open the file by itself.
+    """
     url = f"sqlite:///{tmp_path / 's.sqlite'}"
     first = open_store(url, StoppedClock())
-    writer = f"""
-import sys
-from carbon_sched.domain.errors import StoreError
-from carbon_sched.store.engine import open_store
-try:
-    with open_store({url!r}, None, wait_s=0.05).transaction():
-        sys.exit("both write at once")
-except StoreError:
-    pass
-"""
     with first.transaction() as tx:
-        tx.enqueue("a", "b", {})
-        open_store(url, StoppedClock()).close()
-        subprocess.run([sys.executable, "-c", writer], check=True)
+        tx.enqueue("a", "before", {})
+    open_store(url, StoppedClock()).close()
+    assert claimed_by_another_process(url) == "['before']\n"
+    with first.transaction() as tx:
+        tx.enqueue("a", "after", {})
+    assert claimed_by_another_process(url) == "['after']\n"
     first.close()
+
+
+def claimed_by_another_process(url):
+    code = f"""
+from carbon_sched.store.engine import open_store
+from tests.fakes.clock import StoppedClock
+store = open_store({url!r}, StoppedClock())
+with store.transaction() as tx:
+    print([item.key for item in tx.claim_outbox(["a"], limit=9, lease_s=60)])
+store.close()
+"""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 def test_sqlite_syncs_every_commit(tmp_path):
