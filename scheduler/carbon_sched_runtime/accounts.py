@@ -103,11 +103,12 @@ class Accounts:
             if step is not None:
                 steps[name] = step
         gpus = [name for name, device in devices.items() if device.kind == "gpu"]
+        presences = {stay.attempt: (stay.start_ns, stay.end_ns) for stay in scene.stays}
         for name, step in steps.items():
             tenants = _tenants(scene.stays, step)
             shares, cut = self._shares(devices[name], step, tenants, scene, gpus)
             flags = self._flags(step, gap=gap, tenants=tenants)
-            self.book.add(step, name, shares, flags, cut)
+            self.book.add(step, name, shares, flags, cut, presences)
         self.gpu_users = {name: sorted(scene.gpus[name].users) for name in gpus if name in scene.gpus}
         self.mono_ns = sample.mono_ns
         self.taken_over = False

@@ -17,12 +17,9 @@ from typing import Callable
 from carbon_sched_runtime.journal import Journal
 from carbon_sched_runtime.machine import Claim, Machine, boot_clock_ns
 from carbon_sched_runtime.processes import ProcessTable, millionths
-from carbon_sched_runtime.reader import Reader
+from carbon_sched_runtime.seat import PERIOD_S, Seat, drain
 from carbon_sched_runtime.sources import Sources
 
-PERIOD_S = 1.0
-JITTER_S = 0.1  # so as not to keep step with a load that repeats every second
-FLUSH_GAP_S = 0.2  # requests for a row are answered at most this often
 ROW_WAIT_S = 3.0  # how long an ending attempt waits for the reader's last row
 ASK_AGAIN_S = 0.5
 LINGER_S = 1.0  # how long an ending attempt waits for its last processes (Ray ends workers after the driver)
@@ -60,8 +57,7 @@ class Attendance:
         self._end_ns: int | None = None
         self._urgent = False
         self._lock: int | None = None
-        self._reader: Reader | None = None
-        self._pipe: int | None = None
+        self._seat: Seat | None = None
         self._faults: dict[str, int] = {}
         self._outcome: Outcome | None = None
         self._thread = threading.Thread(target=self._attend, name="carbon-sched-meter", daemon=True)
@@ -103,59 +99,40 @@ class Attendance:
         if self._lock is None:
             threading.Thread(target=self._wait_for_lock, name="carbon-sched-lock", daemon=True).start()
             self._report("metering", machine=machine.machine, boot=machine.boot, role="follower")
-        due = time.monotonic()
         while True:
-            self._become_reader()
-            flush = self._pause(due)
+            self._take_seat()
+            asked = self._pause()
             if self._end_ns is not None:
                 break
-            if time.monotonic() >= due or flush:
-                self._guarded(lambda seal=flush: self._beat(seal=seal))  # type: ignore[misc]
-                due = time.monotonic() + PERIOD_S + JITTER_S * (os.urandom(1)[0] / 127.5 - 1)
+            self._guarded(lambda seal=asked or self._urgent: self._beat(seal=seal))  # type: ignore[misc]
         self._close(machine)
 
-    def _become_reader(self) -> None:
-        if self._lock is None or self._reader is not None:
+    def _take_seat(self) -> None:
+        """Become the machine's reader once the lock is ours."""
+        if self._lock is None or self._seat is not None:
             return
-        sources = Sources()
-        self._reader = Reader(self._machine, sources)
-        self._pipe = self._machine.open_pipe()
-        if not self._machine.shared:
-            self._reader.note("not-shared", "another user holds the meeting place: their attempts are not seen")
+        self._seat = Seat(self._machine, Sources())
         self._report(
-            "metering",
-            machine=self._machine.machine,
-            boot=self._machine.boot,
-            role="reader",
-            reason=sources.describe(),
-        )
+            "metering", machine=self._machine.machine, boot=self._machine.boot, role="reader",
+            reason=self._seat.reader.sources.describe(),
+        )  # fmt: skip
+
+    def _pause(self) -> bool:
+        """Wait for the next beat or for news; True when an ending attempt asks the reader for a row."""
+        if self._seat is not None:
+            asked = self._seat.wait(self._ends)
+        else:
+            select.select([self._ends], [], [], PERIOD_S)
+            asked = False
+        drain(self._ends)
+        return asked
 
     def _beat(self, *, seal: bool) -> None:
-        if self._reader is not None:
-            self._reader.tick(seal=seal or self._urgent)
+        if self._seat is not None:
+            self._seat.beat(seal=seal)
         elif self._urgent:
             self._machine.wake_reader()
         self._journal.sync()
-
-    def _pause(self, due: float) -> bool:
-        """Wait for the next beat; True when an ending attempt asks for a row and a closed segment."""
-        pipes = [self._ends] if self._pipe is None else [self._ends, self._pipe]
-        ready, _, _ = select.select(pipes, [], [], max(0.0, due - time.monotonic()))
-        for pipe in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(pipe, 4096)
-        if self._pipe not in ready:
-            return False
-        if self._end_ns is None:
-            # Attempts that end together are answered together.
-            select.select([self._ends], [], [], FLUSH_GAP_S if self._recently_sealed() else 0)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._pipe or 0, 4096)
-        return True
-
-    def _recently_sealed(self) -> bool:
-        reader = self._reader
-        return reader is not None and boot_clock_ns() - reader.sealed_to_ns < FLUSH_GAP_S * 1_000_000_000
 
     def _close(self, machine: Machine) -> None:
         """From the job's end to the last row in the journal."""
@@ -175,9 +152,9 @@ class Attendance:
     def _last_row(self, machine: Machine) -> bool:
         deadline, ask = time.monotonic() + ROW_WAIT_S, 0.0
         while True:
-            self._become_reader()
-            if self._reader is not None:
-                self._reader.end()
+            self._take_seat()
+            if self._seat is not None:
+                self._seat.leave()
                 self._journal.sync()
                 return True
             self._journal.sync()

@@ -7,7 +7,7 @@ goes on with the same book.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from carbon_sched_runtime.attribution import RULE_ERROR_PPM, Share
 from carbon_sched_runtime.counters import Meterable
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from carbon_sched_runtime.counters import Step
 
+Presence = tuple[int, Optional[int]]
+"""From when until when an attempt was on the machine (ns of the boot clock); no end while it is there."""
+LEAST_ROW_NS = 1_000_000  # the wire counts microseconds; what is shorter keeps the interval's own borders
 UNCERTAIN = "uncertain-owner"
 ROWS_PER_SEGMENT = 140
 SPANS_PER_SEGMENT = 48
@@ -77,15 +80,27 @@ class Book:
     dropped_notes: int = 0
     _current: dict[str, tuple[object, list[int]]] = field(default_factory=dict, repr=False)
 
-    def add(self, step: Step, device: str, shares: Iterable[Share], flags: tuple[str, ...], cut: object) -> None:
-        """Book one interval. Rows grow while `cut` (whatever names the owners) is as in the device's last interval."""
+    def add(
+        self,
+        step: Step,
+        device: str,
+        shares: Iterable[Share],
+        flags: tuple[str, ...],
+        cut: object,
+        presences: Mapping[str, Presence],
+    ) -> None:
+        """Book one interval. Rows grow while `cut` (whatever names the owners) is as in the device's last interval.
+
+        An attempt's row covers only the part of the interval that the attempt was there (`presences`, boot clock): its
+        energy is joined with the grid of those moments, not of the time before it came.
+        """
         self._extend_span(step, device, flags)
         key, growing = self._current.get(device, (None, []))
         if key != cut:
             growing = []
         for share in shares:
             if share.energy_uj:
-                self._extend_row(step, device, share, flags, growing)
+                self._extend_row(step, device, share, flags, growing, _clipped(step, presences.get(share.owner)))
         self._current[device] = (cut, growing)
 
     def note(self, note: Note) -> None:
@@ -129,21 +144,37 @@ class Book:
             )
         )  # fmt: skip
 
-    def _extend_row(self, step: Step, device: str, share: Share, flags: tuple[str, ...], growing: list[int]) -> None:
+    def _extend_row(
+        self,
+        step: Step,
+        device: str,
+        share: Share,
+        flags: tuple[str, ...],
+        growing: list[int],
+        when: tuple[int, int],
+    ) -> None:
         wanted = (step.epoch, step.source, share.owner, share.rule, flags)
         for index in growing:
             row = self.rows[index]
             if (row.epoch, row.source, row.owner, row.rule, row.flags) == wanted:
-                row.end_ns = step.end_ns
+                row.end_ns = when[1]
                 row.energy_uj += share.energy_uj
                 return
         growing.append(len(self.rows))
         self.rows.append(
             OpenRow(
-                device, step.epoch, step.source, share.owner, share.rule, flags, step.start_ns, step.end_ns,
-                share.energy_uj,
+                device, step.epoch, step.source, share.owner, share.rule, flags, when[0], when[1], share.energy_uj,
             )
         )  # fmt: skip
+
+
+def _clipped(step: Step, presence: Presence | None) -> tuple[int, int]:
+    """The part of the interval that an owner was there; all of it for the machine's own pots."""
+    if presence is None:
+        return step.start_ns, step.end_ns
+    start = max(step.start_ns, presence[0])
+    end = step.end_ns if presence[1] is None else min(step.end_ns, presence[1])
+    return (start, end) if end - start >= LEAST_ROW_NS else (step.start_ns, step.end_ns)
 
 
 def seal(book: Book, reader: Reader, first_seq: int, offset_us: int, devices: Mapping[str, Meterable]) -> list[Segment]:

@@ -142,12 +142,18 @@ def test_an_ended_attempt_pays_up_to_its_end_and_not_beyond():
     ended = replace(ON_A, end_ns=START_NS + SECOND_NS + SECOND_NS // 4)
     play.step(scene=scene(ended), a=400_000_000)
 
-    last = {
-        row.owner: row.energy_uj
-        for row in play.accounts.book.rows
-        if row.end_ns == play.mono_ns and row.device == "gpu:a"
-    }
-    assert last[A] == 50_000_000 + 100_000_000, "half of the first tick, a quarter of the second"
+    last = [row for row in play.accounts.book.rows if row.owner == A and row.device == "gpu:a"][-1]
+    assert last.energy_uj == 50_000_000 + 100_000_000, "half of the first tick, a quarter of the second"
+    assert last.end_ns == ended.end_ns, "its row ends where it ended"
+
+
+def test_the_row_of_an_attempt_begins_when_it_came_not_when_somebody_last_looked():
+    play = Play()
+    late = replace(ON_A, start_ns=START_NS + SECOND_NS * 3 // 4)
+    play.step(scene=scene(late, a={A: late.start_ns}))
+
+    (row,) = [row for row in play.accounts.book.rows if row.owner == A and row.device == "gpu:a"]
+    assert (row.start_ns, row.end_ns) == (late.start_ns, play.mono_ns)
 
 
 def test_a_lost_gpu_is_noted_once_and_its_hole_marked():
