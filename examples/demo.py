@@ -31,7 +31,9 @@ def main() -> int:
             demo.run(
                 "clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10", "--home"
             )
-            demo.run("clusters", "add", "south", "--local", "--cpus", "2", "--zone", "DE", "--pue", "1.40")
+            demo.run("clusters", "add", "south", "--local", "--cpus", "2", "--zone", "DE", "--pue", "1.40", "--home")
+            for name in ("north", "south"):
+                demo.run("clusters", "check", name)
             print("\n# A job with no flexibility: placed at once, on the cleaner cluster.")
             demo.run("submit", "--name", "train-now", "--duration", "25s", str(TRAIN), "--steps", "300")
             print("\n# The same job may wait up to two minutes: it starts when the grid is expected to be cleanest.")

@@ -33,15 +33,15 @@ class Book:
     ) -> tuple[list[Fact], list[Reading]]:
         """`readings-used` facts of one attempt and the readings they name. No spans, no facts.
 
-        The references run the identical energy profile, shifted to start at submission: on the home cluster, and on
-        the best fixed cluster of the 28 days before submission.
+        The references run the identical energy profile as if it had been dispatched at submission: on the home cluster,
+        and on the best fixed cluster of the 28 days before. The time Ray took to start the job is in both.
         """
         if not spans:
             return [], []
         start, end = min(span.start for span in spans), max(span.end for span in spans)
         by_name = {cluster.name: cluster for cluster in clusters}
         zero = timedelta(0)
-        shift = job.submitted_at - start
+        shift = job.submitted_at - attempt.opened_at
         home = next((c.name for c in clusters if c.home), clusters[0].name if clusters else None)
         best = self._outlooks.best_fixed(clusters, job.submitted_at)
         choices = [(ACTUAL, attempt.cluster, zero), (HOME, home, shift), (BEST_FIXED, best, shift)]
