@@ -118,7 +118,10 @@ class Transaction(Protocol):
     def amend_job(
         self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
     ) -> Job:
-        """Change what is no transition (attempts, planned start, reason shown); guarded by `job.version` likewise."""
+        """Change what is no transition (attempts, planned start, reason shown); guarded by `job.version` likewise.
+
+        None keeps attempts and reason; `not_before` is always written, so None clears the planned start.
+        """
 
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
@@ -150,7 +153,7 @@ class Transaction(Protocol):
         """Add an external action; the same (kind, key) twice is one."""
 
     def claim_outbox(self, kinds: Sequence[str], *, limit: int, lease_s: float) -> list[OutboxItem]:
-        """Take due actions, oldest first: unclaimed, or with an expired lease (database time), each under a new token."""
+        """Take due actions, oldest first: unclaimed, or with an expired lease (database time). Each has a new token."""
 
     def finish_outbox(self, item: OutboxItem) -> bool:
         """Remove the action if this claim still holds it; False means somebody else has it: discard your result."""

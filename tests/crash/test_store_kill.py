@@ -53,21 +53,21 @@ def check(url, acknowledged):
 
 
 def run(url, rounds, seed):
-    draw, acknowledged, unacknowledged = random.Random(seed), [], 0
+    draw, acknowledged = random.Random(seed), []
     for number in range(rounds):
         acknowledged += killed_writer(url, 1_000_000 * number, draw)
-        found = check(url, acknowledged)
-        unacknowledged += found - len(acknowledged) > unacknowledged
-        assert found - len(acknowledged) <= unacknowledged <= number + 1
+        # each killed writer may have committed one job that it could not tell of any more
+        assert 0 <= check(url, acknowledged) - len(acknowledged) <= number + 1
     assert len(acknowledged) >= rounds
 
 
 def test_nothing_acknowledged_is_lost(database_url):
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
-    run(database_url, rounds=4, seed=seed)
+    run(database_url, rounds=3, seed=seed)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_nothing_acknowledged_is_lost_a_hundred_times(database_url):
     run(database_url, rounds=100, seed=2026)

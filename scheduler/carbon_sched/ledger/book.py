@@ -199,9 +199,9 @@ class Book:
         attempt = self._attempts[body["attempt"]]
         segment, sha256 = body["segment"], body["sha256"]
         _refuse(segment in attempt.segments, f"segment {segment} of {attempt.attempt_id} is booked twice")
-        attempt.segments[segment] = sha256
         spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
         _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
+        attempt.segments[segment] = sha256
         attempt.spans += spans
 
     def _machine_energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
