@@ -46,7 +46,6 @@ KILL_WAIT_S = 5.0
 FAILED_START_S = 30.0
 LONGEST_PAUSE_S = 60.0
 LOG_TAIL_BYTES = 20_000
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class LocalRayHead:
                 start_new_session=True,
                 pass_fds=(block.lock,),
             )
-        _CHILDREN[child.pid] = child
+        child.returncode = 0  # it outlives this object, and us: from here on it is known by its pid alone
         # One that has ended already is noticed at the next look, like one that ends a second later.
         process = processes.process(child.pid) or Process(child.pid, "", "")
         return HeadState(state.base_port, state.temp_dir, process.pid, process.started, process.boot)
@@ -315,10 +314,10 @@ class LocalRayHead:
 
 
 def _reap(pid: int) -> None:
-    """Take the exit status of a head that we started ourselves; else it would stay as a zombie."""
-    child = _CHILDREN.get(pid)
-    if child is not None and child.poll() is not None:
-        _CHILDREN.pop(pid, None)
+    """Take the exit status of a head that is our own child; else it would stay as a zombie."""
+    if pid:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _taken_by_other(one: Process) -> bool:
