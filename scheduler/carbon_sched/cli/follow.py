@@ -39,7 +39,7 @@ INTERRUPTED = 130
 STATES = {
     "dispatching": "going to {where}",
     "starting": "starting on {where}",
-    "running": "running on {where}, no output yet",
+    "running": "running on {where}",
     "stopping": "stopping on {where}",
 }
 
@@ -69,9 +69,13 @@ class Follower:
         self._id = job["job_id"]
         self._out = out or sys.stdout.buffer
         self._renewals = 0
+        self._told: set[str] = set()
+        self._deciding = False
+        self._shown: DecisionView | None = None
 
     def run(self, *, decision: bool = True) -> int:
         """Decision, output, receipt; the exit code."""
+        self._deciding = decision
         if decision:
             self._show_decision()
         self.stream()
@@ -94,7 +98,7 @@ class Follower:
             if self._job["state"] == "queued":
                 self._await_start()
                 continue
-            with Progress(self._state_line, delay_s=1.0 if offset == 0 else 3600.0):
+            with self._progress(self._state_line, self._job["state"], delay_s=1.0 if offset == 0 else 3600.0):
                 chunk = self._ask(lambda client, at=offset: client.logs(self._id, offset=at, wait_s=LOG_WAIT_S))  # type: ignore[misc]
             if chunk["text"]:
                 self._out.write(chunk["text"].encode("utf-8"))
@@ -108,22 +112,32 @@ class Follower:
     # waiting -------------------------------------------------------------------------------------
 
     def _await_start(self) -> None:
-        """Wait until something about the queued job changes; a countdown where its start is known."""
-        with Progress(self._waiting_line):
-            known = self._job
+        """Wait until something about the queued job changes; a countdown where its start is known.
+
+        A plan that changed meanwhile is shown anew.
+        """
+        known = self._job
+        with self._progress(self._waiting_line, f"queued {known['planned_start']}"):
             self._refresh(LOG_WAIT_S)
-        if self._job["state"] == "queued" and self._job["reason"] not in {"", known["reason"]}:
-            say(f"still waiting: {self._job['reason']}")
+        if self._deciding and self._job["version"] != known["version"] and self._job["state"] not in FINAL:
+            self._show_decision()
 
     def _await_end(self) -> None:
         while self._job["state"] not in FINAL:
-            with Progress(lambda seconds: f"{self._job['state']} ({figures.duration(int(seconds))})"):
+            with self._progress(self._state_line, self._job["state"]):
                 self._refresh(LOG_WAIT_S)
+
+    def _progress(self, text: Callable[[float], str], what: str, *, delay_s: float = 1.0) -> Progress:
+        """Progress of a wait for `what`, which is told only once where it cannot be repainted."""
+        plain = what not in self._told
+        self._told.add(what)
+        return Progress(text, delay_s=delay_s, plain=plain)
 
     def _waiting_line(self, seconds: float) -> str:
         planned = self._job["planned_start"]
         if planned is None:
-            return f"waiting for a place to run ({figures.duration(int(seconds))}); Ctrl-C leaves it waiting"
+            why = self._shown["reason"] if self._shown else self._job["reason"] or "waiting"
+            return f"({figures.duration(int(seconds))}) {why}"
         at = now()
         left = max(0, int((from_rfc3339(planned) - at).total_seconds()))
         return f"starts at {figures.clock(planned, local_zone(), at)}, in {figures.duration(left)}; Ctrl-C detaches"
@@ -135,19 +149,26 @@ class Follower:
     # what is shown -------------------------------------------------------------------------------
 
     def _show_decision(self) -> None:
+        """Show the decision unless the same one was shown; one that only says to wait is shown by its reason."""
         with Progress("planning"):
             decision = self._decision()
-        if decision is None:
+        if decision is None or _same(decision, self._shown):
+            return
+        self._shown = decision
+        if decision["verdict"] == "hold":
+            say(decision["reason"])
             return
         from carbon_sched.cli import render
 
         render.show(render.decision(decision), stderr=True)
         self._remarks(decision)
+        say("")
 
     def _decision(self) -> DecisionView | None:
-        """The first decision; None for a job that ended before there was one."""
+        """The newest decision, once there is one; None for a job that ended before."""
         while True:
-            self._refresh(PLAN_WAIT_S)
+            if self._shown is None:
+                self._refresh(PLAN_WAIT_S)
             try:
                 return self._ask(lambda client: client.decision(self._id))
             except NotFound:
@@ -162,7 +183,7 @@ class Follower:
                 "average, the lowest grade. Tell its zone (such as DE or US-CAL-CISO): "
                 f"carbon-sched clusters add {chosen['cluster']} --replace --local --zone ZONE"
             )
-        if decision["verdict"] in {"delay", "hold"}:
+        if decision["verdict"] == "delay":
             if self._connection.local is not None:
                 warn(
                     "this machine must stay awake until the job has started (and, if it runs here, ended); "
@@ -210,6 +231,15 @@ class Follower:
                     raise ServerUnavailable(
                         f"{error}\njob {self._id} is kept: carbon-sched wait --logs {self._id}"
                     ) from None
+
+
+def _same(one: DecisionView, other: DecisionView | None) -> bool:
+    """Whether two decisions send the job to the same place at the same time, or wait for the same reason."""
+    if other is None or one["verdict"] != other["verdict"]:
+        return False
+    if one["verdict"] == "hold":
+        return one["reason"] == other["reason"]
+    return (one["cluster"], one["start"]) == (other["cluster"], other["start"])
 
 
 def exit_code_of(job: JobView) -> tuple[int, str]:

@@ -17,17 +17,31 @@ if TYPE_CHECKING:
 
 def say(text: str) -> None:
     """A remark to the person at the terminal; never mixed into what programs read."""
-    click.echo(click.style(text, dim=True), err=True, color=coloured(sys.stderr))
+    click.echo(click.style(_wrapped(text), dim=True), err=True, color=coloured(sys.stderr))
 
 
 def warn(text: str) -> None:
     """A remark that must not be overlooked."""
-    click.echo(click.style("note: ", fg="yellow", bold=True) + text, err=True, color=coloured(sys.stderr))
+    click.echo(click.style("note: ", fg="yellow", bold=True) + _wrapped(text, 6), err=True, color=coloured(sys.stderr))
 
 
 def fail(text: str) -> None:
     """The last words of a command that did not work."""
-    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True, color=coloured(sys.stderr))
+    click.echo(click.style("error: ", fg="red", bold=True) + _wrapped(text, 7), err=True, color=coloured(sys.stderr))
+
+
+def _wrapped(text: str, indent: int = 0) -> str:
+    """Lines broken at blanks on a terminal; elsewhere as they are, for programs and searches."""
+    if not sys.stderr.isatty():
+        return text
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns - 1)
+    wrap = textwrap.TextWrapper(
+        width, initial_indent=" " * indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+    return "\n".join(wrap.fill(line) for line in text.split("\n"))[indent:]
 
 
 def print_json(value: Any) -> None:

@@ -19,11 +19,14 @@ CLEAR_LINE = "\r\x1b[2K"
 
 
 class Progress:
-    """Shows `text(seconds waited)` on stderr while inside. Quick waits show nothing."""
+    """Shows `text(seconds waited)` on stderr while inside; where that is no terminal, once, and only if `plain`.
 
-    def __init__(self, text: Callable[[float], str] | str, *, delay_s: float = DELAY_S) -> None:
+    Quick waits show nothing.
+    """
+
+    def __init__(self, text: Callable[[float], str] | str, *, delay_s: float = DELAY_S, plain: bool = True) -> None:
         self._text = text if callable(text) else lambda _seconds: str(text)
-        self._delay_s = delay_s
+        self._delay_s, self._plain = delay_s, plain
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
@@ -38,10 +41,10 @@ class Progress:
     def _show(self) -> None:
         if self._done.wait(self._delay_s):
             return
-        if not sys.stderr.isatty():
+        if sys.stderr.isatty():
+            self._repaint(sys.stderr)
+        elif self._plain:
             say(self._line())
-            return
-        self._repaint(sys.stderr)
 
     def _repaint(self, stream: TextIO) -> None:
         while True:

@@ -5,6 +5,7 @@ Estimates are called estimates where they stand. Everything here is also to be h
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,9 @@ def show(what: RenderableType, *, stderr: bool = False) -> None:
     stream = sys.stderr if stderr else sys.stdout
     colour = coloured(stream)
     columns = shutil.get_terminal_size().columns if stream.isatty() else WIDTH
+    text = io.StringIO()
     console = Console(
-        file=stream,
+        file=text,
         width=max(40, min(WIDTH, columns)),
         force_terminal=colour,
         no_color=not colour,
@@ -60,6 +62,9 @@ def show(what: RenderableType, *, stderr: bool = False) -> None:
         markup=False,
     )
     console.print(what)
+    # rich fills lines up to the width: invisible on a terminal, a nuisance in files and diffs
+    stream.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
+    stream.flush()
 
 
 # ------------------------------------------------------------------------------------------------------------ decision
@@ -97,8 +102,8 @@ def _candidates(view: DecisionView, feasible: Sequence[CandidateView]) -> Render
     mass = figures.fitting([c[key] for c in feasible for key in ("co2e_g", "now_co2e_g")], figures.MASS)
     energy = figures.fitting([c["energy_kwh"] for c in feasible], figures.ENERGY)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", collapse_padding=True)
-    for name, justify in (("", "left"), ("cluster", "left"), ("zone", "left"), ("start", "left")):
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", max_width=16)
+    for name in ("", "cluster", "zone", "start"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=16)
     for name in (f"{energy[1]}", f"{mass[1]} CO2e", "if now", "g/kWh", "PUE"):
         table.add_column(name, justify="right", no_wrap=True)
     for candidate in feasible:
@@ -144,8 +149,10 @@ def _expectation(view: DecisionView) -> Iterable[RenderableType]:
     grades = sorted({(c["grade"] or "")[:1] for c in view["candidates"] if c["grade"]})
     if grades:
         yield _fact_line("grid", "; ".join(f"{grade}: {GRADES.get(grade, grade)}" for grade in grades))
+    chosen = view["expected_co2e_g"]
     for name, value in view["references"].items():
-        yield _fact_line("instead", f"{figures.grams(value)} CO2e expected {REFERENCES.get(name, name)}")
+        if figures.grams(value) != figures.grams(chosen):
+            yield _fact_line("instead", f"{figures.grams(value)} CO2e expected {REFERENCES.get(name, name)}")
     yield _fact_line("policy", view["policy"])
 
 
@@ -227,7 +234,7 @@ def _devices(view: Receipt) -> RenderableType:
         name = device["device"] if len(machines) == 1 else f"{device['machine']} {device['device']}"
         estimated = device["source"] == "estimated"
         how = SOURCES.get(device["source"], device["source"])
-        error = f" +-{figures.digits(device['error_pct'])} %" if device["error_pct"] else ""
+        error = f" +/-{device['error_pct']:.2g} %" if device["error_pct"] else ""
         table.add_row(
             name, f"{figures.digits(device['energy_j'])} J",
             Text(f"{how}{error}, {device['reporter']}", "yellow" if estimated else ""),
@@ -260,17 +267,20 @@ def _references(view: Receipt) -> list[RenderableType]:
     table = Table.grid(padding=(0, 2, 0, 0))
     for justify in ("right", "left", "left"):
         table.add_column(justify=justify)
+    notes = dict.fromkeys(reference["note"] for reference in view["references"] if reference["note"])
     for reference in view["references"]:
         saved = reference["saved_g"]
         style, words = ("green", "saved") if saved > 0 else ("red", "more") if saved < 0 else ("dim", "same")
         amount = f"{figures.grams(abs(saved))} {words}" if saved else words
         what = f"{REFERENCES.get(reference['name'], reference['name'])} ({reference['cluster']})"
-        note = f"\n{reference['note']}" if reference["note"] else ""
+        note = f"\n{reference['note']}" if reference["note"] and len(notes) > 1 else ""
         table.add_row(figures.grams(reference["co2e_g"]), Text(amount, style), what + note)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=12, style="dim", no_wrap=True)
     grid.add_column()
     grid.add_row("instead of", table)
+    if len(notes) == 1:
+        grid.add_row("", Text(next(iter(notes)), "dim"))
     return [Padding(grid, (0, 0, 0, 2))]
 
 
@@ -356,13 +366,13 @@ def _used(used: float | None, total: float) -> str:
 
 def check(view: ClusterCheck) -> RenderableType:
     """What a cluster's check found."""
-    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "bold red")}
+    marks = {"ok": "green", "note": "yellow", "warning": "yellow", "problem": "bold red"}
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=8, no_wrap=True)
     grid.add_column()
     for finding in view["findings"]:
-        word, style = marks.get(finding["level"], (finding["level"], ""))
-        grid.add_row(Text(word, style), finding.get("text") or finding.get("message") or "")
+        about = f"{finding['topic']}: " if finding.get("topic") else ""
+        grid.add_row(Text(finding["level"], marks.get(finding["level"], "")), about + finding["text"])
     return Group(Text(view["name"], "bold"), Padding(grid, (0, 0, 0, 2)))
 
 

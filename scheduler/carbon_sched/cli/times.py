@@ -20,10 +20,10 @@ LONGEST_S = 10 * 366 * 86_400
 PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 LARGEST = 10**18
 
-_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)"
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)"
 _DURATION = re.compile("".join(rf"(?:{_NUMBER}\s*{unit}\s*)?" for unit in SECONDS))
-_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", flags=re.ASCII)
 _INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?", flags=re.ASCII
 )
