@@ -12,7 +12,7 @@ from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.ports import EventRow
 from carbon_sched.store.codec import decision_from_json, decision_to_json, spec_from_json, spec_to_json
 from carbon_sched.store.columns import clean_text
-from carbon_sched.store.tables import ACCEPTED, LIVE, decisions, job_events, jobs
+from carbon_sched.store.tables import ACCEPTED, FINISHED, LIVE, decisions, job_events, jobs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -146,8 +146,9 @@ def _conditions(where: JobFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [column == value for column, value in exact if value is not None]
     if where.states:
         conditions.append(jobs.c.state.in_(sorted(state.value for state in where.states)))
-        if not any(state.final for state in where.states):
-            conditions.append(LIVE)  # lets the database use the small index of live jobs
+        kinds = {state.final for state in where.states}
+        if len(kinds) == 1:  # said again in the words of the partial indexes, so that they can be used
+            conditions.append(FINISHED if kinds == {True} else LIVE)
     if where.since is not None:
         conditions.append(jobs.c.submitted_at >= where.since)
     if where.until is not None:

@@ -87,13 +87,14 @@ jobs = Table(
     CheckConstraint(f"(finished_at IS NOT NULL) = ({_FINAL})", name="finished_at_in_final_states"),
     CheckConstraint("exit_code IS NULL OR finished_at IS NOT NULL", name="exit_code_in_final_states"),
 )
-LIVE = jobs.c.finished_at.is_(None)
-Index(
-    "ix_jobs_live", jobs.c.submitted_at, jobs.c.job_id, sqlite_where=LIVE, postgresql_where=LIVE
-)  # live jobs are few beside the finished ones
-Index("ix_jobs_submitted_at", jobs.c.submitted_at, jobs.c.job_id)
+# Live jobs are few beside the finished ones; a finished job enters the other index once, at its end.
+LIVE, FINISHED = jobs.c.finished_at.is_(None), jobs.c.finished_at.is_not(None)
+_BY_TIME = (jobs.c.submitted_at, jobs.c.job_id)
+Index("ix_jobs_live", *_BY_TIME, sqlite_where=LIVE, postgresql_where=LIVE)
+Index("ix_jobs_finished", jobs.c.state, *_BY_TIME, sqlite_where=FINISHED, postgresql_where=FINISHED)
+Index("ix_jobs_submitted_at", *_BY_TIME)
 for _column in (jobs.c.team, jobs.c.project, jobs.c.name, jobs.c.cluster):
-    Index(f"ix_jobs_{_column.name}", _column, jobs.c.submitted_at, jobs.c.job_id)
+    Index(f"ix_jobs_{_column.name}", _column, *_BY_TIME)
 
 job_events = Table(
     "job_events",

@@ -32,6 +32,8 @@ CREATE TABLE jobs (
 
 CREATE INDEX ix_jobs_cluster ON jobs (cluster, submitted_at, job_id)
 
+CREATE INDEX ix_jobs_finished ON jobs (state, submitted_at, job_id) WHERE finished_at IS NOT NULL
+
 CREATE INDEX ix_jobs_live ON jobs (submitted_at, job_id) WHERE finished_at IS NULL
 
 CREATE INDEX ix_jobs_name ON jobs (name, submitted_at, job_id)
