@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from carbon_sched.domain.errors import GridError, InvalidInput
 from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Outlook, Reading, Signal
 from carbon_sched.grid.level import at_level_of, at_yearly_level, native, refined
-from carbon_sched.grid.series import HOUSE
+from carbon_sched.grid.provider import HOUSE
 from carbon_sched.grid.tiling import mean_mg_per_kwh, tile
 
 if TYPE_CHECKING:

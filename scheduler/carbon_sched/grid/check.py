@@ -43,7 +43,7 @@ HEADLINES: dict[type[GridError], tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How one provider is: `problem` and `remedy` are empty when all is well, `detail` is the provider's own message."""
+    """How one provider is: `problem` and `remedy` are empty when all is well, `detail` is its own message."""
 
     provider: str
     zone: str

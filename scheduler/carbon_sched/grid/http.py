@@ -134,6 +134,8 @@ class Web:
             response = session.get(url, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True)
             with contextlib.closing(response):
                 body = self._body(name, response)
+                if dog.expired:  # a head that was cut off reads like a complete one
+                    raise requests.Timeout
                 found = {key.lower(): value for key, value in response.headers.items()}
                 return Answer(response.status_code, body, shown(url), self.clock.now(), found)
 

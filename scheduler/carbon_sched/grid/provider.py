@@ -17,6 +17,7 @@ from carbon_sched.domain.intensity import (
     Comparability,
     Grade,
     Kind,
+    Perimeter,
     Reading,
     Signal,
 )
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HOUSE = Comparability(Signal.AVERAGE, Basis.LIFECYCLE, Perimeter.CONSUMPTION)
+"""What values are taken for when nothing else is said: what most providers and the shipped yearly averages publish."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a provider's clock may be ahead of ours before its "measured" values are refused as from the future."""
 LB_PER_MWH_IN_G_PER_KWH = 0.45359237
@@ -83,6 +86,7 @@ class Collector:
 
     def __init__(self, method: Method, zone: str, now: datetime, answer: Answer) -> None:
         self._method, self._zone, self._now, self._answer = method, zone, now, answer
+        self._sha256 = answer.sha256
         self._found: dict[datetime, Reading] = {}
         self._conflicts: set[datetime] = set()
         self._refused: list[str] = []
@@ -116,7 +120,7 @@ class Collector:
             issued_at=min(issued_at or fetched, fetched),
             fetched_at=fetched,
             model_version=model_version,
-            payload_sha256=self._answer.sha256,
+            payload_sha256=self._sha256,
             licence=self._method.licence,
             retention=self._method.retention,
         )

@@ -11,6 +11,7 @@ from carbon_sched.domain.intensity import Basis, Comparability, Perimeter, Signa
 from carbon_sched.grid.cache import CachedSource
 from carbon_sched.grid.http import Channel
 from carbon_sched.grid.pacing import Rate
+from carbon_sched.grid.provider import HOUSE
 from carbon_sched.grid.providers import (
     carbon_aware_sdk,
     eia930,
@@ -99,7 +100,7 @@ def _open_electricity(config: ProviderConfig, channel: Channel) -> Provider:
 def _series_url(config: ProviderConfig, channel: Channel) -> Provider:
     if len(config.zones) != 1:
         raise InvalidInput("grid provider series-url", config.zones, "is not one zone", "Name the zone of the series")
-    return series_url.SeriesUrl(channel, config.zones[0], config.key, config.like or energy_charts.HOUSE)
+    return series_url.SeriesUrl(channel, config.zones[0], config.key, config.like or HOUSE)
 
 
 PROVIDERS = {
@@ -113,7 +114,7 @@ PROVIDERS = {
             "none",
             "CC BY 4.0",
             energy_charts.BASE,
-            lambda config, channel: energy_charts.EnergyCharts(channel, config.like or energy_charts.HOUSE),
+            lambda config, channel: energy_charts.EnergyCharts(channel, config.like or HOUSE),
         ),
         About(
             neso.NAME,

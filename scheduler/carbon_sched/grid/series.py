@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import InvalidInput, ZoneNotCovered
-from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Perimeter, Reading, Signal
+from carbon_sched.domain.intensity import Comparability, Grade, Kind, Reading
 from carbon_sched.domain.time import from_epoch
+from carbon_sched.grid.provider import HOUSE
 from carbon_sched.grid.series_text import Series, parse_series
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOUSE = Comparability(Signal.AVERAGE, Basis.LIFECYCLE, Perimeter.CONSUMPTION)
-"""What values are taken for when nothing else is said: what most providers and the shipped yearly averages publish."""
 MAX_BYTES = 64 * 1024 * 1024
 
 

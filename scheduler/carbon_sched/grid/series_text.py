@@ -118,6 +118,9 @@ class _Parser:
         except json.JSONDecodeError as error:
             self._add(error.lineno, "", f"is not JSON ({error.msg})", "Correct the file", column=error.colno)
             self._stop_if_problems()
+        except (ValueError, RecursionError):
+            self._add(0, "", "is not JSON that can be read (too deep, or a number too long)", "Correct the file")
+            self._stop_if_problems()
         if not isinstance(whole, list) or not whole:
             self._add(0, "", "is not a list of values", 'Write [{"start": "...", "g_per_kwh": 123}, ...]')
             self._stop_if_problems()
@@ -169,7 +172,7 @@ class _Parser:
     def _instant(self, line: int, field: str, raw: object) -> datetime | None:
         try:
             return from_rfc3339(raw.strip() if isinstance(raw, str) else "")
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             naive = "naive" in str(error)
             problem = "has no time zone" if naive else "is not an instant"
             self._add(line, field, f"{raw!r} {problem}", "Write RFC 3339 with a zone: 2026-03-10T14:00:00Z")

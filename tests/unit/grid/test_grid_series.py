@@ -156,6 +156,9 @@ def test_only_what_overlaps_is_given(tmp_path):
         ('[{"start": "2026-03-10T00:00Z",\n "g_per_kwh": }]', "z.csv:2:15: is not JSON"),
         ('{"start": "2026-03-10T00:00Z", "g_per_kwh": 9}', "z.csv: is not a list of values"),
         ("[]", "z.csv: is not a list of values"),
+        ("[" * 100_000, "z.csv: is not JSON that can be read"),
+        ('[{"start": "2026-03-10T00:00Z", "g_per_kwh": 1' + "0" * 5000 + "}]", "z.csv: is not JSON that can be read"),
+        ("start,g_per_kwh\n0001-01-01T00:00+05:00,9\n", "z.csv:2:0: start '0001-01-01T00:00+05:00' is not an instant"),
     ],
 )
 def test_every_doubt_is_refused_with_file_line_field_and_remedy(tmp_path, text, expected):

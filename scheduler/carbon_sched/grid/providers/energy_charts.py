@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.errors import GridMalformed, GridNoData, ZoneNotCovered
 from carbon_sched.domain.intensity import Comparability, Kind, Reading
 from carbon_sched.domain.time import from_epoch, to_rfc3339
-from carbon_sched.grid.provider import Collector, Method, items, number, steps, usual_step
-from carbon_sched.grid.series import HOUSE
+from carbon_sched.grid.provider import HOUSE, Collector, Method, items, number, steps, usual_step
 
 if TYPE_CHECKING:
     from carbon_sched.domain.errors import GridError

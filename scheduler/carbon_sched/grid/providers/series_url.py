@@ -1,4 +1,4 @@
-"""A CSV or JSON series behind a URL (formats: `series_text`), for instance one that an operator publishes for its site."""
+"""A CSV or JSON series behind a URL (formats: `series_text`), for instance one that a site's operator publishes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import GridMalformed, InvalidFile
 from carbon_sched.domain.intensity import Comparability, Kind
 from carbon_sched.grid.http import read_secret
-from carbon_sched.grid.provider import Collector, Method
-from carbon_sched.grid.series import HOUSE
+from carbon_sched.grid.provider import HOUSE, Collector, Method
 from carbon_sched.grid.series_text import parse_series
 
 if TYPE_CHECKING:
