@@ -5,6 +5,7 @@ tests/e2e/test_local_head_with_ray.py does the same once with Ray itself.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -219,6 +220,20 @@ def test_sockets_fit_below_the_temporary_folder(place: Place, monkeypatch: pytes
     place.head().endpoint()
     longest = "session_2026-11-23_23-26-17_845547_4194304/sockets/plasma_store"
     assert len(f"{place.state()['temp_dir']}/{longest}") <= 103
+
+
+def test_the_temporary_folder_is_locked_against_cleaners(place: Place):
+    head = place.head()
+    head.endpoint()
+    settled(place)
+    folder = os.open(Path(str(place.state()["temp_dir"])).parent, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        head.stop()
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(folder)
 
 
 def test_two_heads_have_ports_of_their_own(place: Place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -139,6 +140,11 @@ def test_a_smaller_limit_of_a_proxy_is_refused(head: FakeRayHead, tmp_path: Path
         client(head.address).ensure_package(package, "_ray_pkg_x.zip")
 
 
+def test_a_package_that_vanished_is_our_fault(head: FakeRayHead, tmp_path: Path):
+    with pytest.raises(ClusterError, match="cannot be read"):
+        client(head.address).ensure_package(tmp_path / "none.zip", "_ray_pkg_x.zip")
+
+
 @pytest.mark.parametrize("code", [408, 429])
 def test_a_busy_cluster_did_nothing(head: FakeRayHead, code: int):
     head.lie("answer", method="POST", code=code, body=b"later", media_type="text/plain")
@@ -192,14 +198,14 @@ def nodes_with(**change: object) -> Callable[[Any], Any]:
     return apply
 
 
-@pytest.mark.parametrize("resources", [{"CPU": "many"}, {"CPU": float("nan")}, {"CPU": float("inf")}, None, []])
+@pytest.mark.parametrize("resources", [{"CPU": "many"}, {"CPU": float("nan")}, {"CPU": float("inf")}, "none", []])
 def test_resources_that_are_no_numbers_are_a_problem(head: FakeRayHead, resources: object):
     head.lie("rewrite", "/api/v0/nodes", change=nodes_with(resources_total=resources))
     assert "Ray does not say" in client(head.address).status().problem
 
 
 def test_a_dead_node_is_no_node(head: FakeRayHead):
-    head.lie("rewrite", "/api/v0/nodes", change=nodes_with(state="DEAD"))
+    head.lie("rewrite", "/api/v0/nodes", change=nodes_with(state="DEAD", resources_total=None))
     status = client(head.address).status()
     assert status.nodes == ()
     assert "no node is alive" in status.problem
@@ -380,6 +386,21 @@ def test_an_answer_above_the_limit_is_not_read(head: FakeRayHead):
     head.lie("answer", body=b"[" + b" " * 200_000 + b"]")
     with pytest.raises(ClusterUnclear, match="larger than 1000 bytes"):
         client(head.address, limits=Limits(answer_bytes=1000)).jobs()
+
+
+def test_an_answer_that_a_proxy_compressed_is_read():
+    def pack(handler: BaseHTTPRequestHandler) -> None:
+        body = gzip.compress(json.dumps([{"type": "DRIVER", "status": "RUNNING"}] * 5000).encode())
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with serving(pack) as address:
+        assert client(address).jobs() == []
+        with pytest.raises(ClusterUnclear, match="larger"):
+            client(address, limits=Limits(answer_bytes=100_000)).jobs()
 
 
 def test_an_answer_that_drips_is_given_up():

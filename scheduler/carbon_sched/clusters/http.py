@@ -169,7 +169,7 @@ class ClusterHttp:
         size = 0
         with call.errors():
             # read1 returns what has come: whole chunks would let an answer that drips wait for ever.
-            while chunk := response.raw.read1(CHUNK_BYTES):
+            while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                 size += len(chunk)
                 if size > limits.answer_bytes:
                     raise ClusterUnclear(f"{call}: the answer is larger than {limits.answer_bytes} bytes")
@@ -352,11 +352,23 @@ def _media_type(response: requests.Response) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file of ours that is about to be sent; ClusterError when it cannot be read."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise ClusterError(f"{path} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     with file:
         yield file
+
+
+def _unreadable(path: Path, error: OSError) -> ClusterError:
+    return ClusterError(f"{path} cannot be read and so not be sent ({error.strerror})")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Clock
 
 # Inherited by everything the head starts, jobs included: how its last processes are found when it was killed.
+MACHINE_DIR = "CARBON_SCHED_MACHINE_DIR"
+"""Where the machine's meter keeps its state; the one variable of ours that jobs must share with each other."""
 MARKER = "CARBON_SCHED_LOCAL_HEAD"
 INSTALL_RAY = "Ray is not installed here. For a local cluster: pip install 'carbon-sched[local]'"
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
@@ -151,7 +153,7 @@ class LocalRayHead:
     def _spawn(self, state: HeadState, block: head_ports.PortBlock) -> HeadState:
         # A head that was killed leaves this file, and Ray would take it for a running cluster.
         Path(state.temp_dir, "ray_current_cluster").unlink(missing_ok=True)
-        with self._log_file.open("wb") as log:
+        with self._log_file.open("wb") as log, _kept(Path(state.temp_dir).parent) as kept:
             child = subprocess.Popen(
                 self._command(state),
                 env=self._environment(state),
@@ -160,7 +162,7 @@ class LocalRayHead:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(block.lock,),
+                pass_fds=(block.lock, kept),
             )
         child.returncode = 0  # it outlives this object, and us: from here on it is known by its pid alone
         # One that has ended already is noticed at the next look, like one that ends a second later.
@@ -193,7 +195,11 @@ class LocalRayHead:
 
     def _environment(self, state: HeadState) -> dict[str, str]:
         """Ours without what steers this server or another Ray: jobs inherit it."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CARBON_SCHED_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name == MACHINE_DIR or not name.startswith(("RAY_", "CARBON_SCHED_"))
+        }
         folder = str(Path(self.python).parent)
         return {
             **kept,
@@ -311,6 +317,18 @@ class LocalRayHead:
         with (self.folder / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[int]:
+    """A handle that keeps systemd-tmpfiles from clearing a folder of old files while whoever inherits it lives."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(BlockingIOError):  # one is clearing it right now: what we need is all new
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _reap(pid: int) -> None:

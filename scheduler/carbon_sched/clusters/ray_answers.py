@@ -72,7 +72,7 @@ class NodeDetails(_Answer):
     node_ip: str = ""
     is_head_node: bool = False
     state: str
-    resources_total: Amounts = {}
+    resources_total: Amounts | None = None
     labels: dict[str, str] | None = None
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import glob
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from carbon_sched.clusters import ray_answers
 from carbon_sched.clusters.http import (
@@ -22,6 +22,7 @@ from carbon_sched.clusters.http import (
     MEBIBYTE,
     Answer,
     Limits,
+    file_size,
 )
 from carbon_sched.clusters.log_text import tail_of_json_text
 from carbon_sched.clusters.ray_http import RayHttp, sent_at
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from carbon_sched.clusters.http import Endpoint
     from carbon_sched.ports import Clock, RaySubmission
-
-A = TypeVar("A", bound=BaseModel)
 
 OLDEST_RAY = (2, 9)
 LABEL_SELECTOR_RAY = (2, 54)
@@ -137,7 +136,7 @@ class RayClient:
     def _nodes(self) -> tuple[Node, ...]:
         answer = self._http.read(ray_answers.Nodes, "/api/v0/nodes", detail="1", limit="10000")
         return tuple(
-            Node(node.node_id, node.node_ip, node.is_head_node, node.resources_total, labels=node.labels or {})
+            Node(node.node_id, node.node_ip, node.is_head_node, node.resources_total or {}, labels=node.labels or {})
             for node in answer.data.result.result
             if node.state == "ALIVE"
         )
@@ -170,7 +169,7 @@ class RayClient:
 
     def ensure_package(self, path: Path, name: str) -> str:
         """Upload the zip unless the cluster has it; returns its `gcs://` URI. ClusterRefused when it is too large."""
-        size = path.stat().st_size
+        size = file_size(path)
         if size > PACKAGE_BYTES:
             raise ClusterRefused(
                 f"package {name} has {size} bytes; Ray's dashboard takes {PACKAGE_BYTES} (100 MiB) at most"
