@@ -66,6 +66,13 @@ class WrittenLedger:
         name = f"segment-{self.segments}"
         self.add(FactKind.ENERGY_RECORDED, attempt=attempt, cluster=cluster, segment=name, sha256="1" * 64, spans=owned)
 
+    def machine_energy(self, machine: str, *spans: dict[str, Any], cluster: str = "north") -> None:
+        self.segments += 1
+        self.add(
+            FactKind.MACHINE_ENERGY_RECORDED, machine=machine, cluster=cluster, segment=f"segment-{self.segments}",
+            sha256="1" * 64, spans=list(spans),
+        )  # fmt: skip
+
     def used(
         self,
         attempt: str,

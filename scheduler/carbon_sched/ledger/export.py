@@ -48,6 +48,7 @@ def _json(report: Report) -> str:
         "by": {grouping: [{"value": v} | asdict(t) for v, t in report.by(grouping)] for grouping in GROUPINGS},
         "comparisons": [asdict(one) | {"saved_ug": one.saved_ug} for one in report.comparisons],
         "not_compared": list(report.not_compared),
+        "unowned": [asdict(one) for one in report.unowned],
         "jobs": [_flat(job) for job in report.jobs],
         "lines": [_flat(line) for line in report.lines],
     }
@@ -153,6 +154,10 @@ def _tables(report: Report) -> list[tuple[str, _Rows]]:
     ]
     if compared:
         tables.append(("Against other choices", [["choice", "jobs", "ours", "theirs", "saved"], *compared]))
+    unowned = [[one.machine, one.pot, _kwh(one.energy_uj)] for one in report.unowned]
+    if unowned:
+        title = "Metered beside jobs, owned by none of them, not in the totals"
+        tables.append((title, [["machine", "what", "energy"], *unowned]))
     return tables
 
 

@@ -109,12 +109,24 @@ class Comparison:
         return self.co2e_ug - self.ours_ug
 
 
+@dataclass(frozen=True)
+class Unowned:
+    """Energy of a machine, metered beside jobs, that no attempt owns: its pot is `idle` or `unattributed`."""
+
+    machine: str
+    pot: str
+    energy_uj: int
+
+
 GROUPINGS = ("team", "project", "model", "phase", "cluster", "source", "reporter")
 
 
 @dataclass(frozen=True)
 class Report:
-    """A statement as of the ledger's entry `ledger_size` with hash `ledger_head`."""
+    """A statement as of the ledger's entry `ledger_size` with hash `ledger_head`.
+
+    `unowned` is apart from the totals, and only there when nothing was left out: a machine belongs to no team or phase.
+    """
 
     selection: Selection
     ledger_size: int
@@ -123,6 +135,7 @@ class Report:
     lines: tuple[Line, ...]
     comparisons: tuple[Comparison, ...]
     not_compared: tuple[str, ...]
+    unowned: tuple[Unowned, ...]
 
     @property
     def totals(self) -> Totals:
@@ -154,7 +167,17 @@ def report(book: Book, selection: Selection) -> Report:
                 not_compared.append(f"{job.job_id} with {reference.role}: {reference.problem}")
             else:
                 compared.add(Comparison(reference.role, 1, reference.co2e_ug, reference.ours_ug))
-    return Report(selection, book.size, book.head, tuple(jobs), tuple(lines), compared.all(), tuple(not_compared))
+    pots = sorted(book.machine_energy_uj.items()) if selection == Selection() else []
+    return Report(
+        selection=selection,
+        ledger_size=book.size,
+        ledger_head=book.head,
+        jobs=tuple(jobs),
+        lines=tuple(lines),
+        comparisons=compared.all(),
+        not_compared=tuple(not_compared),
+        unowned=tuple(Unowned(machine, pot, energy_uj) for (machine, pot), energy_uj in pots),
+    )
 
 
 class _Compared:

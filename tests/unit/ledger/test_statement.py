@@ -297,6 +297,21 @@ def test_jobs_that_used_nothing_are_in_the_report_too():
     assert (line.job, line.state, line.totals) == ("jobccccccc", "refused", Totals())
 
 
+def test_what_no_attempt_owns_is_shown_apart_and_only_beside_everything(ledger):
+    for minute in ("10:50", "11:00"):
+        rows = [{**span(at(minute), at("11:30"), 7), "owner": owner} for owner in ("idle", "unattributed", "idle")]
+        ledger.machine_energy("m1", *rows)
+    book = read_book(ledger.entries)
+    everything = report(book, Selection())
+    assert [(one.machine, one.pot, one.energy_uj) for one in everything.unowned] == [
+        ("m1", "idle", 28),
+        ("m1", "unattributed", 14),
+    ]
+    assert everything.totals.energy_uj == 24 * KWH // 10
+    assert "owned by none" in render(everything, "text")
+    assert report(book, Selection(team="ml")).unowned == ()
+
+
 DAY = datetime(2026, 3, 1, tzinfo=timezone.utc)
 minutes = st.integers(0, 24 * 60)
 borders = st.lists(minutes, min_size=2, max_size=8, unique=True).map(sorted)
