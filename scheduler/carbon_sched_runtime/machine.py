@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched_runtime.processes import PLACE
 from carbon_sched_runtime.wire import IDLE, OWNER, SEGMENT_LIMIT, UNATTRIBUTED, WireError, parse_segment_name
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeGuard  # for the type checker only; nothing is imported at run time
 
-DIRECTORY = "CARBON_SCHED_MACHINE_DIR"
 BASE = "/tmp"  # noqa: S108 - not TMPDIR: jobs with different ones must still meet; made safe in `_shared_folder`
 CHECKPOINT_LIMIT = 8 * 1024 * 1024
 CLAIM_LIMIT = 8 * 1024
@@ -98,7 +98,7 @@ class Machine:
         self.boot = boot_id()
         self.machine = machine_id()
         self.shared = True
-        self.root = root or os.environ.get(DIRECTORY) or f"{BASE}/carbon-sched-{self.boot}"
+        self.root = root or os.environ.get(PLACE) or f"{BASE}/carbon-sched-{self.boot}"
         try:
             _shared_folder(self.root)
         except UnsafeFolderError:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 STAMP = b"CARBON_SCHED_ATTEMPT="
+PLACE = "CARBON_SCHED_MACHINE_DIR"
 ENVIRONMENT_LIMIT = 256 * 1024
 YOUNG_SCANS = 3  # a process may be seen between fork and exec, still with its parent's environment
 RECHECKED_PER_SCAN = 16
@@ -54,9 +55,13 @@ class Scan:
 
 @dataclass
 class ProcessTable:
-    """The processes of the machine. `proc` is the root of the process file system, for tests."""
+    """The processes of the machine. `proc` is the root of the process file system, for tests.
+
+    `place` is the meeting place this process was told to use: whoever was told of another is metered there, not here.
+    """
 
     proc: str = "/proc"
+    place: str | None = field(default_factory=lambda: os.environ.get(PLACE))
     known: dict[int, Process] = field(default_factory=dict)
     allocations: dict[str, Allocation] = field(default_factory=dict)
     _departed: dict[int, tuple[int, Process]] = field(default_factory=dict)
@@ -200,6 +205,8 @@ class ProcessTable:
             return None
         value = _variable(environment, STAMP)
         if value is None or not OWNER.fullmatch(value) or value in (IDLE, UNATTRIBUTED):
+            return None
+        if _variable(environment, f"{PLACE}=".encode()) != self.place:
             return None
         if value not in self.allocations:
             self.allocations[value] = Allocation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon_sched_runtime.attribution import (
@@ -33,6 +33,7 @@ def by_owner(shares):
 
 
 @given(ENERGY, st.dictionaries(NAMES, st.integers(0, 10**12), min_size=1).filter(lambda w: any(w.values())))
+@settings(deadline=None)
 def test_a_split_conserves_and_is_off_by_less_than_one_microjoule(energy, weights):
     parts = split(energy, weights)
 
@@ -65,6 +66,7 @@ USERS = st.dictionaries(st.sampled_from(["cs-a-a1", "cs-b-a1", "unattributed"]),
 
 
 @given(ENERGY, ENERGY, st.integers(0, 64 * WHOLE), TENANTS, TICKS, st.integers(0, 1000))
+@settings(deadline=None)
 def test_a_cpu_interval_conserves_whatever_the_ownership(energy, baseline, cpus, tenants, used, busy):
     shares = cpu_shares(energy, baseline, cpus, tenants, used, busy)
 
@@ -73,6 +75,7 @@ def test_a_cpu_interval_conserves_whatever_the_ownership(energy, baseline, cpus,
 
 
 @given(ENERGY, ENERGY, TENANTS, USERS, USERS, TICKS)
+@settings(deadline=None)
 def test_a_gpu_interval_conserves_whatever_the_ownership(energy, baseline, tenants, on_a, on_b, utilisation):
     uses = {"gpu:a": GpuUse(on_a, utilisation), "gpu:b": GpuUse(on_b, {})}
     held = holders_of(uses, tenants, uses)

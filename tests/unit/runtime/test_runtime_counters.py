@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon_sched_runtime.counters import Advance, Meterable, Reading, advance, plausible_uj
@@ -184,6 +184,7 @@ READINGS = st.lists(
 
 
 @given(READINGS, st.sampled_from([gpu(), cpu(), gpu(counts=False)]), st.integers(0, 90 * SECOND_NS))
+@settings(deadline=None)
 def test_no_reading_books_less_than_nothing_or_more_than_the_power_limit_allows(readings, device, period_ns):
     for result in run(device, *readings, period_ns=period_ns):
         if result.step is not None:
@@ -196,6 +197,7 @@ def test_no_reading_books_less_than_nothing_or_more_than_the_power_limit_allows(
 
 
 @given(READINGS, st.sampled_from([gpu(), cpu()]))
+@settings(deadline=None)
 def test_within_an_epoch_the_steps_add_up_to_the_account(readings, device):
     accounts: dict[tuple[int, str], list] = {}
     for result in run(device, *readings):

@@ -64,6 +64,14 @@ def test_a_stamp_inside_another_value_is_none(proc, table):
     assert scan(table, 11) == {}
 
 
+def test_who_was_told_of_another_meeting_place_is_metered_there(proc, table):
+    proc.process(60, parent=50, started=1001, ticks=9, env={**STAMP_A, "CARBON_SCHED_MACHINE_DIR": "/elsewhere"})
+    assert scan(table, 11) == {}
+
+    there = ProcessTable(proc=str(proc.root), place="/elsewhere")
+    assert there.owner_of(60) == (A, 10_010_000_000)
+
+
 @pytest.mark.parametrize("name", ["idle", "unattributed"])
 def test_no_process_can_call_itself_idle(proc, table, name):
     proc.process(60, parent=50, started=1001, ticks=9, env={"CARBON_SCHED_ATTEMPT": name})

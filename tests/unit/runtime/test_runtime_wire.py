@@ -99,7 +99,7 @@ def test_content_under_another_name_is_refused():
 
 
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_byte_can_be_changed(position, change):
     altered = bytearray(DATA)
     altered[position] ^= change
@@ -109,12 +109,14 @@ def test_no_byte_can_be_changed(position, change):
 
 
 @given(st.integers(0, len(DATA) - 1))
+@settings(deadline=None)
 def test_no_beginning_of_it_passes_for_the_whole(length):
     with pytest.raises(WireError):
         parse_segment(DATA[:length])
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_any_bytes_are_refused_in_our_own_words(data):
     with pytest.raises(WireError):
         parse_segment(data)
@@ -128,6 +130,7 @@ LINES = st.recursive(
 
 
 @given(st.lists(LINES, max_size=6))
+@settings(deadline=None)
 def test_any_json_under_a_right_checksum_is_refused_in_our_own_words(lines):
     with pytest.raises(WireError):
         parse_segment(sealed(FORMAT, *lines))
@@ -253,6 +256,7 @@ def test_what_is_not_an_event_is_a_problem_and_hides_nothing():
 
 
 @given(st.binary(max_size=500))
+@settings(deadline=None)
 def test_any_bytes_may_stand_in_a_record(data):
     assert parse_record(data).events == ()
 
