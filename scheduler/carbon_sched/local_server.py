@@ -263,8 +263,9 @@ class LocalServer:
             _wait_until(lambda: self.find() is not None or not self.files.in_use(), HANDOVER_S, ready)
             if running := self.find():
                 return running
+        first = "" if self.files.log.exists() else " (the first start creates its database)"
         self._child = self._launch()
-        waiting = _later(self._say, "starting the local server (the first start creates its database)")
+        waiting = _later(self._say, f"starting the local server{first}")
         _wait_until(lambda: self._ready() is not None or self._ended(), START_S, waiting)
         if running := self._ready():
             return running

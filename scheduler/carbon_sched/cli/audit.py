@@ -53,7 +53,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], as_json: bool) -> int
         })  # fmt: skip
         return 0 if found.ok else LedgerBroken.exit_code
     found.require()
-    click.echo(f"the ledger verifies: {found.size} entries, head {found.head}")
+    click.echo(f"the ledger verifies: {found.size} entries\nhead {found.head}")
     return 0
 
 

@@ -164,6 +164,8 @@ def _working_dir(
 
 
 def _sent(what: _Words, folder: Path | None, notes: list[str]) -> Sent | None:
+    if folder is not None and not folder.is_dir():
+        raise InvalidInput("working-dir", folder, "is not a folder", "Give a folder that can be read")
     if what.script is None:
         if folder is None and any(Path(word).is_file() for word in _split(what.command)):
             notes.append("a command brings no files along; add --working-dir . to send this folder")

@@ -117,7 +117,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's last flush finds a reader
         return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("", err=True)
         return INTERRUPTED
     except click.ClickException as error:
         error.show()

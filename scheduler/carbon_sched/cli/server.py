@@ -175,7 +175,7 @@ def serve(config: Path | None, **flags: Any) -> int:
 
     \b
     Example:
-      carbon-sched serve --host 0.0.0.0 --port 8290 --database postgresql://db/carbon
+      carbon-sched serve --port 8290 --database postgresql://db/carbon
     """
     import logging
 
