@@ -84,6 +84,7 @@ class GridServer:
         self.fault: str | int | None = None
         self.fault_body: str | None = None
         self.retry_after: str | None = None
+        self.redirect_to: str | None = None
         self.change: Callable[[list[Point]], list[Point]] = lambda points: points
         self.value: Callable[[datetime], float] = daily
         self.zone_answered: str | None = None
@@ -236,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_redirect(self) -> None:
-        self.answer(302, b"", Location=f"http://localhost:{self.server.server_port}/elsewhere")
+        elsewhere = f"http://localhost:{self.server.server_port}/elsewhere"
+        self.answer(302, b"", Location=self.grid.redirect_to or elsewhere)
 
     def do_loop(self) -> None:
         self.answer(302, b"", Location=self.path)

@@ -31,6 +31,7 @@ from carbon_sched.domain.errors import (
     GridNoData,
     GridRateLimited,
     GridTransient,
+    InvalidInput,
 )
 from carbon_sched.grid.deadline import Watchdog, watched_session
 from carbon_sched.grid.pacing import Breaker, Rate, TokenBucket
@@ -119,9 +120,7 @@ class Web:
             target = urljoin(url, answer.headers["location"])
             if not _same_place(url, target):
                 host = urlsplit(target).hostname or "nowhere"
-                raise GridMalformed(
-                    f"{name}: redirects to another place ({host}), which is not followed. Has it moved?"
-                )
+                raise GridMalformed(f"{name}: redirects to another place ({host}); not followed. Has it moved?")
             url = target
         raise GridMalformed(f"{name}: redirects in a circle")
 
@@ -159,6 +158,11 @@ class Channel:
     """Requests to one provider: its address, its rate, its breaker, its secrets."""
 
     def __init__(self, web: Web, name: str, base: str, rate: Rate = Rate()) -> None:  # noqa: B008 - frozen
+        if not _is_address(base):
+            problem = "is not an address"
+            raise InvalidInput(
+                f"grid provider {name}", base, problem, "Give http(s)://HOST[:PORT][/PATH]; keys go elsewhere"
+            )
         self.web, self.name, self.base = web, name, base.rstrip("/")
         self._bucket = TokenBucket(rate, web.clock.monotonic)
         self._breaker = Breaker(web.clock.monotonic)
@@ -178,12 +182,12 @@ class Channel:
         GridNoData, 429 is GridRateLimited, another 4xx is GridMalformed (we asked in a way it does not understand).
         Transient failures are tried again with jitter while the provider is healthy; once it fails, once per call.
         """
-        refusal = self._breaker.enter()
-        if refusal is not None:
-            raise refusal
         query = urlencode(list(_pairs(params or {})))
         url = f"{self.base}{path}{'?' + query if query else ''}"
         self._check_secrets(url, secrets)
+        refusal = self._breaker.enter()
+        if refusal is not None:
+            raise refusal
         try:
             answer = self._tried(url, headers or {}, secrets, classify)
         except GridRateLimited as error:
@@ -341,7 +345,19 @@ def _polite() -> dict[str, str]:
     }
 
 
+def _is_address(base: str) -> bool:
+    try:
+        parts = urlsplit(base)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:
+        return False
+
+
 def _same_place(url: str, target: str) -> bool:
+    if not _is_address(target):
+        return False
     a, b = urlsplit(url), urlsplit(target)
     upgraded = a.scheme == "http" and b.scheme == "https" and a.port is None and b.port is None
     return a.hostname == b.hostname and (upgraded or (a.scheme, a.port) == (b.scheme, b.port))
@@ -359,13 +375,18 @@ def _translated(name: str, dog: Watchdog, total_s: float) -> Iterator[None]:
     """Turn what requests and urllib3 raise into a GridError; their texts hold whole URLs, so they are not repeated."""
     try:
         yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, zlib.error) as error:
+    except GridError:
+        raise
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, zlib.error) as error:
         if dog.expired:
             raise GridTransient(f"{name}: no complete answer within {total_s:g} s") from None
         raise _no_answer(name, error) from None
 
 
 def _no_answer(name: str, error: Exception) -> GridError:
+    if isinstance(error, ValueError) and not isinstance(error, requests.RequestException):
+        # requests reads a Location even when it is not to follow it
+        return GridMalformed(f"{name}: answers with a header that cannot be read")
     if isinstance(error, zlib.error):
         return GridMalformed(f"{name}: the answer's compression is damaged")
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):

@@ -65,10 +65,12 @@ class EnergiDataService:
         }
         data, answer = self._channel.get_json(f"/dataset/{dataset}", params)
         collector = Collector(METHOD, zone, now, answer)
-        for item in items(NAME, data, "records"):
-            row = record(NAME, item)
-            if row.get("PriceArea") != AREAS[zone]:
-                raise GridMalformed(f"{NAME}: asked for {AREAS[zone]}, answered for {str(row.get('PriceArea'))[:40]!r}")
+        records = [record(NAME, item) for item in items(NAME, data, "records")]
+        ours = [row for row in records if row.get("PriceArea") == AREAS[zone]]
+        if records and not ours:
+            other = str(records[0].get("PriceArea"))[:40]
+            raise GridMalformed(f"{NAME}: asked for {AREAS[zone]}, answered for {other!r}; not used")
+        for row in ours:
             at = instant(NAME, member(NAME, row, "Minutes5UTC"), naive_is=timezone.utc)
             collector.add(at, at + STEP, member(NAME, row, "CO2Emission"), kind)
         return collector.readings(start, end)
