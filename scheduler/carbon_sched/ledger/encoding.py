@@ -1,8 +1,9 @@
 """Canonical bytes of a fact: the bytes that are stored, hashed and exported, the same on every machine.
 
 A payload is one JSON object `{"at":...,"body":{...},"kind":...,"v":1}`: keys sorted by code point at every depth, no
-white space, UTF-8 with only JSON's mandatory escapes, integers in plain decimal. Floats are refused: their text differs
-between programs, so stored figures are integers. See `scheduler/LEDGER.md`.
+white space, UTF-8 with only JSON's mandatory escapes, integers in plain decimal. Floats are refused: their text
+differs between programs, so stored figures are integers. Lone surrogates in values, which are no text, become U+FFFD: a
+cluster's odd message must not keep a fact from being booked. See `scheduler/LEDGER.md`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def encode_fact(fact: Fact) -> bytes:
     """The canonical bytes of `fact`.
 
     Raises TypeError for what canonical JSON cannot hold (floats, keys that are no text, other objects) and ValueError
-    for text that is not Unicode (lone surrogates) and for naive times. The message names the place.
+    for keys with lone surrogates and for naive times. The message names the place.
     """
     body = _plain(fact.body, fact.kind.value)
     return _dump({"at": to_rfc3339(fact.at), "body": body, "kind": fact.kind.value, "v": VERSION})
@@ -44,18 +45,23 @@ def decode_fact(payload: bytes) -> Fact:
     return fact
 
 
+def valid_text(value: str) -> str:
+    """`value` with U+FFFD for lone surrogates, which no encoding of Unicode can hold; pairs become their character."""
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _dump(value: Any) -> bytes:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        around = text[max(0, error.start - 60) : error.start]
-        raise ValueError(f"a lone surrogate is no text; it follows {around!r}") from None
+    return text.encode("utf-8")
 
 
 def _plain(value: Any, place: str) -> Any:
     """`value` in the types the JSON encoder treats in one way only."""
-    if value is None or isinstance(value, (str, int)):  # bool is an int, and JSON's own
+    if isinstance(value, str):
+        return valid_text(value)
+    if value is None or isinstance(value, int):  # bool is an int, and JSON's own
         return value
     if isinstance(value, Mapping):
         return {_key(key, place): _plain(item, f"{place}.{key}") for key, item in value.items()}
@@ -67,6 +73,8 @@ def _plain(value: Any, place: str) -> Any:
 def _key(key: Any, place: str) -> str:
     if not isinstance(key, str):
         raise TypeError(f"{place}: key {key!r} is not text")
+    if valid_text(key) != key:
+        raise ValueError(f"{place}: key {key!r} holds a lone surrogate, which is no text")
     return key
 
 

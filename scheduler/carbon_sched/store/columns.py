@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Integer, Text
 from sqlalchemy.types import TypeDecorator
 
 from carbon_sched.domain.time import UTC, utc
+from carbon_sched.ledger.encoding import valid_text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -78,4 +79,4 @@ class OutsideText(TypeDecorator[str]):
 
 def clean_text(value: str) -> str:
     """`value` with U+FFFD for NUL and lone surrogates."""
-    return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return valid_text(value.replace("\0", "\ufffd"))

@@ -84,10 +84,15 @@ def test_what_canonical_json_cannot_hold_is_refused_with_its_place(body, message
         encode_fact(Fact(FactKind.JOB_ENDED, AT, body))
 
 
-@pytest.mark.parametrize("body", [{"a": "x\ud800"}, {"\udfff": 1}])
-def test_lone_surrogates_are_refused(body):
+def test_lone_surrogates_do_not_keep_a_fact_from_being_booked():
+    payload = encode_fact(Fact(FactKind.JOB_ENDED, AT, {"a": "x\ud800y", "b": ["\ud83d\ude00", "\udfff"]}))
+    assert decode_fact(payload).body == {"a": "x\ufffdy", "b": ["\U0001f600", "\ufffd"]}
+
+
+@pytest.mark.parametrize("key", ["\udfff", "a\ud800", "\ud83d\ude00"])
+def test_lone_surrogates_in_keys_are_refused(key):
     with pytest.raises(ValueError, match="lone surrogate"):
-        encode_fact(Fact(FactKind.JOB_ENDED, AT, body))
+        encode_fact(Fact(FactKind.JOB_ENDED, AT, {"a": {key: 1}}))
 
 
 def test_a_naive_time_is_refused():
