@@ -703,14 +703,17 @@ def test_facts_are_chained_in_order(store):
     assert size == 6
 
 
-def test_writers_at_once_leave_one_chain(store):
+def test_writers_of_two_servers_at_once_leave_one_chain(store, database_url, clock):
+    other = open_store(database_url, clock)  # shares no lock with the first, as another replica would not
+
     def write(number):
-        with store.transaction() as tx:
+        with (store if number % 2 else other).transaction() as tx:
             tx.append_fact(fact(number))
             tx.append_fact(fact(number + 100))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(24)))
+    other.close()
     with store.transaction(write=False) as tx:
         assert verify_entries(tx.entries()).require().size == 48
 
