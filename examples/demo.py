@@ -29,7 +29,7 @@ def main() -> int:
         demo.write_grid()
         try:
             demo.run(
-                "clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10", "--home"
+                "clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10"
             )
             demo.run("clusters", "add", "south", "--local", "--cpus", "2", "--zone", "DE", "--pue", "1.40", "--home")
             for name in ("north", "south"):

@@ -19,6 +19,7 @@ import uvicorn
 from carbon_sched.api.app import create_app
 from carbon_sched.api.context import Context
 from carbon_sched.clusters.bundle import runtime_package
+from carbon_sched.clusters.check import check_cluster
 from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.time import UTC
@@ -156,7 +157,7 @@ def build(
         statements=Statements(store),
         signals=signals,
         known_zone=lambda zone: known_zone(zone, {item.zone for item in settings.grid.series}),
-        check_cluster=lambda name: __import__('carbon_sched.clusters.check').clusters.check.check_cluster(fleet.client(fleet.get(name)), fleet.get(name)),
+        check_cluster=lambda name: check_cluster(fleet.client(fleet.get(name)), fleet.get(name)),
         shutdown=end,
     )
     return Server(context, loops, closing)

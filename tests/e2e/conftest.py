@@ -74,6 +74,14 @@ class Installation:
             time.sleep(0.2)
         pytest.fail(f"job {job_id} has no final receipt after {timeout_s} s: {receipt}")
 
+    def wait_ready(self, timeout_s: float = 90) -> None:
+        """Until every cluster can take jobs."""
+        until = time.monotonic() + timeout_s
+        while any(view["problem"] for view in self.json("clusters", "list")):
+            if time.monotonic() > until:
+                pytest.fail(self.run("clusters", "list").stdout)
+            time.sleep(0.3)
+
     def ray_environment(self, cluster: str) -> dict[str, str]:
         """What Ray's own client needs to reach a local head of ours."""
         address = next(view["address"] for view in self.json("clusters", "list") if view["name"] == cluster)
@@ -94,6 +102,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         installed = Installation(Path(data), folder, nvml)
         installed.run("clusters", "add", "south", "--local", "--cpus", "4", "--zone", "DE", "--pue", "1.4", "--home")
         installed.run("clusters", "add", "north", "--local", "--cpus", "4", "--zone", "NO", "--pue", "1.1")
+        installed.wait_ready()
         yield installed
         stopped = installed.run("server", "stop", check=False)
         assert stopped.returncode == 0, stopped.stderr
