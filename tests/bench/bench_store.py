@@ -89,7 +89,7 @@ def add_finished(store, first, count) -> None:
             "state": "'queued'",
             "event": "'accepted'",
             "version": "0",
-            "submitted_at": "submitted_at - 1000000 * n",
+            "submitted_at": "submitted_at - 1000000 * CAST(n AS BIGINT)",
             "finished_at": "NULL",
             "exit_code": "NULL",
         }
