@@ -184,8 +184,8 @@ def test_a_newer_server_is_used_and_said_to_be_newer(local):
 def test_versions_are_ordered_as_numbers(local):
     from carbon_sched.local_server import _version
 
-    ordered = ["0.9.0.dev1", "0.9.0", "0.10.0.dev1", "0.10.0", "1.0.0"]
-    assert sorted(ordered[::-1], key=_version) == ordered
+    mixed = ["1.0.0", "0.10.0", "0.9.0", "0.10.0.dev1", "0.9.0.dev1"]
+    assert sorted(mixed, key=_version) == ["0.9.0.dev1", "0.9.0", "0.10.0.dev1", "0.10.0", "1.0.0"]
 
 
 def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(local):

@@ -149,13 +149,14 @@ class Follower:
     # what is shown -------------------------------------------------------------------------------
 
     def _show_decision(self) -> None:
-        """Show the decision unless the same one was shown; one that only says to wait is shown by its reason."""
+        """Show the decision unless the same one was shown; by its reason alone where the table would say no more."""
         with Progress("planning"):
             decision = self._decision()
         if decision is None or _same(decision, self._shown):
             return
-        self._shown = decision
-        if decision["verdict"] == "hold":
+        last, self._shown = self._shown, decision
+        known = last is not None and last["verdict"] != "hold" and last["cluster"] == decision["cluster"]
+        if decision["verdict"] == "hold" or known:
             say(decision["reason"])
             return
         from carbon_sched.cli import render

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
+from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,15 @@ from carbon_sched.cli.submit_options import ONLY_OURS, SubmitCommand, options
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from carbon_sched.cli.job_source import JobSource, Sent
     from carbon_sched.cli.request import Built
     from carbon_sched.cli.script_options import Given
     from carbon_sched.client import Client
 
+TIMES = ("deadline", "earliest")
+"""Options whose meaning depends on the user's time zone, which takes some time to find out."""
 HELP = """Run a job where and when it emits least.
 
 A script brings its project folder along. Options stand before it; whatever stands behind it is the script's own.
@@ -39,8 +45,8 @@ def _submit(
     built = _build(source)
     for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
         say(note)
-    with tempfile.TemporaryDirectory(prefix="carbon-sched-") as folder:
-        bundle = _zip(source.sent, Path(folder)) if source.sent else None
+    with _scratch() as folder:
+        bundle = _zip(source.sent, folder) if source.sent else None
         return _deliver(built, bundle, as_json=as_json, no_wait=no_wait, dry_run=dry_run)
 
 
@@ -73,7 +79,8 @@ def _build(source: JobSource) -> Built:
     from carbon_sched.cli.clock import local_zone, now
     from carbon_sched.cli.request import build
 
-    built = build(source.entrypoint, source.options, now(), local_zone())
+    zone = local_zone() if source.options.keys() & TIMES else timezone.utc
+    built = build(source.entrypoint, source.options, now(), zone)
     if source.environment:
         built.request["runtime_env"] = dict(source.environment)
     return built
@@ -87,12 +94,31 @@ def _misplaced(words: tuple[str, ...], is_command: bool) -> list[str]:
     )
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the zip, gone afterwards."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="carbon-sched-")
+    except OSError as error:
+        raise _no_room(error) from None
+    with folder as name:
+        yield Path(name)
+
+
 def _zip(sent: Sent, folder: Path) -> Any:
     from carbon_sched.cli.progress import Progress
     from carbon_sched.working_dir import build_working_dir
 
-    with Progress(f"zipping {sent.root}"):
-        return build_working_dir(sent.root, folder, only=sent.only, script=sent.script)
+    try:
+        with Progress(f"zipping {sent.root}"):
+            return build_working_dir(sent.root, folder, only=sent.only, script=sent.script)
+    except OSError as error:
+        raise _no_room(error) from None
+
+
+def _no_room(error: OSError) -> InvalidInput:
+    remedy = "Free some space there, or set TMPDIR to another folder"
+    return InvalidInput("TMPDIR", tempfile.gettempdir(), f"cannot hold the zip ({error.strerror or error})", remedy)
 
 
 def _deliver(built: Built, bundle: Any, *, as_json: bool, no_wait: bool, dry_run: bool) -> int:
