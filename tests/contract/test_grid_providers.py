@@ -208,6 +208,15 @@ def test_every_status_is_the_error_it_means_and_shows_no_key(case, server, statu
 
 
 @every
+def test_a_page_that_repeats_our_key_is_quoted_without_it(case, server):
+    server.fault = "echo-page"
+    with pytest.raises(GridMalformed) as raised:
+        fetch(case, server)
+    assert KEY not in str(raised.value)
+    assert TOKEN not in str(raised.value)
+
+
+@every
 def test_retry_after_is_kept(case, server):
     server.fault, server.retry_after = 429, "321"
     with pytest.raises(GridRateLimited) as raised:

@@ -169,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
         token = parse_qs(urlsplit(self.path).query).get("securityToken")
         return json.dumps({"error": f"fault {fault}", "you_sent": {**dict(self.headers), "token": token}})
 
+    def do_echo_page(self) -> None:
+        self.answer(200, f"<html>{self.echo(200)}</html>".encode(), "text/html")
+
     def do_html(self) -> None:
         self.answer(200, b"<!DOCTYPE html><html><body>Please log in to the hotel network</body></html>", "text/html")
 

@@ -7,15 +7,11 @@ of the environment are used (a provider is on the internet); `.netrc` is not.
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import hashlib
 import ipaddress
-import json
 import logging
 import os
-import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -28,30 +24,35 @@ from carbon_sched.domain.errors import (
     GridAuth,
     GridError,
     GridMalformed,
-    GridNoData,
     GridRateLimited,
     GridTransient,
     InvalidInput,
+)
+from carbon_sched.grid.answers import (
+    Answer,
+    RedactQuery,
+    default_error,
+    no_answer,
+    parse_json,
+    quoted,
+    retry_after_s,
+    shown,
 )
 from carbon_sched.grid.deadline import Watchdog, watched_session
 from carbon_sched.grid.pacing import Breaker, Rate, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
 
     from carbon_sched.domain.cluster import SecretRef
     from carbon_sched.ports import Clock
 
     Classify = Callable[[int, str], GridError | None]
 
-QUOTED = 200
 REDIRECTS = 3
 CHUNK = 64 * 1024
-LONGEST_RETRY_AFTER_S = 86_400.0
 AUTH_PAUSE_S = 900.0
 RATE_PAUSE_S = 60.0
-SECRET_IN_QUERY = re.compile(r"([?&](?:securityToken|api_key|apikey|key|token|auth-token)=)[^&\s\"]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,36 +66,6 @@ class Limits:
     tries: int = 3
     backoff_s: float = 0.5
     longest_wait_s: float = 5.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer; `url` is safe to show and store (keys removed)."""
-
-    status: int
-    body: bytes
-    url: str
-    at: datetime
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the body as it came."""
-        return hashlib.sha256(self.body).hexdigest()
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8, undecodable bytes replaced."""
-        return self.body.decode("utf-8", "replace")
-
-
-class RedactQuery(logging.Filter):
-    """Takes keys out of what urllib3 logs: it writes whole request lines at debug level."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Redact the message in place; every record passes."""
-        record.msg, record.args = SECRET_IN_QUERY.sub(r"\1***", record.getMessage()), ()
-        return True
 
 
 class Web:
@@ -216,7 +187,7 @@ class Channel:
     ) -> tuple[Any, Answer]:
         """Like `get`, parsed; GridMalformed when the body is not JSON (a login page, a truncated answer)."""
         answer = self.get(path, params, headers=headers, secrets=secrets, classify=classify)
-        return parse_json(self.name, answer), answer
+        return parse_json(self.name, answer, secrets), answer
 
     def _tried(
         self, url: str, headers: Mapping[str, str], secrets: tuple[str, ...], classify: Classify | None
@@ -263,22 +234,7 @@ class Channel:
         if status >= 500 or status == 408:
             raise GridTransient(f"{self.name}: failed (HTTP {status}: {said}); it will be asked again")
         known = classify(status, said) if classify else None
-        raise known or _default_error(self.name, status, said)
-
-
-def parse_json(name: str, answer: Answer) -> Any:
-    """The body as JSON without NaN or infinities; GridMalformed otherwise."""
-
-    def refuse(text: str) -> None:
-        raise ValueError(f"{text} is not a number")
-
-    try:
-        return json.loads(answer.body.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
-        start = quoted(answer.text[:QUOTED], ())
-        kind = "a web page" if start.lower().startswith(("<!doctype", "<html")) else "something that is not JSON"
-        message = f"{name}: answered with {kind} where JSON is documented ({start or 'nothing'}). A proxy in between?"
-        raise GridMalformed(message) from None
+        raise known or default_error(self.name, status, said)
 
 
 def read_secret(ref: SecretRef | None, name: str, remedy: str) -> str:
@@ -294,40 +250,6 @@ def read_secret(ref: SecretRef | None, name: str, remedy: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise GridAuth(f"{name}: the key in {ref} holds characters that HTTP does not allow. {remedy}")
     return value
-
-
-def shown(url: str) -> str:
-    """The URL without keys."""
-    return SECRET_IN_QUERY.sub(r"\1***", url)
-
-
-def quoted(text: str, secrets: tuple[str, ...]) -> str:
-    """One short line of what the other side said, without control characters or any secret it may have echoed."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 20 * QUOTED]).split())
-    return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
-
-
-def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for (a number or an HTTP date), at most a day; None without one."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return min(float(value), LONGEST_RETRY_AFTER_S)
-    try:
-        seconds = (email.utils.parsedate_to_datetime(value) - now).total_seconds()
-    except (TypeError, ValueError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
-
-
-def _default_error(name: str, status: int, said: str) -> GridError:
-    if status in (401, 403):
-        return GridAuth(f"{name}: does not accept us (HTTP {status}: {said}). Check the key and the plan it belongs to")
-    if status == 404:
-        return GridNoData(f"{name}: has nothing there (HTTP 404: {said})")
-    return GridMalformed(f"{name}: refuses the request (HTTP {status}: {said})")
 
 
 def _pairs(params: Mapping[str, str | list[str]]) -> Iterator[tuple[str, str]]:
@@ -380,21 +302,4 @@ def _translated(name: str, dog: Watchdog, total_s: float) -> Iterator[None]:
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, zlib.error) as error:
         if dog.expired:
             raise GridTransient(f"{name}: no complete answer within {total_s:g} s") from None
-        raise _no_answer(name, error) from None
-
-
-def _no_answer(name: str, error: Exception) -> GridError:
-    if isinstance(error, ValueError) and not isinstance(error, requests.RequestException):
-        # requests reads a Location even when it is not to follow it
-        return GridMalformed(f"{name}: answers with a header that cannot be read")
-    if isinstance(error, zlib.error):
-        return GridMalformed(f"{name}: the answer's compression is damaged")
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return GridMalformed(f"{name}: its configured address is not an http(s) URL")
-    if isinstance(error, requests.exceptions.SSLError):
-        return GridTransient(f"{name}: no trusted TLS connection. Check this machine's clock and certificates")
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return GridTransient(f"{name}: no answer in time")
-    if isinstance(error, requests.ConnectionError) and "NameResolution" in repr(error):
-        return GridTransient(f"{name}: its name cannot be resolved. Is this machine online?")
-    return GridTransient(f"{name}: no connection, or it broke ({type(error).__name__}). Is this machine online?")
+        raise no_answer(name, error) from None

@@ -27,7 +27,7 @@ from carbon_sched.domain.units import MG_PER_G, mg_per_kwh
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from carbon_sched.grid.http import Answer
+    from carbon_sched.grid.answers import Answer
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pytest
 
 from carbon_sched.domain.errors import GridTransient
 from carbon_sched.domain.time import UTC
-from carbon_sched.grid.http import quoted, retry_after_s, shown
+from carbon_sched.grid.answers import quoted, retry_after_s, shown
 from carbon_sched.grid.pacing import Breaker, Rate, TokenBucket
 from tests.fakes.clock import StoppedClock
 

@@ -11,7 +11,7 @@ import pytest
 from carbon_sched.domain.cluster import SecretRef
 from carbon_sched.domain.intensity import Kind
 from carbon_sched.domain.time import UTC
-from carbon_sched.grid.http import Answer
+from carbon_sched.grid.answers import Answer
 from carbon_sched.grid.mix import intensity_g_per_kwh
 from carbon_sched.grid.providers.carbon_aware_sdk import CarbonAwareSdk
 from carbon_sched.grid.providers.eia930 import Eia930

@@ -183,14 +183,20 @@ def test_zero_is_refused_where_the_method_cannot_give_it_and_taken_where_it_can(
 @pytest.mark.parametrize(
     ("content", "name", "problem"),
     [
-        (b"\xff\xfe\x00", "z.csv", "is not UTF-8 text"),
-        (b"start,g_per_kwh", "z.csv.gz", "is not a gzip file"),
-        (gzip.compress(b"start" * 1000)[:40], "z.csv.gz", "is not a gzip file"),
-        (gzip.compress(bytes(65 * 1024 * 1024)), "z.csv.gz", "is larger than 64 MiB"),
+        ("bytes", "z.csv", "is not UTF-8 text"),
+        ("text", "z.csv.gz", "is not a gzip file"),
+        ("half", "z.csv.gz", "is not a gzip file"),
+        ("bomb", "z.csv.gz", "is larger than 64 MiB"),
     ],
 )
 def test_files_that_are_no_text_are_refused(tmp_path, content, name, problem):
-    (tmp_path / name).write_bytes(content)
+    contents = {
+        "bytes": lambda: b"\xff\xfe\x00",
+        "text": lambda: b"start,g_per_kwh",
+        "half": lambda: gzip.compress(b"start" * 1000)[:40],
+        "bomb": lambda: gzip.compress(bytes(65 * 1024 * 1024), 1),
+    }
+    (tmp_path / name).write_bytes(contents[content]())
     with pytest.raises(InvalidInput, match=problem):
         SeriesFile(tmp_path / name, "DE")
 

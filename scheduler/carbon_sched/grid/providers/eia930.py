@@ -20,7 +20,8 @@ from carbon_sched.grid.tables import rows
 
 if TYPE_CHECKING:
     from carbon_sched.domain.cluster import SecretRef
-    from carbon_sched.grid.http import Answer, Channel
+    from carbon_sched.grid.answers import Answer
+    from carbon_sched.grid.http import Channel
 
 NAME = "eia-930"
 BASE = "https://api.eia.gov"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from carbon_sched.domain.cluster import SecretRef
-    from carbon_sched.grid.http import Answer, Channel
+    from carbon_sched.grid.answers import Answer
+    from carbon_sched.grid.http import Channel
 
 NAME = "electricity-maps"
 BASE = "https://api.electricitymaps.com/v3"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import GridAuth, GridError, GridMalformed, GridNoData
 from carbon_sched.domain.intensity import Basis, Comparability, Kind, Perimeter, Reading, Signal
 from carbon_sched.domain.time import UTC
+from carbon_sched.grid.answers import quoted
 from carbon_sched.grid.http import read_secret
 from carbon_sched.grid.mix import STORAGE, VERSION, intensity_g_per_kwh
 from carbon_sched.grid.provider import Collector, Method, instant
@@ -90,17 +91,17 @@ class Entsoe:
         }
         answer = self._channel.get("/api", params, secrets=(key,), classify=_classify)
         collector = Collector(METHOD, zone, now, answer)
-        for (at, step), mix in sorted(_mixes(answer.body, area).items()):
+        for (at, step), mix in sorted(_mixes(answer.body, area, key).items()):
             collector.add(at, at + step, intensity_g_per_kwh(mix), Kind.ESTIMATED, model_version=VERSION)
         return collector.readings(start, end)
 
 
-def _mixes(body: bytes, area: str) -> dict[tuple[datetime, timedelta], dict[str, float]]:
+def _mixes(body: bytes, area: str, key: str) -> dict[tuple[datetime, timedelta], dict[str, float]]:
     """MW by fuel for each (start, resolution)."""
     root = _parse(body)
     if root.tag == "Acknowledgement_MarketDocument":
         text = root.findtext("Reason/text") or "no reason given"
-        raise GridNoData(f"{NAME}: {text[:200]}")
+        raise GridNoData(f"{NAME}: {quoted(text, (key,))}")
     if root.tag != "GL_MarketDocument":
         raise GridMalformed(f"{NAME}: answered with a {root.tag[:40]!r} where a GL_MarketDocument is documented")
     mixes: dict[tuple[datetime, timedelta], dict[str, float]] = {}

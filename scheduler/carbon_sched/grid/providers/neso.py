@@ -17,7 +17,8 @@ from carbon_sched.grid.provider import Collector, Method, instant, items, member
 from carbon_sched.grid.tables import rows
 
 if TYPE_CHECKING:
-    from carbon_sched.grid.http import Answer, Channel
+    from carbon_sched.grid.answers import Answer
+    from carbon_sched.grid.http import Channel
 
 NAME = "neso"
 BASE = "https://api.carbonintensity.org.uk"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.errors import GridAuth, GridError, GridMalformed, ZoneNotCovered
 from carbon_sched.domain.intensity import Basis, Comparability, Kind, Perimeter, Reading, Signal
 from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.grid.http import parse_json, read_secret
+from carbon_sched.grid.answers import parse_json
+from carbon_sched.grid.http import read_secret
 from carbon_sched.grid.provider import (
     LB_PER_MWH_IN_G_PER_KWH,
     Collector,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from carbon_sched.domain.cluster import SecretRef
-    from carbon_sched.grid.http import Answer, Channel
+    from carbon_sched.grid.answers import Answer
+    from carbon_sched.grid.http import Channel
 
 NAME = "watttime"
 BASE = "https://api.watttime.org"
@@ -129,13 +131,15 @@ class WattTime:
 
     def _get(self, path: str, params: Mapping[str, str], now: datetime) -> tuple[Any, Answer]:
         """Ask with the token at hand; when it is refused, log in once more and ask again."""
-        answer = self._with_token(path, params, self._login(now))
+        token = self._login(now)
+        answer = self._with_token(path, params, token)
         if answer is None:
             self._token = None
-            answer = self._with_token(path, params, self._login(now))
+            token = self._login(now)
+            answer = self._with_token(path, params, token)
         if answer is None:
             raise GridAuth(f"{NAME}: refuses the token it has just given. Try again later")
-        return parse_json(NAME, answer), answer
+        return parse_json(NAME, answer, (token,)), answer
 
     def _with_token(self, path: str, params: Mapping[str, str], token: str) -> Answer | None:
         headers = {"Authorization": f"Bearer {token}"}
