@@ -271,5 +271,12 @@ def _layers(by_source: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
 
 def _foreign(by_source: Sequence[Sequence[Reading]], like: Comparability) -> list[list[Reading]]:
     """Per source, the readings of the same signal that are counted otherwise."""
-    kept = ([r for r in readings if r.signal is like.signal and r.comparability != like] for readings in by_source)
+    kept = (
+        [
+            r
+            for r in readings
+            if r.signal is like.signal and not (r.basis is like.basis and r.perimeter is like.perimeter)
+        ]
+        for readings in by_source
+    )
     return [readings for readings in kept if readings]

@@ -99,4 +99,4 @@ def _worse(left: Reading, right: Reading) -> Grade:
 
 def native(readings: Sequence[Reading], like: Comparability) -> list[Reading]:
     """Those that may be ranked with values of `like` as they are."""
-    return [reading for reading in readings if reading.comparability == like]
+    return [r for r in readings if r.basis is like.basis and r.perimeter is like.perimeter and r.signal is like.signal]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import Interval
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.intensity import Reading
+
+
+_start = attrgetter("start")
 
 
 def tile(layers: Iterable[Sequence[Reading]], start: datetime, end: datetime) -> tuple[list[Reading], list[Interval]]:
@@ -25,23 +29,17 @@ def tile(layers: Iterable[Sequence[Reading]], start: datetime, end: datetime) ->
     for layer in layers:
         if not holes:
             break
-        ends = [reading.end for reading in layer]
+        starts, ends = [reading.start for reading in layer], [reading.end for reading in layer]
         left: list[Interval] = []
         for hole in holes:
-            found = _within(layer, ends, hole)
+            found = list(layer[bisect.bisect_right(ends, hole.start) : bisect.bisect_left(starts, hole.end)])
+            if found:
+                found[0] = clip(found[0], hole.start, hole.end)
+                found[-1] = clip(found[-1], hole.start, hole.end)
             pieces += found
             left += _gaps(found, hole)
         holes = left
-    return sorted(pieces, key=lambda reading: reading.start), holes
-
-
-def _within(layer: Sequence[Reading], ends: Sequence[datetime], hole: Interval) -> list[Reading]:
-    found = []
-    for index in range(bisect.bisect_right(ends, hole.start), len(layer)):
-        if layer[index].start >= hole.end:
-            break
-        found.append(clip(layer[index], hole.start, hole.end))
-    return found
+    return sorted(pieces, key=_start), holes
 
 
 def _gaps(found: Sequence[Reading], hole: Interval) -> list[Interval]:
