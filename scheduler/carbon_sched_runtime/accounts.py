@@ -18,9 +18,9 @@ from carbon_sched_runtime.attribution import (
     gpu_shares,
     holders_of,
 )
-from carbon_sched_runtime.book import UNCERTAIN, Book
+from carbon_sched_runtime.book import Book
 from carbon_sched_runtime.counters import Meterable, Reading, Step, Track, advance
-from carbon_sched_runtime.wire import LARGEST, Note
+from carbon_sched_runtime.wire import IDLE, LARGEST, UNATTRIBUTED, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -107,8 +107,9 @@ class Accounts:
         for name, step in steps.items():
             tenants = _tenants(scene.stays, step)
             shares, cut = self._shares(devices[name], step, tenants, scene, gpus)
-            flags = self._flags(step, gap=gap, tenants=tenants)
-            self.book.add(step, name, shares, flags, cut, presences)
+            flags = self._flags(step, gap=gap)
+            uncertain = _uncertain(flags, tenants, shares)
+            self.book.add(step, name, shares, flags, cut, presences, uncertain)
         self.gpu_users = {name: sorted(scene.gpus[name].users) for name in gpus if name in scene.gpus}
         self.mono_ns = sample.mono_ns
         self.taken_over = False
@@ -174,14 +175,12 @@ class Accounts:
         seen_mw = reading.power_mw if reading.power_mw is not None else step.energy_uj * 1_000_000 // length
         self.baselines_mw[device.id] = min(seen_mw, self.baselines_mw.get(device.id, seen_mw))
 
-    def _flags(self, step: Step, *, gap: bool, tenants: Iterable[Tenant]) -> tuple[str, ...]:
+    def _flags(self, step: Step, *, gap: bool) -> tuple[str, ...]:
         flags = set(step.flags)
         if gap or step.end_ns - step.start_ns > GAP_NS:
             flags.add(GAP)
         if self.taken_over:
             flags.add(TAKEOVER)
-        if flags & {GAP, TAKEOVER} and any(True for _ in tenants):
-            flags.add(UNCERTAIN)
         return tuple(sorted(flags))
 
     def _shares(
@@ -230,6 +229,15 @@ NOTE_TEXTS = {
     "power-unknown": "no counter, and no two power readings close enough together: the energy is unknown",
     "counter-returned-unknown": "the counter answers again; the energy of the interval before is unknown",
 }
+
+
+def _uncertain(flags: tuple[str, ...], tenants: list[Tenant], shares: list[Share]) -> set[str]:
+    """Whose share of an unwatched interval is a guess: each attempt's, and others' if one was there for most."""
+    if not {GAP, TAKEOVER} & set(flags):
+        return set()
+    others = {share.owner for share in shares}
+    attempts = {tenant.attempt for tenant in tenants} | others - {IDLE, UNATTRIBUTED}
+    return attempts | others if any(2 * tenant.presence > WHOLE for tenant in tenants) else attempts
 
 
 def _tenants(stays: Iterable[Stay], step: Step) -> list[Tenant]:

@@ -169,10 +169,9 @@ class Attendance:
     def _linger(self) -> int:
         """Wait a moment for the attempt's last processes on this machine; returns how many stay all the same."""
         table, deadline = ProcessTable(), time.monotonic() + LINGER_S
-        ours = _ancestors(os.getpid())
         while True:
             table.scan([], boot_clock_ns())
-            left = len(set(table.pids_of(self._attempt.id)) - ours)
+            left = len(set(table.pids_of(self._attempt.id)) - _supervision(table, os.getpid()))
             if not left or self._urgent or time.monotonic() >= deadline:
                 return left
             time.sleep(0.05)
@@ -221,12 +220,20 @@ def _ticks(mono_ns: int) -> int:
     return mono_ns * os.sysconf("SC_CLK_TCK") // 1_000_000_000
 
 
-def _ancestors(pid: int) -> set[int]:
-    """A process and all its ancestors: for a wrapper, Ray's supervisor too, which carries the same stamp."""
-    table, found = ProcessTable(), set()
-    while pid > 0 and pid not in found:
+def _supervision(table: ProcessTable, wrapper: int) -> set[int]:
+    """The wrapper, its ancestors, and what its parent started beside it.
+
+    Under Ray the parent is the job's supervisor, which carries the attempt's stamp as well, and so does the shell loop
+    that it starts beside each job to kill the job's group should the supervisor die. They end after the wrapper.
+    """
+    found = {0, 1}
+    pid = wrapper
+    while pid not in found:
         found.add(pid)
-        table.owner_of(pid)
-        process = table.known.get(pid)
-        pid = process.parent if process is not None else 0
+        pid = table.known[pid].parent if pid in table.known else 0
+    parent = table.known[wrapper].parent if wrapper in table.known else 0
+    beside = {parent} - {0, 1}
+    while beside:
+        found |= beside
+        beside = {pid for pid, process in table.known.items() if process.parent in beside} - found
     return found

@@ -14,7 +14,7 @@ from carbon_sched_runtime.counters import Meterable
 from carbon_sched_runtime.wire import KINDS, Device, Note, Row, Segment, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from carbon_sched_runtime.counters import Step
 
@@ -88,11 +88,13 @@ class Book:
         flags: tuple[str, ...],
         cut: object,
         presences: Mapping[str, Presence],
+        uncertain: Container[str] = (),
     ) -> None:
         """Book one interval. Rows grow while `cut` (whatever names the owners) is as in the device's last interval.
 
         An attempt's row covers only the part of the interval that the attempt was there (`presences`, boot clock): its
-        energy is joined with the grid of those moments, not of the time before it came.
+        energy is joined with the grid of those moments, not of the time before it came. Rows of the `uncertain` owners
+        are flagged.
         """
         self._extend_span(step, device, flags)
         key, growing = self._current.get(device, (None, []))
@@ -100,7 +102,8 @@ class Book:
             growing = []
         for share in shares:
             if share.energy_uj:
-                self._extend_row(step, device, share, flags, growing, _clipped(step, presences.get(share.owner)))
+                marks = tuple(sorted({*flags, UNCERTAIN})) if share.owner in uncertain else flags
+                self._extend_row(step, device, share, marks, growing, _clipped(step, presences.get(share.owner)))
         self._current[device] = (cut, growing)
 
     def note(self, note: Note) -> None:

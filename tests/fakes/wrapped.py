@@ -33,8 +33,13 @@ class Workplace:
     def journal(self) -> Path:
         return self.folder / "journal"
 
-    def start(self, entrypoint: str, attempt: str = A, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the wrapper as the server's entrypoint does, with pipes for its output."""
+    def start(
+        self, entrypoint: str, attempt: str = A, *, beside: str = "", **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the wrapper as the server's entrypoint does, with pipes for its output.
+
+        With `beside`, a shell with the attempt's stamp starts that command first, as Ray's supervisor does its own.
+        """
         self.journal.mkdir(exist_ok=True)
         ours = {
             "PYTHONPATH": str(RUNTIME),
@@ -46,8 +51,11 @@ class Workplace:
             "CARBON_SCHED_CPUS": "1",
             "CARBON_SCHED_GPUS": "0",
         }
+        command = [sys.executable, "-m", "carbon_sched_runtime.run", "--", entrypoint]
+        if beside:
+            command = ["/bin/sh", "-c", f'{beside} & "$@"', "sh", *command]
         process = subprocess.Popen(
-            [sys.executable, "-m", "carbon_sched_runtime.run", "--", entrypoint],
+            command,
             env={**os.environ, **ours, **self.environment, **environment},
             cwd=self.folder,
             stdout=subprocess.PIPE,

@@ -168,6 +168,19 @@ def test_metering_that_cannot_start_does_not_stop_the_job_and_is_said(place):
     assert "NotADirectoryError" in place.record().last("closed").reason
 
 
+def test_what_the_supervisor_starts_beside_the_job_is_not_waited_for(place):
+    process = place.start("true", beside="sleep 20 >&- 2>&-")
+    process.wait(20)
+
+    assert place.record().last("closed").reason is None
+
+
+def test_processes_that_outlive_the_entrypoint_are_said(place):
+    place.run("sleep 20 >&- 2>&- &")
+
+    assert place.record().last("closed").reason == "1 processes outlive the entrypoint"
+
+
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 

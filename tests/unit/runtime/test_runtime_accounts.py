@@ -102,6 +102,15 @@ def test_a_hole_with_attempts_is_booked_and_marked_uncertain():
     assert max(row.error_ppm for row in segment.rows) == 1_000_000
 
 
+def test_idle_time_before_an_attempt_stays_certain_and_only_the_attempts_part_is_marked():
+    play = Play()
+    late = replace(ON_A, start_ns=START_NS + 99 * SECOND_NS)
+    play.step(100, scene=scene(late, a={A: late.start_ns}), a=7_000_000_000)
+
+    flags = {row.owner: (row.energy_uj, row.flags) for row in play.accounts.book.rows if row.device == "gpu:a"}
+    assert flags == {A: (70_000_000, ("gap", "uncertain-owner")), "idle": (6_930_000_000, ("gap",))}
+
+
 def test_a_reader_that_died_leaves_one_marked_interval():
     play = Play()
     play.step(scene=scene(ON_A, a={A: START_NS}))
