@@ -1,8 +1,10 @@
-"""From what a user says about a place (zone key, cloud region) to a grid zone, with how sure that is."""
+"""From what a user says about a place (zone key, cloud region, coordinates) to a grid zone, with how sure that is."""
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 ALIASES = {"UK": "GB", "EL": "GR"}
 """Codes people and providers use for a zone that has another key."""
+COORDINATES = re.compile(r"([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)", re.ASCII)
+EARTH_RADIUS_KM = 6371.0
+NEAR_KM = 60.0
+"""About the size of a metropolitan area: nearer than this a city's zone is taken to be the place's."""
+FARTHEST_KM = 400.0
 RETIRED = {"IN-MH": "Maharashtra (a former key, today part of IN-WE)"}
 """Keys that Electricity Maps no longer publishes but archived series still carry."""
 
@@ -41,7 +48,7 @@ def zone_names() -> dict[str, str]:
 
 
 def known_zone(text: str, extra: Collection[str] = ()) -> str:
-    """The zone key meant by a zone (`DE`, `us-cal-ciso`) or a cloud region (`aws:eu-central-1`).
+    """The zone key meant by a zone (`DE`), a cloud region (`aws:eu-central-1`) or a place (`50.11,8.68`).
 
     `extra` are zones known from elsewhere, such as configured series. Raises InvalidInput with near matches for an
     unknown zone, and for a region whose zone is not certain: that one the user confirms by giving the zone.
@@ -55,11 +62,17 @@ def known_zone(text: str, extra: Collection[str] = ()) -> str:
 
 
 def place_of(text: str, extra: Collection[str] = ()) -> Place:
-    """Where `text` is: a zone key is taken at its word, a cloud region is looked up in the shipped table."""
+    """Where `text` is: a zone key is taken at its word, a cloud region is looked up in the shipped table.
+
+    `latitude,longitude` (degrees) is the zone of the nearest known city; how sure that is depends on its distance and
+    on whether cities of other zones are about as near.
+    """
     wanted = text.strip()
     for key in (wanted, wanted.upper(), ALIASES.get(wanted.upper(), "")):
         if key in zone_names() or key in extra:
             return Place(key, "high")
+    if (spot := COORDINATES.fullmatch(wanted)) is not None:
+        return _at(text, float(spot[1]), float(spot[2]))
     regions = _regions(wanted.lower().replace("/", ":"))
     if len(regions) == 1:
         return _place(regions[0])
@@ -78,6 +91,30 @@ def default_pue(operator: str | None = None) -> Pue:
     newest = max(fleet, key=lambda row: int(row["year"]))
     source = f"{newest['operator']} {newest['scope']}: {newest['source']} (confidence {newest['confidence']})"
     return Pue(pue_ppm(float(newest["pue"])), newest["year"], source)
+
+
+def _at(text: str, latitude: float, longitude: float) -> Place:
+    if abs(latitude) > 90 or abs(longitude) > 180:
+        raise InvalidInput("zone", text, "is no place on Earth", "Write latitude,longitude in degrees: 50.11,8.68")
+    here = math.radians(latitude), math.radians(longitude)
+    cities = sorted((_km(here, row), row["zone"], row["place"]) for row in rows("places.csv"))
+    distance, zone, city = cities[0]
+    if distance > FARTHEST_KM:
+        problem = f"is {distance:.0f} km from the nearest city we know ({city})"
+        raise InvalidInput("zone", text, problem, "Give the grid zone itself")
+    rivals = [f"{rival} ({name})" for far, rival, name in cities if rival != zone and far < 2 * distance + NEAR_KM]
+    # A key such as US-NY-NYIS is one of several grids in its country: its border may be nearer than the next city.
+    sure = "high" if distance <= (NEAR_KM / 2 if "-" in zone else NEAR_KM) else "medium"
+    note = f"{distance:.0f} km from {city}" + (f"; near {', '.join(rivals[:3])} too" if rivals else "")
+    return Place(zone, "low" if rivals else sure, note)
+
+
+def _km(here: tuple[float, float], row: dict[str, str]) -> float:
+    """Great-circle distance (haversine formula)."""
+    latitude, longitude = math.radians(float(row["latitude"])), math.radians(float(row["longitude"]))
+    half = math.sin((latitude - here[0]) / 2) ** 2
+    half += math.cos(here[0]) * math.cos(latitude) * math.sin((longitude - here[1]) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(half, 1.0)))
 
 
 def _regions(wanted: str) -> list[dict[str, str]]:
