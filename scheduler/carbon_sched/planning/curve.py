@@ -44,7 +44,9 @@ class Curve:
         return Curve.from_values(seconds, values, tuple(reading.grade for reading in outlook.readings))
 
     @staticmethod
-    def from_values(edges: Sequence[float], values: Sequence[float], grades: tuple[Grade, ...] = ()) -> Curve:
+    def from_values(
+        edges: Sequence[float] | Floats, values: Sequence[float] | Floats, grades: tuple[Grade, ...] = ()
+    ) -> Curve:
         """`edges` in seconds, ascending, one more than `values` (g/kWh)."""
         at, level = np.asarray(edges, dtype=np.float64), np.asarray(values, dtype=np.float64)
         floored = np.maximum(level, RANKING_FLOOR_MG_PER_KWH / MG_PER_G)
@@ -54,8 +56,9 @@ class Curve:
     def ranked_g(self, starts: Floats, durations: Floats, weights: Floats) -> Floats:
         """Expected grams per kilowatt of power for a run begun at each start; shape of `starts`.
 
-        With D discrete, E[integral of f over [s, s+D)] = sum of w (F(s+d) - F(s)): the integral of survival times
-        intensity, exactly.
+        `starts` is `[m]` with `durations` and `weights` `[K]`, or `[n, m]` with `[n, K]` for n jobs at once. With D
+        discrete, E[integral of f over [s, s+D)] = sum of w (F(s+d) - F(s)): the integral of survival times intensity,
+        exactly.
         """
         return _expected(self.edges, self.ranked, starts, durations, weights) / 3600.0
 
@@ -74,15 +77,17 @@ class Curve:
 
 
 def _expected(edges: Floats, integral: Floats, starts: Floats, durations: Floats, weights: Floats) -> Floats:
-    ends = _at(edges, integral, starts[:, None] + durations[None, :])
-    out: Floats = ends @ weights - _at(edges, integral, starts) * weights.sum()
+    ends = _at(edges, integral, starts[..., None] + durations[..., None, :])
+    out: Floats = np.matmul(ends, weights[..., None])[..., 0]
+    out -= _at(edges, integral, starts) * weights.sum(axis=-1, keepdims=True)
     return out
 
 
 def _at(edges: Floats, integral: Floats, times: Floats) -> Floats:
     """The integral up to `times`; beyond either end it goes on with the slope of the last piece there."""
-    inside = np.interp(times, edges, integral)
-    first = (integral[1] - integral[0]) / (edges[1] - edges[0])
-    last = (integral[-1] - integral[-2]) / (edges[-1] - edges[-2])
-    out: Floats = inside + np.minimum(times - edges[0], 0.0) * first + np.maximum(times - edges[-1], 0.0) * last
+    out: Floats = np.interp(times, edges, integral)
+    if times.size and times.min() < edges[0]:
+        out += np.minimum(times - edges[0], 0.0) * (integral[1] - integral[0]) / (edges[1] - edges[0])
+    if times.size and times.max() > edges[-1]:
+        out += np.maximum(times - edges[-1], 0.0) * (integral[-1] - integral[-2]) / (edges[-1] - edges[-2])
     return out

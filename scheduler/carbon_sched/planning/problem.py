@@ -1,0 +1,134 @@
+"""Waiting jobs and clusters as arrays on a grid of slots: what prices, placing and bounds work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Singles = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """One stretch of a row of a `[G, S]` table per job, as flat indices: `flat[begin[j] : begin[j + 1]]` is job j's."""
+
+    flat: Ints
+    begin: Ints
+    owner: Ints
+
+    @staticmethod
+    def of(row: Ints, first: Ints, last: Ints, width: int) -> Segments:
+        """Columns `first` to `last` (inclusive) of `row`, per job."""
+        count = last - first + 1
+        begin = np.concatenate([[0], np.cumsum(count)])
+        owner = np.repeat(np.arange(len(row)), count)
+        inside = np.arange(int(begin[-1])) - begin[owner]
+        return Segments(row[owner] * width + first[owner] + inside, begin[:-1], owner)
+
+    def least(self, table: Singles | Floats) -> Floats:
+        """`[J]` the smallest entry of every stretch."""
+        if len(self.begin) == 0:
+            return np.empty(0)
+        out: Floats = np.minimum.reduceat(table.ravel()[self.flat], self.begin).astype(np.float64)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """J jobs in G groups (same expected cost per unit, same length) on L lanes, with S start slots and T >= S slots.
+
+    A lane is capacity of one kind in one place: a cluster's GPUs of one type, or its CPUs. A unit is one such GPU or
+    CPU. Lengths are the slots a job holds its units for.
+
+    Attributes:
+        step_h: length of a slot in hours.
+        coarse: how many slots share one price; prices whose slots straddle the steps of the forecast are poor ones
+            (hourly forecast, 75-minute prices: the gap to the bound trebles), so this many slots make one such step.
+        cost: `[G, L, S]` expected grams per unit of a run begun in a slot; infinite where the lane is not allowed.
+        slots: `[G]` how many slots a run holds its units.
+        capacity: `[L, T]` free units per lane and slot (may be infinite).
+        group, units, first, last: `[J]` group, units, and the inclusive window of start slots of each job.
+        rank: `[J]` jobs with a smaller rank are placed first, whatever it costs the others.
+    """
+
+    step_h: float
+    coarse: int
+    cost: Singles
+    slots: Ints
+    capacity: Floats
+    group: Ints
+    units: Floats
+    first: Ints
+    last: Ints
+    rank: Ints
+
+    def __post_init__(self) -> None:
+        groups, lanes, starts = self.cost.shape
+        if self.slots.shape != (groups,) or self.capacity.shape[0] != lanes:
+            raise ValueError(f"cost {self.cost.shape}, slots {self.slots.shape}, capacity {self.capacity.shape}")
+        if self.capacity.shape[1] < starts + int(self.slots.max(initial=1)):
+            raise ValueError("the capacity must reach to the end of the longest run begun last")
+
+    @cached_property
+    def windows(self) -> Segments:
+        """Every job's allowed starts as flat indices into `[G, S]`."""
+        return Segments.of(self.group, self.first, self.last, self.starts)
+
+    @cached_property
+    def wishes(self) -> Floats:
+        """`[J]` grams of every job's best offer, as if it were alone."""
+        return self.windows.least(self.cost.min(axis=1)) * self.units
+
+    @property
+    def work(self) -> Floats:
+        """`[J]` unit-slots of every job."""
+        return self.units * self.slots[self.group]
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs there are."""
+        return int(self.group.shape[0])
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes there are."""
+        return int(self.cost.shape[1])
+
+    @property
+    def starts(self) -> int:
+        """How many start slots there are."""
+        return int(self.cost.shape[2])
+
+    @property
+    def horizon(self) -> int:
+        """How many slots there are."""
+        return int(self.capacity.shape[1])
+
+    @cached_property
+    def price_slots(self) -> int:
+        """How many prices a lane has."""
+        return -(-self.horizon // self.coarse)
+
+    @cached_property
+    def price_capacity(self) -> Floats:
+        """`[L, price slots]` unit-hours on offer per price slot."""
+        borders = np.arange(0, self.horizon, self.coarse)
+        summed: Floats = np.add.reduceat(self.capacity, borders, axis=1) * self.step_h
+        return summed
+
+    def charges(self, prices: Floats, starts: Ints | None = None) -> Singles:
+        """`[G, L, starts]` what a run of each group pays per unit at `prices` (g per unit-hour, `[L, price slots]`)."""
+        begin = np.arange(self.starts) if starts is None else starts
+        paid = np.concatenate([np.zeros((self.lanes, 1)), np.cumsum(np.repeat(prices, self.coarse, axis=1), axis=1)], 1)
+        paid *= self.step_h
+        ends = np.minimum(begin[None, :] + self.slots[:, None], paid.shape[1] - 1)
+        out: Singles = (paid[:, ends] - paid[:, None, begin]).swapaxes(0, 1).astype(np.float32)
+        return out

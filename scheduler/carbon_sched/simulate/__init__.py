@@ -1,0 +1,1 @@
+"""Backtests: the production decision code over recorded jobs and intensities, beside baselines and bounds."""
