@@ -13,12 +13,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 DAY_S = 120
 STEP_S = 5
 DAYS = 10
+READY_TRIES = 90
 TRAIN = Path(__file__).parent / "quickstart" / "train.py"
 
 
@@ -26,14 +28,8 @@ def main() -> int:
     """Run the story; returns 0 when every command succeeded and the ledger verified."""
     with tempfile.TemporaryDirectory(prefix="cs-demo-") as folder:
         demo = Demo(Path(folder))
-        demo.write_grid()
         try:
-            demo.run(
-                "clusters", "add", "north", "--local", "--cpus", "2", "--zone", "SE-SE3", "--pue", "1.10"
-            )
-            demo.run("clusters", "add", "south", "--local", "--cpus", "2", "--zone", "DE", "--pue", "1.40", "--home")
-            for name in ("north", "south"):
-                demo.run("clusters", "check", name)
+            demo.prepare()
             print("\n# A job with no flexibility: placed at once, on the cleaner cluster.")
             demo.run("submit", "--name", "train-now", "--duration", "25s", str(TRAIN), "--steps", "300")
             print("\n# The same job may wait up to two minutes: it starts when the grid is expected to be cleanest.")
@@ -55,7 +51,7 @@ def main() -> int:
             demo.run("audit", "report")
             demo.run("audit", "verify")
         finally:
-            demo.run("server", "stop", check=False)
+            demo.run("server", "stop", "--force", check=False)
     return 0
 
 
@@ -64,7 +60,26 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "CARBON_SCHED_DATA_DIR": str(folder)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARBON_SCHED_", "RAY_"))}
+        self.environment = {**kept, "CARBON_SCHED_DATA_DIR": str(folder)}
+
+    def prepare(self) -> None:
+        """Two local clusters on the synthetic grid, ready for jobs; home is the dirtier one in the south."""
+        self.write_grid()
+        local = ("clusters", "add", "--local", "--cpus", "2")
+        self.run(*local, "north", "--zone", "SE-SE3", "--pue", "1.10")
+        self.run(*local, "south", "--zone", "DE", "--pue", "1.40", "--home")
+        for name in ("north", "south"):
+            self.wait_ready(name)
+
+    def wait_ready(self, name: str) -> None:
+        """Until the cluster's Ray head answers; the server starts it in the background."""
+        command = [sys.executable, "-m", "carbon_sched.cli.main", "clusters", "check", name]
+        for _ in range(READY_TRIES):
+            if subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(1)
+        self.run("clusters", "check", name)
 
     def write_grid(self) -> None:
         """Two synthetic zones whose day lasts two minutes: clean at noon in the north, never quite in the south."""

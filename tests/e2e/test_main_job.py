@@ -21,7 +21,8 @@ import json, os, sys
 print("to stdout", flush=True)
 print("to stderr", file=sys.stderr, flush=True)
 kept = sorted(name for name in os.environ if not name.startswith(("CARBON_SCHED_", "RAY_", "PYTHONPATH", "_")))
-print(json.dumps({"argv": sys.argv[1:], "files": sorted(os.listdir()), "env": kept, "marker": os.environ.get("MARKER")}))
+marker = os.environ.get("MARKER")
+print(json.dumps({"argv": sys.argv[1:], "files": sorted(os.listdir()), "env": kept, "marker": marker}))
 sys.exit(int(sys.argv[1]))
 """
 
@@ -71,7 +72,8 @@ def test_exit_code_output_environment_and_folder_are_as_under_ray_job_submit(ins
         "submit", "--cluster", "north", "--runtime-env-json", env_json, str(path), *arguments, check=False
     )
     ray = subprocess.run(
-        [RAY, "job", "submit", "--working-dir", str(folder), "--runtime-env-json", env_json, "--", "python", "echo.py", *arguments],
+        [RAY, "job", "submit", "--working-dir", str(folder), "--runtime-env-json", env_json,
+         "--", "python", "echo.py", *arguments],
         env=installation.ray_environment("north"), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ours.returncode == 7
@@ -132,7 +134,10 @@ def test_a_gpu_job_pays_exactly_what_the_counter_of_its_gpu_counted(installation
 def test_twenty_jobs_at_once_all_finish_none_twice_and_their_energy_adds_up(installation, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
-    text = f"import os, uuid, pathlib; pathlib.Path({str(marks)!r}, os.environ['CARBON_SCHED_JOB'] + '.' + uuid.uuid4().hex).touch()"
+    text = f"""
+        import os, pathlib, uuid
+        pathlib.Path({str(marks)!r}, os.environ["CARBON_SCHED_JOB"] + "." + uuid.uuid4().hex).touch()
+    """
     path = str(script(tmp_path / "p", "mark.py", text))
     jobs = [installation.start("--cluster", "north", "--entrypoint-num-gpus", "0.1", path) for _ in range(20)]
     receipts = [installation.finished(job, timeout_s=120) for job in jobs]

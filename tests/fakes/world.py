@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cluster import Cluster, Pue
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter, Reading, Signal
-from carbon_sched.domain.job import Attempt, Job
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
@@ -36,6 +35,7 @@ from carbon_sched_runtime import wire
 from tests.fakes.cluster import FakeCluster, FakeClusters
 
 if TYPE_CHECKING:
+    from carbon_sched.domain.job import Attempt, Job
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -204,7 +204,7 @@ class World:
         segment = wire.Segment(
             MACHINE, BOOT, READER, seq, t0, t1, 0, (t1 - t0) * 1000, 0, {device.id: device},
             (wire.Span(device.id, 0, wire.COUNTER, t0, t1, 0, total),),
-            tuple(wire.Row(device.id, 0, wire.COUNTER, o, t0, t1, uj, "sole-owner", 50_000) for o, uj in owners.items()),
+            tuple(wire.Row(device.id, 0, wire.COUNTER, who, t0, t1, uj, "alone", 50_000) for who, uj in owners.items()),
         )  # fmt: skip
         self.clusters[attempt.cluster].files[str(segment.name)] = wire.format_segment(segment)
 
