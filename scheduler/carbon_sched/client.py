@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -69,7 +70,9 @@ class Client:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"carbon-sched/{__version__}"
         self._session.auth = _Bearer(token)
-        self._session.trust_env = not loopback  # a proxy cannot reach this machine's own loopback
+        if loopback:  # which no proxy can reach
+            self._session.trust_env = False
+            self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.mount(self.url, HTTPAdapter(max_retries=_retry(REPEATABLE)))
         # Below /v1/jobs everything may be repeated: stopping twice is stopping, and submissions carry a key.
         self._session.mount(f"{self.url}/v1/jobs", HTTPAdapter(max_retries=_retry(None)))

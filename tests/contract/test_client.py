@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 from datetime import datetime, timezone
 
 import pytest
@@ -11,6 +12,7 @@ from carbon_sched.client import Client
 from carbon_sched.domain import errors
 from tests.fakes.api_server import TOKEN, Fault, RunningApi
 from tests.fakes.api_views import job_view, problem
+from tests.fakes.certificates import authority_and_server
 
 
 @pytest.fixture
@@ -287,3 +289,15 @@ def test_no_token_in_clear_to_another_machine(url):
 def test_what_is_no_url_is_refused(url):
     with pytest.raises(errors.InvalidInput, match="is not a URL"):
         Client(url, TOKEN)
+
+
+def test_a_certificate_of_nobody_we_know_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    ca_file, certificate, key = authority_and_server(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with RunningApi(context) as api:
+        with Client(api.url, TOKEN) as client, pytest.raises(errors.ServerUnavailable, match="REQUESTS_CA_BUNDLE"):
+            client.server()
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))
+        with Client(api.url, TOKEN) as client:
+            assert client.server()["jobs_live"] == 0

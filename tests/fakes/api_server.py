@@ -11,7 +11,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.fakes.api_views import (
@@ -23,6 +23,9 @@ from tests.fakes.api_views import (
     receipt_view,
     server_view,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 TOKEN = "cs_fake-token"
 
@@ -251,7 +254,10 @@ def _encoded(call: Call, status: int, value: Any) -> tuple[bytes, str]:
 
 
 class RunningApi:
-    """Serves a FakeApi on a free loopback port while inside."""
+    """Serves a FakeApi on a free loopback port while inside; over TLS with a `context`."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
 
     def __enter__(self) -> FakeApi:
         self.api = FakeApi()
@@ -259,6 +265,10 @@ class RunningApi:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         self.api.url = f"http://127.0.0.1:{self._http.server_port}"
+        if self._context is not None:
+            self._http.socket = self._context.wrap_socket(self._http.socket, server_side=True)
+            self._http.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused handshakes are wanted
+            self.api.url = self.api.url.replace("http:", "https:")
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self.api

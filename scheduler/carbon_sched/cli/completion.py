@@ -40,15 +40,18 @@ def completion(shell: str) -> None:
 
 
 def complete_jobs(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Ids of the newest jobs, with their names and states, and `last`."""
+    """Ids of the newest jobs, with their names and states, and `last`; names once something was typed."""
     items = [CompletionItem("last", help="the newest job")] if "last".startswith(incomplete) else []
     with contextlib.suppress(CarbonSchedError, OSError):
         if client := _running():
+            jobs = client.jobs(limit=SHOWN)["jobs"]
             items += [
                 CompletionItem(job["job_id"], help=f"{job['name']} ({job['state']})")
-                for job in client.jobs(limit=SHOWN)["jobs"]
-                if job["job_id"].startswith(incomplete) or job["name"].startswith(incomplete)
+                for job in jobs
+                if job["job_id"].startswith(incomplete)
             ]
+            names = dict.fromkeys(job["name"] for job in jobs if incomplete and job["name"].startswith(incomplete))
+            items += [CompletionItem(name) for name in names]
     return items
 
 

@@ -37,6 +37,14 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By section: command, where it is (`module:function`), and its help as the module itself says it (a test compares)."""
 
+ENVIRONMENT = """\b
+Environment:
+  CARBON_SCHED_URL         a shared server instead of the one on this machine
+  CARBON_SCHED_TOKEN_FILE  where its token is (or CARBON_SCHED_TOKEN: the token)
+  CARBON_SCHED_DATA_DIR    where the server of this machine keeps its data
+  NO_COLOR                 no colours
+"""
+
 COMMANDS = {name: place for commands in SECTIONS.values() for name, place in commands.items()}
 USAGE_ERROR = 120
 INTERRUPTED = 130
@@ -98,7 +106,11 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=ENVIRONMENT,
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:
     """Run Ray jobs where and when they emit least CO2e, with a receipt.

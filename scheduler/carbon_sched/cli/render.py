@@ -71,8 +71,11 @@ def show(what: RenderableType, *, stderr: bool = False) -> None:
 
 
 def decision(view: DecisionView) -> RenderableType:
-    """Verdict, the sentence why, and every candidate with what is expected of it."""
-    feasible = [candidate for candidate in view["candidates"] if candidate["feasible"]]
+    """Verdict, the sentence why, and every candidate with what is expected of it: the chosen one, then the cleanest."""
+    feasible = sorted(
+        (candidate for candidate in view["candidates"] if candidate["feasible"]),
+        key=lambda c: (c["cluster"] != view["cluster"], c["co2e_g"] is None, c["co2e_g"] or 0.0),
+    )
     parts: list[RenderableType] = [_verdict(view), Padding(Text(view["reason"]), (0, 0, 0, 2))]
     if feasible:
         parts += ["", _candidates(view, feasible)]

@@ -130,7 +130,11 @@ def _deliver(built: Built, bundle: Any, *, as_json: bool, no_wait: bool, dry_run
     if bundle is not None:
         _upload(connection.client, bundle)
         built.request["bundle_sha256"] = bundle.sha256
-    job = connection.client.submit(built.request, idempotency_key=os.urandom(16).hex())
+    try:
+        job = connection.client.submit(built.request, idempotency_key=os.urandom(16).hex())
+    except KeyboardInterrupt:
+        warn("interrupted while submitting: the job may have been accepted; `carbon-sched list` tells")
+        raise
     if not no_wait:
         from carbon_sched.cli.follow import attach
 

@@ -111,10 +111,9 @@ def options() -> list[click.Parameter]:
     found += [click.Option([f"--{name}"], hidden=True, callback=_refuse, expose_value=False) for name in FROM_RAY]
     found += [click.Option([f"--{name}"], hidden=True, expose_value=False) for name in FROM_RAY_IGNORED]
     found.append(click.Option(["-v", "--verbose"], hidden=True, is_flag=True, expose_value=False))
-    found.append(
-        click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="job.py [ARGS]... | -- COMMAND...")
-    )
-    return found
+    shape = "job.py [ARGS]... | -- COMMAND..."
+    words = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar=shape, shell_complete=_complete_files)
+    return [*found, words]
 
 
 def _option(name: str, metavar: str, text: str) -> click.Option:
@@ -142,6 +141,10 @@ def _complete(known: tuple[str, ...]) -> Any:
         return [CompletionItem(value) for value in known if value.startswith(incomplete)]
 
     return complete
+
+
+def _complete_files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _refuse(_ctx: click.Context, parameter: click.Parameter, value: Any) -> None:

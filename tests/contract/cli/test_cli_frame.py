@@ -113,6 +113,7 @@ def test_completion_offers_commands_options_jobs_and_clusters(done):
     assert complete("carbon-sched", "submit", "--max") == ["--max-delay"]
     assert complete("carbon-sched", "submit", "--phase", "inf") == ["inference-batch", "inference-online"]
     assert complete("carbon-sched", "status", "") == ["last", ID]
+    assert complete("carbon-sched", "status", "tr") == ["train.py"]
     assert complete("carbon-sched", "clusters", "check", "w") == ["west"]
 
 

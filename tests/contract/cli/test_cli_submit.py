@@ -206,3 +206,35 @@ def test_what_the_server_refuses_is_told_in_its_words(api, shell):
         120,
         "error: cluster: 'x' is not configured. Use one of: local\n",
     )
+
+
+def test_no_room_for_the_zip(api, shell, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/proc/none")
+    code, _, err = shell("submit", "--no-wait", "train.py")
+    assert code == 120
+    assert "TMPDIR: '/proc/none' cannot hold the zip" in err
+    assert api.calls == []
+
+
+def test_ctrl_c_while_submitting_does_not_pretend_to_know(api, shell, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "submit", interrupted)
+    code, _, err = shell("submit", "train.py")
+    assert code == 130
+    assert "may have been accepted" in err
+
+
+def test_a_changed_plan_is_one_line_and_another_cluster_a_table(api, shell, monkeypatch):
+    plans = [
+        decision_view(verdict="delay", start="2099-01-01T00:00:00Z", reason="waits for the sun"),
+        decision_view(reason="starts now on north"),
+        decision_view(cluster="south", reason="starts now on south"),
+    ]
+    api.tell(*[job_view(reason=str(n)) for n in range(4)], job_view(state="succeeded", exit_code=0, **ENDED), text="x")
+    queued = iter([*plans, plans[-1], plans[-1]])
+    monkeypatch.setattr(Client, "decision", lambda *_: next(queued))
+    _, _, err = shell("submit", "train.py")
+    assert err.count("Decision  ") == 2
+    assert "\nstarts now on north\n" in err
