@@ -30,12 +30,15 @@ from tests.fakes.clock import StoppedClock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Notes each start, leaves one child in its session and one in a session of its own, as Ray's jobs are.
+# Notes each start; has a child in its session, one that lost its environment (as Ray's agents, which rewrite their
+# title), and one in a session of its own (as Ray's jobs are).
 HEAD = """#!/bin/sh
 echo "$$" >> {starts}
 env > {environment}
 echo "$@" > {arguments}
 sleep 1000 &
+env -i sleep 1000 &
+echo "$!" > {bare}
 setsid sleep 1000 &
 exec sleep 1000
 """
@@ -63,7 +66,7 @@ class Place:
 
     def use(self, program: str, last_words: str = "") -> None:
         self.python = self.folder / "python"
-        names = {name: self.folder / name for name in ("starts", "environment", "arguments")}
+        names = {name: self.folder / name for name in ("starts", "environment", "arguments", "bare")}
         self.python.write_text(program.format(**names, last_words=last_words))
         self.python.chmod(0o755)
 
@@ -80,6 +83,10 @@ class Place:
 
     def state(self) -> dict[str, object]:
         return json.loads((self.head_folder / "head.json").read_text())
+
+    def bare(self) -> set[int]:
+        """The child without an environment, which only its session tells."""
+        return {int((self.folder / "bare").read_text())}
 
     def left(self) -> set[int]:
         return processes.members(-1, f"{local_head.MARKER}={self.head_folder}")
@@ -100,7 +107,7 @@ def started(place: Place, count: int = 1) -> list[int]:
 
 
 def settled(place: Place) -> set[int]:
-    assert processes.wait_until(lambda: len(place.left()) == 3, 10)
+    assert processes.wait_until(lambda: len(place.left()) == 4, 10)
     return place.left()
 
 
@@ -166,23 +173,23 @@ def test_a_process_that_only_has_the_number_is_left_alone(place: Place, changed:
 def test_what_a_killed_head_left_is_ended_before_the_next_start(place: Place):
     head = place.head()
     first = head.endpoint().address
-    left = settled(place) - {place.state()["pid"]}
+    left = (settled(place) | place.bare()) - {place.state()["pid"]}
     os.kill(place.state()["pid"], signal.SIGKILL)
     assert processes.wait_until(lambda: not head.running(), 10)
-    assert left <= place.left()
+    assert all(processes.process(pid) for pid in left)
     place.clock.pass_s(3600)
     assert head.endpoint().address == first, "the ports are kept where they are free"
-    assert not left & settled(place)
-    assert len(place.starts()) == 2
+    assert not [pid for pid in left if processes.process(pid)]
+    assert len(started(place, 2)) == 2
 
 
 def test_a_state_file_that_was_cut_short_loses_no_process(place: Place):
     place.head().endpoint()
-    old, temp_dir = settled(place), Path(str(place.state()["temp_dir"])).parent
+    old, temp_dir = settled(place) | place.bare(), Path(str(place.state()["temp_dir"])).parent
     (place.head_folder / "head.json").write_text('{"base_port": 21')
     place.head().endpoint()
     started(place, 2)
-    assert not old & settled(place)
+    assert not [pid for pid in old if processes.process(pid)]
     temp_dir.rmdir()  # only its name is lost with the file
 
 
@@ -280,7 +287,7 @@ def test_without_ray_the_extra_is_named(place: Place):
 def test_stop_leaves_nothing(place: Place):
     head = place.head()
     head.endpoint()
-    pids = settled(place)
+    pids = settled(place) | place.bare()
     temp_dir = Path(str(place.state()["temp_dir"])).parent
     head.stop()
     assert not [pid for pid in pids if processes.process(pid)]
@@ -433,7 +440,12 @@ def test_a_head_that_ended_is_no_zombie(place: Place):
 
 def test_ourselves_and_our_parents_are_never_swept():
     mark = f"PATH={os.environ['PATH']}"
-    assert not {os.getpid(), os.getppid(), 1} & processes.members(os.getsid(0), mark)
+    child = subprocess.Popen(["sleep", "1000"])
+    found = processes.members(os.getsid(0), mark)
+    child.kill()
+    child.wait()
+    assert child.pid in found
+    assert not {os.getpid(), os.getppid(), 1} & found
 
 
 def test_where_there_is_no_proc_ps_is_asked(monkeypatch: pytest.MonkeyPatch):

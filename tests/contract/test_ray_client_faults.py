@@ -160,6 +160,15 @@ def test_a_proxys_404_does_not_mean_that_the_job_is_unknown(head: FakeRayHead):
         client(head.address).logs(JOB)
 
 
+def test_nothing_for_a_file_that_is_not_there_is_no_empty_file(head: FakeRayHead):
+    # Real Ray 2.60 loses the error now and then.
+    head.lie("answer", "/api/v0/logs/file", body=b"", media_type="text/plain")
+    with pytest.raises(ClusterRefused, match="not found"):
+        client(head.address).read_file(head.node_id, "cs-gone[1].seg", limit=100)
+    head.put_file("cs-here[1].seg", b"")
+    assert client(head.address).read_file(head.node_id, "cs-here[1].seg", limit=100) == b""
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 PROC = Path("/proc")
 POLL_S = 0.02
@@ -52,14 +52,17 @@ def members(leader: int, marker: str) -> set[int]:
     """The pids of the session `leader`, and of all processes that inherited the environment entry `marker`.
 
     Processes that rewrite their title lose their environment, those that open a session of their own leave the
-    leader's: Ray has both kinds. Ourselves and those we descend from are never among them.
+    leader's: Ray has both kinds. So the sessions of those found by the mark count too: only a descendant can have
+    opened them. Ourselves and those we descend from are never among the pids.
     """
     ours = _lineage()
     if not PROC.is_dir():
         rows = (line.split() for line in _output("ps", "-A", "-o", "pid=,pgid=,user=").splitlines())
         return {int(pid) for pid, group, *_ in rows if int(group) == leader} - ours
-    pids = (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
-    return {pid for pid in pids if pid not in ours and _belongs(pid, leader, marker.encode())}
+    sessions = {pid: session for pid, session in _sessions() if pid not in ours}
+    marked = {pid for pid in sessions if _is_marked(pid, marker.encode())}
+    wanted = {leader, *(sessions[pid] for pid in marked)}
+    return marked | {pid for pid, session in sessions.items() if session in wanted}
 
 
 def end(pids: Iterable[int], number: signal.Signals) -> None:
@@ -79,16 +82,21 @@ def wait_until(done: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def _belongs(pid: int, leader: int, marker: bytes) -> bool:
+def _sessions() -> Iterator[tuple[int, int]]:
+    """(pid, session) of every live process of our user."""
+    for entry in PROC.iterdir():
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if entry.name.isdigit() and entry.stat().st_uid == os.getuid():
+                fields = _stat(int(entry.name))
+                if fields[_STATE] not in _DEAD:
+                    yield int(entry.name), int(fields[_SESSION])
+
+
+def _is_marked(pid: int, marker: bytes) -> bool:
     try:
-        if (PROC / str(pid)).stat().st_uid != os.getuid():
-            return False
-        fields = _stat(pid)
-        if fields[_STATE] in _DEAD:
-            return False
-        return int(fields[_SESSION]) == leader or marker in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return marker in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
-        return False  # it ended while we looked
+        return False
 
 
 def _lineage() -> set[int]:
