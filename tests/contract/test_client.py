@@ -7,6 +7,7 @@ import ssl
 from datetime import datetime, timezone
 
 import pytest
+import requests
 
 from carbon_sched.client import Client
 from carbon_sched.domain import errors
@@ -257,12 +258,13 @@ def test_a_server_that_stays_away_is_given_up(client, api):
 # where the token goes -------------------------------------------------------------------------------------------------
 
 
-def test_the_token_travels_as_bearer_whatever_netrc_says(api, tmp_path, monkeypatch):
+def test_the_token_travels_as_bearer_whatever_netrc_says(tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login eve password stolen\n", encoding="utf-8")
+    netrc.write_text("machine carbon.example.org login eve password other\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(netrc))
-    Client(api.url, TOKEN).server()
-    assert api.calls[0].headers["authorization"] == f"Bearer {TOKEN}"
+    session = Client("https://carbon.example.org", TOKEN)._session
+    sent = session.prepare_request(requests.Request("GET", "https://carbon.example.org/v1/server"))
+    assert sent.headers["Authorization"] == f"Bearer {TOKEN}"
 
 
 def test_a_proxy_does_not_stand_before_loopback(api, monkeypatch):
@@ -272,7 +274,7 @@ def test_a_proxy_does_not_stand_before_loopback(api, monkeypatch):
 
 
 def test_a_redirect_is_not_followed(client, api):
-    api.faults = [Fault(307)]
+    api.faults = [Fault(307, location=f"{api.url}/healthz")]
     with pytest.raises(errors.ServerUnavailable):
         client.server()
     assert len(api.calls) == 1

@@ -56,6 +56,7 @@ class Fault:
     content_type: str = "text/plain"
     hang_up: bool = False
     after: bool = False
+    location: str = ""
 
 
 @dataclass
@@ -220,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif fault is not None:
-            self._send(fault.status, fault.body, fault.content_type)
+            self._send(fault.status, fault.body, fault.content_type, fault.location)
         else:
             self._send(status, *_encoded(call, status, value))
 
@@ -231,8 +232,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 401, problem("not-allowed", 401, 122, "the server's token is missing or wrong")
         return copy.deepcopy(self.api.answer(call))
 
-    def _send(self, status: int, body: bytes, content_type: str) -> None:
+    def _send(self, status: int, body: bytes, content_type: str, location: str = "") -> None:
         self.send_response(status)
+        if location:
+            self.send_header("Location", location)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -121,7 +121,7 @@ def test_a_delayed_job_says_who_keeps_it_and_shows_when_it_starts(api, shell):
 
 def test_a_job_that_is_held_is_explained_once_and_its_place_shown_later(api, shell):
     api.tell(
-        job_view(), job_view(reason="waits"), job_view(state="succeeded", exit_code=0, **ENDED), text="x",
+        *[job_view(reason="waits")] * 4, job_view(state="succeeded", exit_code=0, **ENDED), text="x",
         decision=decision_view(verdict="hold", cluster=None, start=None, candidates=[], reason="waits: no answer"),
     )  # fmt: skip
     _, _, err = shell("submit", "train.py")
