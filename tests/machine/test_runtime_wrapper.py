@@ -297,17 +297,54 @@ def test_many_attempts_at_once_add_up_to_one_counter_difference(place, gpus):
         assert place.total_uj("cpu:model", attempt) > 0
 
 
-def test_a_journal_that_the_job_tampers_with_is_put_back_and_reported(place):
-    process = place.start("exec sleep 60", A)
+@pytest.mark.parametrize(
+    "abuse",
+    [
+        "rm -rf journal/*.seg",
+        "for f in journal/*.seg; do rm $f; ln -s /etc/passwd $f; done",
+        "for f in journal/*.seg; do rm $f; mkdir $f; done",
+        "for f in journal/*.seg; do rm $f; mkfifo $f; done",
+        "for f in journal/*.seg; do truncate -s 1G $f; done",
+        "for f in journal/*.seg; do echo x >> $f; done",
+    ],
+)
+def test_a_job_that_abuses_its_journal_changes_no_figure(place, abuse):
+    process = place.start(f"read go <go; {abuse}; touch done; exec sleep 60", A)
+    os.mkfifo(place.folder / "go")
     place.wait_for("metering")
     place.run("true", B)  # its end makes the reader seal a segment
-    deadline = time.monotonic() + 10
-    while not (before := {path.name: path.read_bytes() for path in place.journal.glob("*.seg")}):
-        assert time.monotonic() < deadline
-    for path in place.journal.glob("*.seg"):
-        path.write_bytes(b"no longer a segment")
+    wait_until(lambda: list(place.journal.glob("*.seg")))
+    before = {path.name: path.read_bytes() for path in place.journal.glob("*.seg")}
+    (place.folder / "go").write_text("go\n")
+    wait_until((place.folder / "done").exists)
     os.kill(place.record(A).last("spawned").child_pid, signal.SIGTERM)
-    process.wait(20)
+    assert process.wait(20) == 143
 
     assert "altered or removed, and put back: 1" in place.record(A).last("closed").reason
     assert {name: (place.journal / name).read_bytes() for name in before} == before
+
+
+def test_a_flood_of_files_named_like_ours_harms_neither_the_job_nor_its_figures(place):
+    name = "carbon-sched-0123456789ab-35a06fda-00c0ffee-{:06d}.seg"
+    place.journal.mkdir()
+    for number in range(2000):
+        (place.journal / name.format(number)).write_bytes(b"flood")
+
+    assert place.run("sleep 0.3")[0] == 0
+    assert place.record().last("closed").segments == 1
+    assert place.record().last("closed").reason is None
+
+
+def test_a_record_that_the_job_rewrites_is_read_as_far_as_it_is_ours(place):
+    record = f"journal/carbon-sched-{A}.record"
+    place.run(f'echo rubbish >> {record}; echo \'{{"v":1,"event":"ended","attempt":"cs-x-a1","t":1}}\' >> {record}')
+
+    assert place.record().last("ended").exit_code == 0
+    assert len(place.record().problems) == 2
+
+
+def wait_until(condition, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

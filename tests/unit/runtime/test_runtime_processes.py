@@ -154,7 +154,7 @@ def test_a_process_seen_between_fork_and_exec_is_looked_at_again(proc, table):
     proc.process(60, parent=50, started=1001, ticks=1, env={"NAME": "raylet"})
     assert scan(table, 11) == {}
     proc.process(60, parent=50, started=1001, ticks=4, env=STAMP_A)
-    scan(table, 12)
+    assert scan(table, 12) == {}, "what it used before we knew whose it is belongs to nobody"
     proc.process(60, parent=50, started=1001, ticks=9)
 
     assert scan(table, 13) == {A: 5}
