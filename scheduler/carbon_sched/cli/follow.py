@@ -182,7 +182,7 @@ class Follower:
             warn(
                 f"no grid zone is known for cluster {chosen['cluster']}, so its energy is booked with the world "
                 "average, the lowest grade. Tell its zone (such as DE or US-CAL-CISO): "
-                f"carbon-sched clusters add {chosen['cluster']} --replace --local --zone ZONE"
+                f"carbon-sched clusters add {chosen['cluster']} --replace --local --home --zone ZONE"
             )
         if decision["verdict"] == "delay":
             if self._connection.local is not None:
@@ -254,7 +254,8 @@ def exit_code_of(job: JobView) -> tuple[int, str]:
     if state == "lost":
         return ClusterError.exit_code, f"job {job_id} was lost{reason}"
     if code is not None and code != 0:
-        return _shell_code(code), f"job {job_id} {state} with exit code {code}{reason}"
+        more = "" if str(code) in reason else reason
+        return _shell_code(code), f"job {job_id} {state} with exit code {code}{more}"
     if state == "stopped":
         return Conflict.exit_code, f"job {job_id} was stopped{reason}"
     return ClusterError.exit_code, f"job {job_id} {state} without an exit code{reason}"

@@ -237,12 +237,17 @@ def _devices(view: Receipt) -> RenderableType:
         name = device["device"] if len(machines) == 1 else f"{device['machine']} {device['device']}"
         estimated = device["source"] == "estimated"
         how = SOURCES.get(device["source"], device["source"])
-        error = f" +/-{device['error_pct']:.2g} %" if device["error_pct"] else ""
+        error = f" +/-{_error(device['error_pct'])} %" if device["error_pct"] else ""
         table.add_row(
             name, f"{figures.digits(device['energy_j'])} J",
             Text(f"{how}{error}, {device['reporter']}", "yellow" if estimated else ""),
         )  # fmt: skip
     return Padding(table, (0, 0, 0, 16))
+
+
+def _error(percent: float) -> str:
+    """Two digits at most: an error bound is no measurement."""
+    return f"{percent:.0f}" if percent >= 9.5 else f"{percent:.2g}"
 
 
 def _grid_line(view: Receipt) -> str:
@@ -369,7 +374,7 @@ def _used(used: float | None, total: float) -> str:
 
 def check(view: ClusterCheck) -> RenderableType:
     """What a cluster's check found."""
-    marks = {"ok": "green", "note": "yellow", "warning": "yellow", "problem": "bold red"}
+    marks = {"ok": "green", "warning": "yellow", "problem": "bold red"}
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=8, no_wrap=True)
     grid.add_column()

@@ -68,6 +68,7 @@ def test_an_attached_job_prints_its_own_output_to_stdout_and_all_else_to_stderr(
     [
         ({"state": "succeeded", "exit_code": 0}, 0, ""),
         ({"state": "failed", "exit_code": 3}, 3, "failed with exit code 3"),
+        ({"state": "failed", "exit_code": 4, "reason": "exited with code 4"}, 4, "failed with exit code 4\n"),
         ({"state": "failed", "exit_code": 127}, 127, "failed with exit code 127"),
         ({"state": "failed", "exit_code": -9}, 137, "failed with exit code -9"),
         ({"state": "failed", "exit_code": None, "reason": "pip failed"}, 124, "without an exit code: pip failed"),
@@ -134,7 +135,7 @@ def test_a_world_average_is_pointed_out_with_the_remedy(api, shell):
         decision=decision_view(candidates=[candidate_view(grade="F-world-year", zone="WORLD")]),
     )  # fmt: skip
     _, _, err = shell("submit", "train.py")
-    assert "carbon-sched clusters add north --replace --local --zone ZONE" in err
+    assert "carbon-sched clusters add north --replace --local --home --zone ZONE" in err
 
 
 def test_a_receipt_is_waited_for_until_it_is_final(api, shell, monkeypatch):

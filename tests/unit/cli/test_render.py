@@ -99,6 +99,12 @@ def test_estimated_energy_is_called_so_in_the_headline_and_by_device(shown):
     assert "estimated" not in shown(render.receipt(counted)).lower()
 
 
+@pytest.mark.parametrize(("error", "text"), [(99.7, "+/-100 %"), (5.0, "+/-5 %"), (0.25, "+/-0.25 %")])
+def test_error_bounds_have_two_digits(shown, error, text):
+    device = receipt_view()["devices"][0] | {"error_pct": error}
+    assert text in shown(render.receipt(receipt_view(devices=[device])))
+
+
 def test_a_receipt_that_lacks_something_says_what(shown):
     text = shown(render.receipt(receipt_view(final=False, missing=["segment 3 of m1"])))
     assert "not final" in text
