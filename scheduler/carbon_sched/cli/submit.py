@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.cli.request import Built
     from carbon_sched.cli.script_options import Given
     from carbon_sched.client import Client
+    from carbon_sched.wire import JobView
 
 TIMES = ("deadline", "earliest")
 """Options whose meaning depends on the user's time zone, which takes some time to find out."""
@@ -39,15 +40,29 @@ def _submit(
     words: tuple[str, ...], *, is_command: bool, as_json: bool, no_wait: bool, dry_run: bool, **given: Any
 ) -> int:
     """Returns the exit code."""
+    from carbon_sched.cli.connection import connect
+
     if as_json and not (no_wait or dry_run):
         raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
     source = _read(words, is_command, given)
     built = _build(source)
     for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
         say(note)
+    # the zip is gone before the job is followed: whoever kills this process later leaves nothing behind
     with _scratch() as folder:
         bundle = _zip(source.sent, folder) if source.sent else None
-        return _deliver(built, bundle, as_json=as_json, no_wait=no_wait, dry_run=dry_run)
+        connection = connect()
+        if bundle is not None and not dry_run:
+            _upload(connection.client, bundle)
+            built.request["bundle_sha256"] = bundle.sha256
+    if dry_run:
+        return _preview(connection.client, built, as_json)
+    job = _post(connection.client, built)
+    if no_wait:
+        return _handed_over(job, as_json)
+    from carbon_sched.cli.follow import attach
+
+    return attach(connection, job)
 
 
 submit = SubmitCommand(
@@ -121,24 +136,15 @@ def _no_room(error: OSError) -> InvalidInput:
     return InvalidInput("TMPDIR", tempfile.gettempdir(), f"cannot hold the zip ({error.strerror or error})", remedy)
 
 
-def _deliver(built: Built, bundle: Any, *, as_json: bool, no_wait: bool, dry_run: bool) -> int:
-    from carbon_sched.cli.connection import connect
-
-    connection = connect()
-    if dry_run:
-        return _preview(connection.client, built, as_json)
-    if bundle is not None:
-        _upload(connection.client, bundle)
-        built.request["bundle_sha256"] = bundle.sha256
+def _post(client: Client, built: Built) -> JobView:
     try:
-        job = connection.client.submit(built.request, idempotency_key=os.urandom(16).hex())
+        return client.submit(built.request, idempotency_key=os.urandom(16).hex())
     except KeyboardInterrupt:
         warn("interrupted while submitting: the job may have been accepted; `carbon-sched list` tells")
         raise
-    if not no_wait:
-        from carbon_sched.cli.follow import attach
 
-        return attach(connection, job)
+
+def _handed_over(job: JobView, as_json: bool) -> int:
     if as_json:
         print_json(job)
     else:

@@ -239,3 +239,14 @@ def test_a_changed_plan_is_one_line_and_another_cluster_a_table(api, shell, monk
     _, _, err = shell("submit", "train.py")
     assert err.count("Decision  ") == 2
     assert "\nstarts now on north\n" in err
+
+
+def test_the_zip_is_gone_before_the_job_is_followed(api, shell, monkeypatch, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    left = []
+    monkeypatch.setattr("carbon_sched.cli.follow.attach", lambda *_: left.extend(scratch.iterdir()) or 0)
+    assert shell("submit", "train.py")[0] == 0
+    assert len(api.bundles) == 1
+    assert left == []
