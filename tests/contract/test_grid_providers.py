@@ -273,9 +273,10 @@ def test_missing_hours_are_holes(case, server):
 
 
 @plain
-def test_nulls_are_holes(case, server):
+def test_nulls_are_holes_and_no_offence(case, server, caplog):
     server.change = grid_server.nulls
     readings = fetch(case, server)
+    assert "refused" not in caplog.text
     check_line(readings, holes=True)
     assert any(left.end < right.start for left, right in pairwise(readings))
 
@@ -357,6 +358,13 @@ def test_an_answer_for_another_zone_is_not_used(name, zone, answered, server):
     server.zone_answered = answered
     with pytest.raises(GridMalformed, match=answered if name not in ("neso", "openelectricity") else name):
         fetch(case, server)
+
+
+def test_a_forecast_for_another_zone_is_not_used(server):
+    server.zone_answered = "FR"
+    provider = provider_of(CASES[3], server)
+    with pytest.raises(GridMalformed, match="answered for 'FR'"):
+        provider.fetch("DE", NOW, NOW + 6 * HOUR, NOW)
 
 
 @pytest.mark.parametrize(

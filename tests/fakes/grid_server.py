@@ -166,8 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def echo(self, fault: int) -> str:
         """An error that repeats every secret it was given, as some servers do."""
-        token = parse_qs(urlsplit(self.path).query).get("securityToken")
-        return json.dumps({"error": f"fault {fault}", "you_sent": {**dict(self.headers), "token": token}})
+        sent = [self.headers.get(name) for name in ("Authorization", "auth-token", "X-Api-Key")]
+        sent += parse_qs(urlsplit(self.path).query).get("securityToken", [])
+        return json.dumps({"error": f"fault {fault}", "you_sent": [one for one in sent if one]})
 
     def do_echo_page(self) -> None:
         self.answer(200, f"<html>{self.echo(200)}</html>".encode(), "text/html")

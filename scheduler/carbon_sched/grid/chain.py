@@ -140,7 +140,7 @@ class Grid:
         if holes and any(self._covers(source, zone) for source in self._sources):
             found = self._fetch(zone, start - HISTORY, end, now)
             known = self._known(found, self._like, None, start - HISTORY, end, now)
-            known = [*known, *self._own(zone, known, holes[0].start, end)]
+            known = [*known, *self._own(zone, known, known[-1].end if known else start, end)]
             pieces, holes = tile([known], start, end)
         yearly = [self._longterm(zone, hole.start, hole.end, self._like, []) for hole in holes]
         return sorted([*pieces, *yearly], key=lambda reading: reading.start)

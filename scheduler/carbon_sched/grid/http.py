@@ -119,7 +119,7 @@ class Web:
         for raw in response.raw.stream(CHUNK, decode_content=False):
             chunk = unpack.decompress(raw, self.limits.max_bytes + 1) if unpack else raw
             size += len(chunk)
-            if size > self.limits.max_bytes or (unpack is not None and unpack.unconsumed_tail):
+            if size > self.limits.max_bytes:
                 raise GridMalformed(f"{name}: the answer is larger than {self.limits.max_bytes} bytes")
             chunks.append(chunk)
         return b"".join(chunks)

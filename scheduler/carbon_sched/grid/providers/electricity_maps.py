@@ -102,7 +102,6 @@ class ElectricityMaps:
             if needed:
                 raise
             return []  # the plan has no forecasts for this zone: the chain goes on with our own
-        self._check(zone, record(NAME, data))
         issued = instant(NAME, data["updatedAt"]) if data.get("updatedAt") else None
         points = [record(NAME, point) for point in items(NAME, data, "forecast")]
         starts = [instant(NAME, member(NAME, point, "datetime")) for point in points]
@@ -122,8 +121,7 @@ class ElectricityMaps:
         }
         headers = {self._header: key}
         data, answer = self._channel.get_json(path, query, headers=headers, secrets=(key,), classify=_classify)
-        if isinstance(data, dict) and data.get("zone", zone) != zone:
-            raise GridMalformed(f"{NAME}: asked for {zone}, answered for {str(data['zone'])[:40]!r}; not used")
+        self._check(zone, record(NAME, data))
         return data, answer
 
     def _check(self, zone: str, row: Mapping[str, Any]) -> None:

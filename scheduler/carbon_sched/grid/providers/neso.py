@@ -28,7 +28,6 @@ METHOD = Method(
     "CC BY 4.0 (NESO Carbon Intensity API)",
 )
 NATIONAL = "GB"
-HALF_HOUR = timedelta(minutes=30)
 
 
 class Neso:
