@@ -17,6 +17,7 @@ from carbon_sched_runtime.attribution import (
     cpu_shares,
     gpu_shares,
     holders_of,
+    mig_shares,
 )
 from carbon_sched_runtime.book import Book
 from carbon_sched_runtime.counters import Meterable, Reading, Step, Track, advance
@@ -48,12 +49,25 @@ class Stay:
 
 
 @dataclass(frozen=True)
+class SliceScene:
+    """Who is on one MIG device now: its id, its part of the board in millionths, and the owners of its processes."""
+
+    id: str
+    part: int
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GpuScene:
-    """Who is on one GPU now: the earliest start (boot clock, ns) of each owner's processes there, and SM use."""
+    """Who is on one GPU now: the earliest start (boot clock, ns) of each owner's processes there, and SM use.
+
+    In MIG mode `slices` says it instead (None: not in MIG mode).
+    """
 
     users: Mapping[str, int]
     utilisation: Mapping[str, int]
     known: bool = True
+    slices: tuple[SliceScene, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,8 +207,12 @@ class Accounts:
                 step.energy_uj, baseline_uj, self.cpus * WHOLE, tenants, scene.used_ticks, scene.busy_ticks
             )
             return shares, sorted(tenant.attempt for tenant in tenants)
-        uses = {name: self._use(name, scene, step) for name in gpus}
-        holders = holders_of(gpus, tenants, uses)[device.id]
+        seen = scene.gpus.get(device.id)
+        if seen is not None and seen.slices is not None:
+            slices = [(part.part, _slice_owners(part, tenants)) for part in seen.slices]
+            return mig_shares(step.energy_uj, slices), [sorted(owners) for _, owners in slices]
+        uses = {name: self._use(name, scene, step) for name in gpus if not _is_mig(scene, name)}
+        holders = holders_of(uses, tenants, uses)[device.id]
         shares = gpu_shares(step.energy_uj, baseline_uj, uses[device.id], holders)
         return shares, [sorted(uses[device.id].users), sorted(holders)]
 
@@ -238,6 +256,16 @@ def _uncertain(flags: tuple[str, ...], tenants: list[Tenant], shares: list[Share
     others = {share.owner for share in shares}
     attempts = {tenant.attempt for tenant in tenants} | others - {IDLE, UNATTRIBUTED}
     return attempts | others if any(2 * tenant.presence > WHOLE for tenant in tenants) else attempts
+
+
+def _is_mig(scene: Scene, gpu: str) -> bool:
+    seen = scene.gpus.get(gpu)
+    return seen is not None and seen.slices is not None
+
+
+def _slice_owners(part: SliceScene, tenants: list[Tenant]) -> list[str]:
+    """Who is on a MIG device, else whose entrypoint is confined to it."""
+    return sorted(part.owners or {tenant.attempt for tenant in tenants if part.id in (tenant.visible or ())})
 
 
 def _tenants(stays: Iterable[Stay], step: Step) -> list[Tenant]:

@@ -141,6 +141,23 @@ def gpu_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping[t
     return _merge(shares + _holder_shares(parts["rest"], use, holders))
 
 
+def mig_shares(energy_uj: int, slices: Iterable[tuple[int, Iterable[str]]]) -> list[Share]:
+    """Split a GPU in MIG mode, whose driver meters the board alone: by the size of the slices.
+
+    `slices` are `(part of the board in millionths, owners)`. A slice's owners share it evenly; slices without owners
+    and what no slice covers are idle.
+    """
+    known = [(part, sorted(owners)) for part, owners in slices]
+    weights = {f"{number}": part for number, (part, _) in enumerate(known)}
+    weights[IDLE] = max(0, WHOLE - sum(weights.values())) or (0 if any(weights.values()) else 1)
+    parts = split(energy_uj, weights)
+    shares = [Share(IDLE, MIG_SLICES, parts.pop(IDLE))]
+    for number, (_, owners) in enumerate(known):
+        by_owner = split(parts[f"{number}"], dict.fromkeys(owners or [IDLE], 1))
+        shares += [Share(owner, MIG_SLICES, part) for owner, part in by_owner.items()]
+    return _merge(shares)
+
+
 def holders_of(
     devices: Iterable[str], tenants: Iterable[Tenant], uses: Mapping[str, GpuUse]
 ) -> dict[str, dict[tuple[str, str], int]]:

@@ -7,6 +7,7 @@ instant on some architectures and a one-second average on others; it stays the l
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,17 +16,31 @@ from carbon_sched_runtime.counters import Meterable, Reading
 
 ERROR_PPM = 50_000  # NVIDIA states +/- 5 % for board power
 QUANTUM_NS = 100_000_000
+LAYOUT_LOOKS = 30  # MIG devices come and go while jobs run: looked for every so many readings
 DEFAULT_LIMIT_MW = 1_500_000
 MODULE_NAMES = ("GH200", "GB200", "GB300")  # their counter covers CPU and memory of the module as well
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A MIG device: its id (`mig:MIG-…`), the part of the board it is in millionths, and the processes on it."""
+
+    id: str
+    part: int
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class GpuProcesses:
-    """The process ids on a GPU and their SM utilisation in percent; `known` False when the driver does not tell."""
+    """The process ids on a GPU and their SM utilisation in percent; `known` False when the driver does not tell.
+
+    A GPU in MIG mode has `slices` instead (None: not in MIG mode).
+    """
 
     pids: tuple[int, ...] = ()
     utilisation: dict[int, int] = field(default_factory=dict)
     known: bool = True
+    slices: tuple[Slice, ...] | None = None
 
 
 @dataclass
@@ -36,6 +51,8 @@ class _Gpu:
     fields: bool = True
     lists: bool = True
     seen_us: int = 0
+    layout: list[tuple[Any, str, int]] | None = None  # MIG devices: handle, id, part; None outside MIG mode
+    looks: int = 0
 
 
 class Nvml:
@@ -72,16 +89,46 @@ class Nvml:
     def processes(self, device: str) -> GpuProcesses:
         """Who computes on a GPU now. Graphics clients are left out: a desktop's server is no user of a job's GPU."""
         gpu = self._gpus[device]
+        if gpu.looks % LAYOUT_LOOKS == 0:
+            gpu.layout = self._layout(gpu.handle)
+        gpu.looks += 1
+        if gpu.layout is not None:
+            return GpuProcesses(slices=tuple(Slice(i, part, self._pids(handle)) for handle, i, part in gpu.layout))
         if not gpu.lists:
             return GpuProcesses(known=False)
         try:
-            clients = self._nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
+            pids = self._pids(gpu.handle, quiet=False)
         except self._nvml.NVMLError as error:
             if error.value == self._nvml.NVML_ERROR_NOT_SUPPORTED:
                 gpu.lists = False
             return GpuProcesses(known=False)
-        pids = tuple(sorted({int(client.pid) for client in clients}))
         return GpuProcesses(pids, self._utilisation(gpu) if len(pids) > 1 else {})
+
+    def _pids(self, handle: Any, *, quiet: bool = True) -> tuple[int, ...]:
+        try:
+            clients = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        except self._nvml.NVMLError:
+            if not quiet:
+                raise
+            return ()  # the slice has just gone: its part is idle until the layout is looked at again
+        return tuple(sorted({int(client.pid) for client in clients}))
+
+    def _layout(self, handle: Any) -> list[tuple[Any, str, int]] | None:
+        """The MIG devices of a GPU; None when it is not in MIG mode, as most cannot be."""
+        nvml = self._nvml
+        try:
+            if nvml.nvmlDeviceGetMigMode(handle)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+                return None
+            most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+        except nvml.NVMLError:
+            return None
+        found = []
+        for index in range(most):
+            with contextlib.suppress(nvml.NVMLError):  # NOT_FOUND: no device of that number
+                mig = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+                slices = int(nvml.nvmlDeviceGetAttributes(mig).computeInstanceSliceCount)
+                found.append((mig, f"mig:{nvml.nvmlDeviceGetUUID(mig)}", 1_000_000 * slices // most))
+        return found
 
     def close(self) -> None:
         """Let go of the driver."""
@@ -168,7 +215,8 @@ class Nvml:
 def visible_devices(text: str | None, order: list[str]) -> tuple[str, ...] | None:
     """CUDA_VISIBLE_DEVICES as device ids, by CUDA's rules; None when it confines to nothing we know.
 
-    Numbers count the driver's order, `GPU-…` may be the start of a UUID, the first unknown entry ends the list.
+    Numbers count the driver's order, `GPU-…` may be the start of a UUID, `MIG-…` names a slice, the first unknown entry
+    ends the list.
     """
     if text is None:
         return None
@@ -176,6 +224,9 @@ def visible_devices(text: str | None, order: list[str]) -> tuple[str, ...] | Non
     for entry in (part.strip() for part in text.split(",")):
         if entry.isdigit() and int(entry) < len(order):
             found.append(order[int(entry)])
+            continue
+        if entry.startswith("MIG-"):
+            found.append(f"mig:{entry}")
             continue
         matches = [device for device in order if entry.startswith("GPU-") and device.startswith(f"gpu:{entry}")]
         if len(matches) != 1:

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any, Callable
 
 from carbon_sched_runtime import book as books
-from carbon_sched_runtime.accounts import Accounts, GpuScene, Scene, Stay
+from carbon_sched_runtime.accounts import Accounts, GpuScene, Scene, SliceScene, Stay
 from carbon_sched_runtime.nvml import visible_devices
 from carbon_sched_runtime.processes import TICKS_PER_SECOND, Allocation, ProcessTable
 from carbon_sched_runtime.wire import UNATTRIBUTED, Note, Segment, WireError, format_segment, parse_segment
@@ -189,13 +189,22 @@ class Reader:
         processes = self.sources.gpu_processes(device)
         users: dict[str, int] = {}
         use: dict[str, int] = {}
+        if processes.slices is not None:
+            slices = (SliceScene(s.id, s.part, self._owners(s.pids)) for s in processes.slices)
+            return GpuScene({}, {}, slices=tuple(slices))
         for pid in processes.pids:
-            found = self.table.owner_of(pid)
-            owner, start_ns = found or (None, 0)
-            name = owner or UNATTRIBUTED
+            name, start_ns = self._owner(pid)
             users[name] = min(start_ns, users.get(name, start_ns))
             use[name] = use.get(name, 0) + processes.utilisation.get(pid, 0)
         return GpuScene(users, use if processes.utilisation else {}, processes.known)
+
+    def _owner(self, pid: int) -> tuple[str, int]:
+        """An owner for a process on a GPU, and its start; processes of nobody, or of no one we can see, included."""
+        owner, start_ns = self.table.owner_of(pid) or (None, 0)
+        return owner or UNATTRIBUTED, start_ns
+
+    def _owners(self, pids: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(sorted({self._owner(pid)[0] for pid in pids}))
 
     # writing -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@
  *   now S                    stop the clock at this Unix time (default: the real clock)
  *   quantum S                the counter moves only at multiples of S seconds (default 0.1)
  *   limit GPU W              maximum power limit (default 700)
- *   mig GPU                  MIG mode is on
+ *   mig GPU N                MIG mode is on; the next free MIG device of the GPU has N of 7 slices
  *   at S GPU watts W         from S on the GPU draws W watts
  *   at S GPU reset           the counter starts again from 0
  *   at S GPU jump J          the counter leaps by J joules
@@ -18,7 +18,7 @@
  *   nofields GPU             no field values, only nvmlDeviceGetPowerUsage
  *   nopids GPU               no process lists
  *
- * GPU is an index or `*`; statements with `at` stand in order of time. The counter is a function of time alone, so
+ * GPU is an index or `*` (for `pids` also `0.1`, the second MIG device of GPU 0); statements with `at` stand in order of time. The counter is a function of time alone, so
  * every process sees the same. NVML_STUB_LOG names a file to which every counter reading is appended: `GPU mJ`.
  */
 #include <math.h>
@@ -29,16 +29,16 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { MAX_GPUS = 16, MAX_EVENTS = 4096, MAX_PIDS = 32 };
+enum { MAX_GPUS = 16, MAX_EVENTS = 4096, MAX_PIDS = 32, MAX_MIGS = 7 };
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
 enum kind { WATTS, RESET, JUMP, FREEZE, GONE, FOUND, PIDS };
 
 typedef int status;
 typedef struct gpu *handle;
-struct event { double at; int gpu; enum kind kind; double value; int pids; unsigned pid[MAX_PIDS], use[MAX_PIDS]; };
-struct gpu { int index, nocounter, nofields, nopids, mig; double limit; };
+struct event { double at; int gpu, slice; enum kind kind; double value; int pids; unsigned pid[MAX_PIDS], use[MAX_PIDS]; };
+struct gpu { int index, slice, nocounter, nofields, nopids, mig, size; double limit; };
 
-static struct gpu gpus[MAX_GPUS];
+static struct gpu gpus[MAX_GPUS], migs[MAX_GPUS][MAX_MIGS];
 static struct event events[MAX_EVENTS];
 static int count = 1, n_events;
 static double origin, fixed_now = -1, quantum = 0.1;
@@ -70,6 +70,7 @@ static void parse_event(const char *line) {
     for (int k = WATTS; k <= PIDS; k++)
         if (!strcmp(what, names[k])) { e->kind = (enum kind)k; n_events++; break; }
     e->gpu = gpu[0] == '*' ? -1 : atoi(gpu);
+    e->slice = strchr(gpu, '.') ? atoi(strchr(gpu, '.') + 1) : -1;
     e->value = atof(rest);
     if (e->kind == PIDS) parse_pids(e, rest);
 }
@@ -87,7 +88,7 @@ static void parse_flag(const char *line) {
         if (!strcmp(word, "nocounter")) gpus[i].nocounter = 1;
         if (!strcmp(word, "nofields")) gpus[i].nofields = 1;
         if (!strcmp(word, "nopids")) gpus[i].nopids = 1;
-        if (!strcmp(word, "mig")) gpus[i].mig = 1;
+        if (!strcmp(word, "mig") && gpus[i].mig < MAX_MIGS) migs[i][gpus[i].mig++].size = (int)value;
         if (!strcmp(word, "limit")) gpus[i].limit = value;
     }
 }
@@ -102,12 +103,17 @@ static void load(void) {
     char line[1200];
     seen = s.st_mtim, seen_inode = s.st_ino;
     count = 1, n_events = 0, origin = 0, fixed_now = -1, quantum = 0.1;
-    for (int i = 0; i < MAX_GPUS; i++) gpus[i] = (struct gpu){.index = i, .limit = 700};
+    for (int i = 0; i < MAX_GPUS; i++) {
+        gpus[i] = (struct gpu){.index = i, .slice = -1, .limit = 700};
+        for (int k = 0; k < MAX_MIGS; k++) migs[i][k] = (struct gpu){.index = i, .slice = k};
+    }
     while (fgets(line, sizeof line, f)) strncmp(line, "at ", 3) ? parse_flag(line) : parse_event(line);
     fclose(f);
 }
 
-static int concerns(const struct event *e, const struct gpu *g) { return e->gpu < 0 || e->gpu == g->index; }
+static int concerns(const struct event *e, const struct gpu *g) {
+    return (e->gpu < 0 || e->gpu == g->index) && e->slice == (e->kind == PIDS ? g->slice : -1);
+}
 
 static double watts(const struct gpu *g, double t) {
     double w = 0;
@@ -161,7 +167,8 @@ status nvmlDeviceGetHandleByIndex_v2(unsigned i, handle *h) {
 status nvmlDeviceGetIndex(handle g, unsigned *i) { *i = (unsigned)g->index; return OK; }
 status nvmlDeviceGetName(handle g, char *b, unsigned n) { (void)g; snprintf(b, n, "NVIDIA H100 STUB"); return OK; }
 status nvmlDeviceGetUUID(handle g, char *b, unsigned n) {
-    snprintf(b, n, "GPU-00000000-0000-0000-0000-%012d", g->index);
+    if (g->slice < 0) snprintf(b, n, "GPU-00000000-0000-0000-0000-%012d", g->index);
+    else snprintf(b, n, "MIG-00000000-0000-0000-%04d-%012d", g->slice, g->index);
     return OK;
 }
 status nvmlDeviceGetTotalEnergyConsumption(handle g, unsigned long long *mj) {
@@ -236,6 +243,19 @@ status nvmlDeviceGetMemoryInfo(handle g, unsigned long long *m) {
 status nvmlDeviceGetTemperature(handle g, int sensor, unsigned *t) { (void)g; (void)sensor; *t = 55; return OK; }
 status nvmlDeviceGetMigMode(handle g, unsigned *current, unsigned *pending) {
     load();
-    *current = *pending = (unsigned)g->mig;
+    *current = *pending = g->mig > 0;
+    return OK;
+}
+status nvmlDeviceGetMaxMigDeviceCount(handle g, unsigned *n) { (void)g; *n = MAX_MIGS; return OK; }
+status nvmlDeviceGetMigDeviceHandleByIndex(handle g, unsigned i, handle *h) {
+    if (i >= (unsigned)g->mig) return NOT_FOUND;
+    *h = &migs[g->index][i];
+    return OK;
+}
+/* multiprocessors, copy engines, decoders, encoders, JPEG, OFA, GPU slices, compute slices, then memory in MB */
+struct attributes { unsigned counts[8]; unsigned long long memory; };
+status nvmlDeviceGetAttributes_v2(handle g, struct attributes *a) {
+    memset(a, 0, sizeof *a);
+    a->counts[6] = a->counts[7] = (unsigned)g->size;
     return OK;
 }

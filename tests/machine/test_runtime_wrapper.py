@@ -251,6 +251,22 @@ def test_a_gpu_belongs_to_the_attempt_whose_process_is_on_it(place, gpus):
     assert place.total_uj(uuid(0)) == (gpus.readings_mj(0)[-1] - gpus.readings_mj(0)[1]) * 1000
 
 
+def test_a_gpu_in_mig_mode_is_split_by_slices(place, gpus):
+    script = ["count 1", f"origin {time.time() - 1000}", "at 0 0 watts 350", "mig 0 3", "mig 0 2"]
+    gpus.write(*script)
+    process = place.start("echo $$; exec sleep 1.3", A, CUDA_VISIBLE_DEVICES="MIG-00000000-0000-0000-0000-000000000000")
+    pid = int(process.stdout.readline())
+    gpus.write(*script, f"at 0 0.1 pids {pid}")
+    process.wait(20)
+
+    rows = [row for segment in place.segments() for row in segment.rows if row.device == uuid(0)]
+    assert {row.rule for row in rows} == {"mig-slices"}
+    assert conserved(place, uuid(0), gpus.readings_mj(0))
+    longest = max(rows, key=lambda row: row.end_us - row.start_us)
+    together = {row.owner: row.energy_uj for row in rows if row.start_us == longest.start_us}
+    assert together[A] / sum(together.values()) == pytest.approx(5 / 7, rel=1e-4), "one slice named and one used"
+
+
 def test_rapl_of_a_server_is_split_and_adds_up(place):
     tree = Powercap(place.folder / "powercap")
     tree.zone("intel-rapl:0", "package-0", 262_143_000_000)

@@ -18,6 +18,7 @@ from carbon_sched_runtime.attribution import (
     cpu_shares,
     gpu_shares,
     holders_of,
+    mig_shares,
     split,
 )
 
@@ -180,3 +181,19 @@ def test_a_gpu_used_by_processes_of_nobody_is_unattributed():
     shares = gpu_shares(100, 0, GpuUse({"unattributed": WHOLE}, {}), {})
 
     assert by_owner(shares) == {"unattributed": 100}
+
+
+def test_worked_example_slices_of_a_mig_gpu():
+    slices = [(3 * WHOLE // 7, ["cs-a-a1"]), (2 * WHOLE // 7, ["cs-a-a1", "cs-b-a1"]), (1 * WHOLE // 7, [])]
+
+    shares = mig_shares(280_000_000, slices)
+
+    assert {share.rule for share in shares} == {"mig-slices"}
+    millionths = {owner: round(energy / 1e6, 2) for owner, energy in by_owner(shares).items()}
+    assert millionths == {"cs-a-a1": 160.0, "cs-b-a1": 40.0, "idle": 80.0}
+
+
+@given(ENERGY, st.lists(st.tuples(st.integers(0, WHOLE), st.lists(NAMES, max_size=3, unique=True)), max_size=8))
+@settings(deadline=None)
+def test_slices_conserve_whatever_their_sizes(energy, slices):
+    assert sum(share.energy_uj for share in mig_shares(energy, slices)) == energy
