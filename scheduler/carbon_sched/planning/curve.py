@@ -62,9 +62,9 @@ class Curve:
         """
         return _expected(self.edges, self.ranked, starts, durations, weights) / 3600.0
 
-    def booked_g(self, start: float, durations: Floats, weights: Floats) -> float:
-        """The same for one start, of the intensity as it is."""
-        return float(_expected(self.edges, self.booked, np.array([start]), durations, weights)[0]) / 3600.0
+    def booked_g(self, starts: Floats, durations: Floats, weights: Floats) -> Floats:
+        """The same, of the intensity as it is."""
+        return _expected(self.edges, self.booked, starts, durations, weights) / 3600.0
 
     def worst_grade(self, start: float, end: float) -> Grade | None:
         """The lowest quality of the values a run from `start` to `end` was scored with."""

@@ -30,7 +30,7 @@ NO_PLACE = 1e15
 def improve(field: Field, seed: int, rounds: int) -> int:
     """Try `rounds` exchanges on `field`, keeping those that lower the emissions; returns how many were kept.
 
-    Stops at once when every job has its own best offer. A job never pays for one of lesser rank.
+    Stops at once when every job has its own best offer.
     """
     search = _Search(field, np.random.default_rng(seed))
     kept = 0
@@ -92,10 +92,9 @@ class _Search:
         return int(pick // (last - first + 1)), int(first + pick % (last - first + 1))
 
     def _in_the_way(self, job: int, lane: int, start: int) -> Ints:
-        """Some of the jobs of no greater importance that hold units there at that time."""
+        """Some of the jobs that hold units there at that time."""
         end = start + self.problem.slots[self.problem.group[job]]
         there = (self.field.lane == lane) & (self.field.start < end) & (self.ends > start)
-        there &= self.problem.rank >= self.problem.rank[job]
         there[job] = False
         rivals = np.flatnonzero(there)
         return self.rng.permutation(rivals)[: int(self.rng.integers(1, MOST_RUINED))]

@@ -94,14 +94,14 @@ class Field:
 
 
 def order(problem: Problem) -> Ints:
-    """Ranks first, then the largest amount of work: what is big finds no gap later."""
-    return np.lexsort((np.arange(problem.jobs), -problem.work, problem.rank))
+    """The urgent first, then the largest amount of work: what is big finds no gap later."""
+    return np.lexsort((np.arange(problem.jobs), -problem.work, ~problem.urgent))
 
 
 def place(problem: Problem, prices: Floats) -> Field:
-    """Every job at its best priced offer, important and large ones first, then each once more at its true cost.
+    """Every job at its best priced offer, urgent and large ones first, then each once more at its true cost.
 
-    Jobs that find no room in their window are put before all others of their rank, and everything is placed anew.
+    Jobs that find no room in their window are put before all others, and everything is placed anew.
     """
     turns = order(problem)
     priced = problem.cost + np.float32(PRICE_FACTOR) * problem.charges(prices)
@@ -110,7 +110,7 @@ def place(problem: Problem, prices: Floats) -> Field:
         left = field.lane[turns] == NOWHERE
         if not left.any():
             break
-        turns = turns[np.lexsort((np.arange(len(turns)), ~left, problem.rank[turns]))]
+        turns = np.concatenate([turns[left], turns[~left]])
         other = _placed(problem, priced, turns)
         if (other.lane == NOWHERE).sum() >= left.sum():
             break
@@ -135,7 +135,7 @@ def mend(field: Field, prices: Floats, effort: int) -> None:
     """
     problem = field.problem
     priced = problem.cost + np.float32(PRICE_FACTOR) * problem.charges(prices)
-    best = problem.windows.least(priced.min(axis=1))
+    best = problem.windows.least(priced.min(axis=1, initial=np.inf))
     here = np.where(field.lane == NOWHERE, np.inf, priced[problem.group, field.lane, field.start])
     regret = (here - best) * problem.units
     turns = order(problem)

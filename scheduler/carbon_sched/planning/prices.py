@@ -75,7 +75,7 @@ def _cool(dual: _Dual, prices: Floats, cooling: Sequence[float], rounds: int) ->
 
 def lower_bound(problem: Problem, prices: Floats) -> float:
     """Grams that no plan can go below: the unsmoothed dual at `prices`, exact on the grid of slots."""
-    own = problem.windows.least((problem.cost + problem.charges(prices)).min(axis=1))
+    own = problem.windows.least((problem.cost + problem.charges(prices)).min(axis=1, initial=np.inf))
     finite = np.where(np.isfinite(problem.price_capacity), problem.price_capacity, 0.0)
     return float(np.sum(problem.units * own) - np.sum(prices * finite))
 
@@ -117,20 +117,25 @@ class _Dual:
         self._problem = problem
         self._hours = (problem.slots * problem.step_h).astype(np.float32)
         self._cost = problem.cost[:, :, self._begin] / self._hours[:, None, None]
-        finite = np.isfinite(self._cost)
-        self.level = float(self._cost[finite].mean()) if finite.any() else 1.0
-        self._cost = np.where(finite, self._cost, np.float32(1e30))
+        self._cost = np.where(np.isfinite(self._cost), self._cost, np.float32(1e30))
         last = np.minimum(problem.last // q, len(self._begin) - 1)
         self._window = Segments.of(problem.group, problem.first // q, last, len(self._begin))
         self._amount = problem.units * self._hours[problem.group]
+        self.level = self._level()
         self._limited = np.isfinite(problem.price_capacity)
         self.weight = np.where(self._limited, np.maximum(problem.price_capacity, 1e-9), 1.0)
+
+    def _level(self) -> float:
+        """Mean cost of a unit-hour at the jobs' best offers, in grams."""
+        wishes = self._problem.wishes
+        known = np.isfinite(wishes) & (self._amount > 0)
+        return max(float(np.mean(wishes[known] / self._amount[known])), 1e-6) if known.any() else 1.0
 
     def evaluate(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
         """The smoothed bound in grams, and its slope per price in units of capacity (load / capacity - 1)."""
         heat = np.float32(temperature)
         total = self._cost + self._charges(prices)
-        least = total.min(axis=1)
+        least = total.min(axis=1, initial=np.inf)
         lanes = np.exp((least[:, None, :] - total) / heat)
         over = lanes.sum(axis=1)
         best = least - heat * np.log(over)

@@ -46,6 +46,9 @@ IDLE_SHARE = 0.16
 """Idle power over rated power: the 10th-25th percentile of the same measurement is 63-66 W."""
 CPU_W = 4.5
 """Power of one logical CPU's share of a server: 582 W mean over 128 threads (CPU servers of the same cluster)."""
+NETWORK_KWH_PER_GB = 0.06
+"""Energy to move a gigabyte between data centres: Aslan et al., Journal of Industrial Ecology 2018, for 2015; it halves
+about every two years since, so this errs towards leaving data where it is."""
 POWER_SOURCE = "GPU class prior (45 % of rated power: Acme 2023), estimated"
 CPU_POWER_SOURCE = "CPU class prior (4.5 W per logical CPU: Acme 2023), estimated"
 

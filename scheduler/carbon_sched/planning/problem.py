@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,8 @@ class Problem:
         slots: `[G]` how many slots a run holds its units.
         capacity: `[L, T]` free units per lane and slot (may be infinite).
         group, units, first, last: `[J]` group, units, and the inclusive window of start slots of each job.
-        rank: `[J]` jobs with a smaller rank are placed first, whatever it costs the others.
+        level: `[J]` jobs of a lower level are planned before all others, whatever it costs those.
+        urgent: `[J]` jobs that should start in their first slot; among their level they are placed first.
     """
 
     step_h: float
@@ -68,7 +70,8 @@ class Problem:
     units: Floats
     first: Ints
     last: Ints
-    rank: Ints
+    level: Ints
+    urgent: Bools
 
     def __post_init__(self) -> None:
         groups, lanes, starts = self.cost.shape
@@ -76,6 +79,11 @@ class Problem:
             raise ValueError(f"cost {self.cost.shape}, slots {self.slots.shape}, capacity {self.capacity.shape}")
         if self.capacity.shape[1] < starts + int(self.slots.max(initial=1)):
             raise ValueError("the capacity must reach to the end of the longest run begun last")
+
+    def only(self, which: Ints, capacity: Floats) -> Problem:
+        """Some of the jobs, with what capacity is left to them."""
+        names = ("group", "units", "first", "last", "level", "urgent")
+        return replace(self, capacity=capacity, **{name: getattr(self, name)[which] for name in names})
 
     @cached_property
     def windows(self) -> Segments:
@@ -85,7 +93,7 @@ class Problem:
     @cached_property
     def wishes(self) -> Floats:
         """`[J]` grams of every job's best offer, as if it were alone."""
-        return self.windows.least(self.cost.min(axis=1)) * self.units
+        return self.windows.least(self.cost.min(axis=1, initial=np.inf)) * self.units
 
     @property
     def work(self) -> Floats:

@@ -93,6 +93,42 @@ class ClusterRoom:
                 return seconds
         return None
 
+    def kinds(self) -> list[str]:
+        """The kinds of capacity there are: `gpu` by type, `cpu`, and `any` for jobs that ask for neither."""
+        gpus = sorted({_gpu_kind(node) for node in self.nodes if node.total.get("GPU", 0.0) > 0})
+        return [*gpus, "cpu", "any"] if self.nodes else []
+
+    def kinds_for(self, resources: Resources) -> list[str]:
+        """The kinds of capacity a job can use here."""
+        if resources.gpus > 0:
+            suited = [node for node in self.nodes if node.total.get("GPU", 0.0) > 0 and _suits(node, resources)]
+            return sorted({_gpu_kind(node) for node in suited})
+        return ["cpu"] if resources.cpus > 0 else ["any"]
+
+    def units(self, kind: str) -> float:
+        """Free GPUs or CPUs of one kind; without limit for `any`."""
+        if kind == "any":
+            return float("inf")
+        if kind == "cpu":
+            return self.amount("CPU", free=True)
+        return sum(max(n.free.get("GPU", 0.0), 0.0) for n in self.nodes if _gpu_kind(n) == kind)
+
+    def releases(self, kind: str) -> list[tuple[float, float]]:
+        """When our own open attempts are expected to give how many units of a kind back, in seconds from now.
+
+        Which type of GPU an attempt holds is not recorded: it counts for the type there is most of.
+        """
+        if kind == "any":
+            return []
+        gpus = [other for other in self.kinds() if other.startswith("gpu")]
+        most = max(gpus, key=lambda other: sum(_gpus(n) for n in self.nodes if _gpu_kind(n) == other), default="")
+        name = "CPU" if kind == "cpu" else "GPU" if kind == most else ""
+        return [(seconds, freed[name]) for seconds, freed in self._releases if freed.get(name, 0.0) > 0]
+
+    def release_times(self) -> list[float]:
+        """When our own open attempts are expected to end, in seconds from now, ascending."""
+        return [seconds for seconds, _ in self._releases]
+
     def gpu_types(self) -> set[str]:
         """Names of the GPUs on these nodes and in the declared pools, lower case."""
         seen = {node.gpu_type for node in self.nodes} | {(pool.gpu_type or "").lower() for pool in self.pools}
@@ -107,6 +143,14 @@ class ClusterRoom:
     def amount(self, resource: str, *, free: bool) -> float:
         """Sum of one resource over all nodes."""
         return sum(max((node.free if free else node.total).get(resource, 0.0), 0.0) for node in self.nodes)
+
+
+def _gpu_kind(node: NodeRoom) -> str:
+    return f"gpu:{node.gpu_type}" if node.gpu_type else "gpu"
+
+
+def _gpus(node: NodeRoom) -> float:
+    return node.total.get("GPU", 0.0)
 
 
 def _node(node: Node) -> NodeRoom:

@@ -1,8 +1,9 @@
 """Whether a job waits: the earliest of the cheapest starts, and a gate that spares classes with little to gain.
 
-Asking every single job for a large gain costs most where shifting pays (3 % at every look lose 12 points of
-the oracle), because the gain left shrinks from hour to hour. So it is asked of the class instead: of the mean of what its jobs of the last four weeks were promised when they were first looked at. Only while too few are known
-is the job itself asked, once, when it is first looked at.
+Asking every job for a large gain costs most where shifting pays (3 % at every look lose 12 points of the oracle),
+since the gain that is left shrinks from hour to hour. So it is asked of the class instead: of the mean of what its jobs
+of the last four weeks were promised when they were first looked at. Only while too few are known is the job itself
+asked, once, when it is first looked at.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import to_rfc3339
@@ -20,16 +19,18 @@ class Comparison:
     """What a choice was compared with; grams as they would be booked, times in seconds from now.
 
     `at_once` is the least of all clusters with room at the earliest moment, `others` what each other one of them would
-    emit then; `full` names clusters that have no room yet; `patience_gain` is what six hours more would have saved.
+    emit then; `full` names clusters that have no room yet, `room_now` says whether any has; `patience_gain` is what six
+    hours more would have saved. None: not known.
     """
 
     cluster: str
     start_s: float
     asked_s: float
-    grams: float
+    grams: float | None
     at_once: float | None
     others: Mapping[str, float]
     full: Sequence[str]
+    room_now: bool
     patience_gain: float
     least_gain: float
 
@@ -47,9 +48,9 @@ def chosen(what: Comparison, now: datetime) -> str:
 
 def _waits(what: Comparison, now: datetime) -> str:
     start = at(now, what.start_s)
-    if what.at_once is None:
+    if not what.room_now:
         return f"waits for room: {what.cluster} is expected to have it at {start}"
-    if not isfinite(what.at_once) or not isfinite(what.grams):
+    if what.at_once is None or what.grams is None:
         return f"waits until {start} for {what.cluster}, the only one whose grid intensity is known"
     saved = 1 - what.grams / what.at_once if what.at_once > 0 else 0.0
     compared = f"{_g(what.grams)} CO2e expected against {_g(what.at_once)} at once, {saved:.0%} less"
@@ -57,9 +58,9 @@ def _waits(what: Comparison, now: datetime) -> str:
 
 
 def _against(what: Comparison) -> str:
-    if not isfinite(what.grams):
+    if what.grams is None:
         return "no comparable grid intensity is known"
-    rivals = {name: grams for name, grams in what.others.items() if isfinite(grams)}
+    rivals = what.others
     if not rivals:
         rest = f"; no room on {', '.join(what.full)} yet" if what.full else ""
         return f"{_g(what.grams)} CO2e expected, the only cluster that can take it now{rest}"
@@ -70,9 +71,13 @@ def _against(what: Comparison) -> str:
     return f"least CO2e of {len(rivals) + 1} clusters, {_g(what.grams)} expected against {_g(rivals[name])} on {name}"
 
 
-def later(waits_for_room: bool) -> str:  # noqa: FBT001  read at its one call
-    """Why a candidate's best start is not the earliest moment."""
-    return "its best start, once there is room" if waits_for_room else "its best start within the allowed delay"
+def offer(*, known: bool, later: bool, room: bool) -> str:
+    """What to know of a candidate that is open to the job."""
+    if not known:
+        return "its grid intensity is not known, or not comparable with the others'"
+    if not later:
+        return ""
+    return "its best start within the allowed delay" if room else "its best start, once there is room"
 
 
 def held(obstacles: Mapping[str, str]) -> str:
