@@ -35,10 +35,10 @@ from carbon_sched_runtime import wire
 from tests.fakes.cluster import FakeCluster, FakeClusters
 
 if TYPE_CHECKING:
-    from carbon_sched.domain.job import Attempt, Job
     from collections.abc import Sequence
     from pathlib import Path
 
+    from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.wire import JobRequest
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -123,7 +123,8 @@ class World:
         package = folder / "runtime.zip"
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
-        outlooks, policies, estimates = Outlooks(FakeGrid(grid)), Policies(preset), Estimates(self.store)
+        self.outlooks = outlooks = Outlooks(FakeGrid(grid))
+        policies, estimates = Policies(preset), Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, FakeIds(), self.signals)
         self.decide = Decide(self.store, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(

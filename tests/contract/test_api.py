@@ -1,0 +1,223 @@
+"""Our API as the client meets it: the real application over loopback, the real services, fake clusters."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+import zipfile
+from dataclasses import replace
+
+import pytest
+import requests
+import uvicorn
+
+from carbon_sched.api.app import create_app
+from carbon_sched.api.context import Context
+from carbon_sched.client import Client
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from carbon_sched.domain.facts import Entry
+from carbon_sched.grid.zones import known_zone
+from carbon_sched.ledger.verify import verify_entries
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.world import World, a_cluster
+
+TOKEN = "cs_test"
+
+
+class Served:
+    """A world behind the real application on a free port."""
+
+    def __init__(self, folder) -> None:
+        self.world = World(
+            folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], {"SE-SE3": [(0, 50.0)], "DE": [(0, 400)]}
+        )
+        self.world.logs._clock = _Ticking(self.world.clock)
+        self.stopped_with: list[bool] = []
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        context = Context(
+            token=TOKEN,
+            url=self.url,
+            data_dir=folder,
+            database="sqlite",
+            started_at=self.world.clock.now(),
+            submitter="ada",
+            clock=_Ticking(self.world.clock),
+            store=self.world.store,
+            bundles=self.world.bundles,
+            accept=self.world.accept,
+            decide=self.world.decide,
+            fleet=self.world.fleet,
+            outlooks=self.world.outlooks,
+            logs=self.world.logs,
+            statements=self.world.statements,
+            signals=self.world.signals,
+            known_zone=known_zone,
+            check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
+            shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
+        )
+        self.server = uvicorn.Server(uvicorn.Config(create_app(context), log_config=None))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.thread.start()
+        self.client = Client(self.url, TOKEN)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.world.close()
+
+
+class _Ticking:
+    """The world's dates, real seconds: long polls must end."""
+
+    def __init__(self, clock) -> None:
+        self.now = clock.now
+        self.monotonic = time.monotonic
+
+
+@pytest.fixture
+def served(tmp_path):
+    served = Served(tmp_path)
+    yield served
+    served.close()
+
+
+def test_a_job_from_bundle_to_receipt(served, tmp_path):
+    path = tmp_path / "b.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("job.py", "print()")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert not served.client.has_bundle(digest)
+    served.client.put_bundle(digest, path)
+    assert served.client.has_bundle(digest)
+
+    job = served.client.submit({"entrypoint": "python job.py", "bundle_sha256": digest}, idempotency_key="k")
+    assert served.client.submit({"entrypoint": "python job.py", "bundle_sha256": digest}, idempotency_key="k") == job
+    served.world.settle()
+    moved = served.client.job(job["job_id"], wait_version=job["version"])
+    assert (moved["state"], moved["cluster"]) == ("starting", "clean")
+    assert served.client.decision(job["job_id"])["cluster"] == "clean"
+    with served.world.store.transaction(write=False) as tx:
+        stored = tx.job(job["job_id"])
+    served.world.run_to_end(stored)
+    receipt = served.client.receipt(job["job_id"])
+    assert receipt["final"]
+    assert receipt["co2e_ug"] == 55_000
+    assert [event["event"] for event in served.client.events(job["job_id"])][-1] == "succeeded"
+    assert [view["job_id"] for view in served.client.jobs()["jobs"]] == [job["job_id"]]
+    assert served.client.report(job=job["job_id"])
+
+
+def test_an_auditor_verifies_the_exported_ledger_alone(served):
+    served.client.submit({"entrypoint": "true"}, idempotency_key="k")
+    rows = list(served.client.entries())
+    entries = [Entry(row["seq"], row["prev"], row["hash"], row["payload"].encode()) for row in rows]
+    assert verify_entries(entries).ok
+    assert served.client.verify()["size"] == len(entries)
+    broken = [*entries[:-1], replace(entries[-1], payload=entries[-1].payload.replace(b"ada", b"bob") + b" ")]
+    assert verify_entries(broken).first_bad_seq == entries[-1].seq
+
+
+def test_a_dry_run_decides_and_stores_nothing(served):
+    before = served.client.verify()["size"]
+    preview = served.client.preview({"entrypoint": "true", "duration_s": 60})
+    assert (preview["verdict"], preview["cluster"], preview["job_id"]) == ("place", "clean", "")
+    assert served.client.jobs()["jobs"] == []
+    assert served.client.verify()["size"] == before
+
+
+def test_clusters_come_and_go(served):
+    served.world.fleet._clusters.by_name["new"] = FakeCluster("new", served.world.clock)
+    view = served.client.put_cluster("new", {"zone": "DE", "address": "http://new:8265", "pue": 1.3, "home": True})
+    assert (view["zone"], view["pue"], view["problem"]) == ("DE", 1.3, "not asked yet")
+    assert {one["name"]: one["home"] for one in served.client.clusters()} == {"clean": False, "new": True}
+    assert served.client.check_cluster("new")["findings"]
+    served.client.remove_cluster("new")
+    with pytest.raises(NotFound):
+        served.client.cluster("new")
+
+
+@pytest.mark.parametrize(
+    ("field", "request_"),
+    [
+        ("zone", {"zone": "NARNIA", "address": "http://x"}),
+        ("address", {"zone": "DE"}),
+        ("address", {"zone": "DE", "address": "ftp://x"}),
+        ("address", {"zone": "DE", "address": "http://x", "local": {}}),
+        ("pue", {"zone": "DE", "address": "http://x", "pue": 0.5}),
+        ("token", {"zone": "DE", "address": "http://x", "token": "hunter2"}),
+        ("unknown_key", {"zone": "DE", "address": "http://x", "unknown_key": 1}),
+        ("start_grace_s", {"zone": "DE", "address": "http://x", "start_grace_s": 1}),
+    ],
+)
+def test_a_cluster_that_makes_no_sense_is_refused_with_its_field(served, field, request_):
+    with pytest.raises(InvalidInput) as caught:
+        served.client.put_cluster("c", request_)
+    assert caught.value.field == field
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_route_but_health_wants_the_token(served):
+    paths = requests.get(f"{served.url}/v1/openapi.json", timeout=5).json()["paths"]
+    assert len(paths) > 15
+    for path, operations in paths.items():
+        for method in operations:
+            answer = requests.request(method, served.url + path.replace("{", "").replace("}", ""), timeout=5)
+            assert answer.status_code == (200 if path == "/healthz" else 401), (method, path)
+    with pytest.raises(NotAllowed), Client(served.url, "wrong") as client:
+        client.jobs()
+
+
+def test_logs_are_served_by_byte_and_wait_for_more(served):
+    job = served.client.submit({"entrypoint": "true"}, idempotency_key="k")
+    assert served.client.logs(job["job_id"], wait_s=0.1) == {"text": "", "next_offset": 0, "final": False}
+    served.world.settle()
+    attempt = f"cs-{job['job_id']}-a1"
+    served.world.clusters["clean"].files[f"job-driver-{attempt}.log"] = "one\nzwei ☕".encode()
+    chunk = served.client.logs(job["job_id"], offset=4, wait_s=5)
+    assert chunk["text"] == "zwei ☕"
+
+
+def test_what_is_not_there_and_what_contradicts(served):
+    for call in (
+        served.client.job,
+        served.client.decision,
+        served.client.receipt,
+        served.client.logs,
+        served.client.stop,
+    ):
+        with pytest.raises(NotFound):
+            call("nosuchjob0")
+    served.client.submit({"entrypoint": "true"}, idempotency_key="k")
+    with pytest.raises(Conflict):
+        served.client.submit({"entrypoint": "false"}, idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"entrypoint": 7}', b'{"entrypoint": "x", "nonsense": 1}', b"\xff"]
+)
+def test_a_malformed_request_is_answered_as_a_problem(served, body):
+    answer = requests.post(f"{served.url}/v1/jobs", data=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["exit_code"] == 120
+
+
+def test_shutdown_is_passed_on_after_the_answer(served):
+    served.client.shutdown(stop_local_clusters=True)
+    for _ in range(100):
+        if served.stopped_with:
+            break
+        time.sleep(0.02)
+    assert served.stopped_with == [True]
+
+
+def test_every_error_reaches_the_client_as_itself(served):
+    with pytest.raises(InvalidInput) as caught:
+        served.client.jobs(state=["dancing"])
+    assert (caught.value.exit_code, caught.value.field) == (120, "state")
