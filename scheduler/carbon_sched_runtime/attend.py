@@ -77,8 +77,13 @@ class Attendance:
         self._wake()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            return Outcome(0, f"the meter did not come to an end within {timeout_s:g} s")
+            return self._late(timeout_s)
         return self._outcome or Outcome(0, "; ".join(self._faults) or "metering failed")
+
+    def _late(self, timeout_s: float) -> Outcome:
+        reason = f"the meter did not come to an end within {timeout_s:g} s: the last rows are missing here"
+        self._report("fault", reason=reason)
+        return Outcome(0, reason)
 
     # the thread ----------------------------------------------------------------------------------------------------
 
@@ -141,7 +146,9 @@ class Attendance:
         machine.write_claim(self._claim)
         reasons = [f"{left} processes outlive the entrypoint"] if left else []
         if not self._last_row(machine):
-            reasons.append("the machine's reader did not answer: the last row is missing here")
+            missing = "the machine's reader did not answer: the last row is missing here"
+            self._report("fault", reason=missing)
+            reasons.append(missing)
         machine.remove_claim(self._attempt.id)
         altered = self._journal.restore()
         if altered:

@@ -78,3 +78,17 @@ def test_what_a_killed_machine_did_not_seal_is_booked_by_the_next_job(place, gpu
 
     assert conserved(place, uuid(0), gpus.readings_mj(0))
     assert place.total_uj(uuid(0), A) > 250_000_000
+
+
+def test_a_reader_that_hangs_does_not_hold_up_the_end_of_other_jobs(place):
+    reader = place.start("exec sleep 60", A)
+    place.wait_for("metering", A)
+    os.kill(reader.pid, signal.SIGSTOP)
+    try:
+        code, _, _ = place.run("true", B)
+    finally:
+        os.kill(reader.pid, signal.SIGCONT)
+
+    assert code == 0
+    assert "did not answer" in place.record(B).last("fault").reason
+    assert "did not answer" in place.record(B).last("closed").reason
