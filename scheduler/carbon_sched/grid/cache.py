@@ -35,9 +35,13 @@ DAY = timedelta(days=1)
 
 @dataclass
 class _Memory:
-    """What is known of one zone. `held` are whole past days already asked for."""
+    """What is known of one zone; `asking` is held while its provider is asked, `guard` while `readings` change.
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    `held` are whole past days already asked for.
+    """
+
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    guard: threading.Lock = field(default_factory=threading.Lock)
     readings: dict[datetime, Reading] = field(default_factory=dict)
     held: set[datetime] = field(default_factory=set)
     next_recent: datetime | None = None
@@ -79,19 +83,27 @@ class CachedSource:
         return str(memory.error) if memory and memory.error else None
 
     def readings(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
-        """What is known of `[start, end)`; asks the provider for what is not fresh, and waits for it.
+        """What is known of `[start, end)`; asks the provider for what is not fresh.
+
+        Waits for the answer, unless somebody else is asking already and something is known.
 
         Raises the provider's error while it fails and nothing usable is known of the period.
         """
         if zone not in self._zones:
             raise ZoneNotCovered(f"{self.name} does not cover {zone}")
         memory = self._memory(zone)
-        with memory.lock:
-            self._refresh(memory, zone, start, now)
-            found = [r for r in memory.readings.values() if r.start < end and r.end > start and _usable(r, now)]
-            if not found and memory.error is not None:
-                raise copy.copy(memory.error).with_traceback(None)
-            return _ordered(found)
+        # Who finds a request under way waits for it only while nothing at all is known.
+        if memory.asking.acquire(blocking=not memory.readings):
+            try:
+                self._refresh(memory, zone, start, now)
+            finally:
+                memory.asking.release()
+        with memory.guard:
+            known = list(memory.readings.values())
+        found = [r for r in known if r.start < end and r.end > start and _usable(r, now)]
+        if not found and memory.error is not None:
+            raise copy.copy(memory.error).with_traceback(None)
+        return _ordered(found)
 
     def _memory(self, zone: str) -> _Memory:
         with self._lock:
@@ -144,13 +156,14 @@ class CachedSource:
     def _take(self, memory: _Memory, found: Sequence[Reading]) -> None:
         """Keep the first sight of a value: asked again and unchanged, it is not a new reading."""
         new = []
-        for reading in found:
-            old = memory.readings.get(reading.start)
-            if old is None or not _same(old, reading):
-                memory.readings[reading.start] = reading
-                new.append(reading)
-            elif reading.kind is Kind.FORECAST:
-                memory.readings[reading.start] = reading  # the same forecast, confirmed now: it does not grow old
+        with memory.guard:
+            for reading in found:
+                old = memory.readings.get(reading.start)
+                if old is None or not _same(old, reading):
+                    memory.readings[reading.start] = reading
+                    new.append(reading)
+                elif reading.kind is Kind.FORECAST:
+                    memory.readings[reading.start] = reading  # the same forecast, confirmed now: it does not grow old
         if new and self._on_new:
             self._on_new(new)
 
@@ -199,4 +212,5 @@ def _midnight(moment: datetime) -> datetime:
 def _forget(memory: _Memory, before: datetime) -> None:
     if any(day < before for day in memory.held):
         memory.held = {day for day in memory.held if day >= before}
-        memory.readings = {start: r for start, r in memory.readings.items() if r.end > before}
+        with memory.guard:
+            memory.readings = {start: r for start, r in memory.readings.items() if r.end > before}

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from carbon_sched.domain.errors import GridError, InvalidInput
 from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Outlook, Reading, Signal
+from carbon_sched.domain.units import MG_PER_G
 from carbon_sched.grid.level import at_level_of, at_yearly_level, native, refined
 from carbon_sched.grid.provider import HOUSE
-from carbon_sched.grid.tiling import mean_mg_per_kwh, tile
+from carbon_sched.grid.tiling import mean_mg_per_kwh, seconds, tile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 HISTORY = timedelta(days=28)
 """How far back an outlook looks for the level and the shape of a zone."""
 TAIL = timedelta(hours=1)
+DAY_S = 86_400
+DOUBTED_FACTOR = 2.15
+"""A level this far from the zone's yearly average is used, with a note; weather alone seldom does that for days."""
 OURS = "carbon-sched"
 FLAT_MODEL = "flat at the mean of what is known"
 
@@ -97,6 +101,7 @@ class Grid:
                 "grid basis", f"{like.signal.value}/{like.basis.value}", problem, "Use average, lifecycle"
             )
         self._sources, self._yearly, self._forecaster, self._like = tuple(sources), yearly, forecaster, like
+        self._said: frozenset[str] = frozenset()  # notes of the last comparison: each is logged when it is new
 
     # deciding ------------------------------------------------------------------------------------
 
@@ -124,8 +129,9 @@ class Grid:
             known = self._known(zone, like, lead, now - HISTORY, until, now)
             outlooks[zone.zone] = self._continued(zone.zone, known, like, now, until)
             notes += [f"{zone.zone}: {note}" for note in zone.notes]
-        for note in notes:
+        for note in sorted(set(notes) - self._said):
             log.info("grid: %s", note)
+        self._said = frozenset(notes)
         return Comparison(like, outlooks, tuple(notes))
 
     # booking -------------------------------------------------------------------------------------
@@ -194,6 +200,7 @@ class Grid:
         others = [r for index, r in enumerate(natives) if index != lead]
         first = tile([natives[lead]], start, end)[0] if lead is not None else []
         base = tile([first, *_layers(others)], start, end)[0]
+        self._doubt_level(zone, base, like, now)
         rescaled = [self._rescaled(zone, base, r, like, now) for r in _foreign(zone.by_source, like)]
         if lead is not None:
             for readings in _foreign(zone.by_source, like):
@@ -216,6 +223,19 @@ class Grid:
                 f"{name} publishes {said}, too little of it to be brought to a comparable level; not used"
             )
         return scaled
+
+    def _doubt_level(self, zone: _Zone, base: Sequence[Reading], like: Comparability, now: datetime) -> None:
+        """Say so when a day or more averages far from the zone's year: pounds for kilograms is a factor of 2.2."""
+        yearly = self._yearly.reading_like(zone.zone, now, now + TAIL, like)
+        mean = mean_mg_per_kwh(base)
+        if yearly is None or yearly.grade is not Grade.ZONE_YEAR or not mean or seconds(base) < DAY_S:
+            return
+        times = mean / yearly.intensity_mg_per_kwh
+        if not 1 / DOUBTED_FACTOR <= times <= DOUBTED_FACTOR:
+            said = (
+                f"{base[0].provider} averages {mean / MG_PER_G:.0f} g/kWh, {times:.2g} times the zone's yearly average"
+            )
+            zone.notes.append(f"{said}; used, but is its unit g/kWh?")
 
     # what is not ---------------------------------------------------------------------------------
 

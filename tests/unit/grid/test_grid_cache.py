@@ -141,6 +141,22 @@ def test_one_request_is_under_way_however_many_ask():
     assert all(one == found[0] for one in found)
 
 
+def test_who_knows_something_does_not_wait_for_a_slow_request_of_another():
+    provider = FakeProvider()
+    source = CachedSource(provider)
+    before = near(source, NOW)
+    provider.started.clear()
+    provider.go.clear()
+    slow = threading.Thread(target=near, args=(source, NOW + QUARTER))
+    slow.start()
+    assert provider.started.wait(10)
+    assert near(source, NOW + QUARTER)[: len(before) - 1] == before[: len(before) - 1]
+    assert slow.is_alive()
+    provider.go.set()
+    slow.join(10)
+    assert len(provider.asked) == 2
+
+
 def test_retry_after_is_obeyed():
     provider = FakeProvider()
     provider.error = GridRateLimited("fake: slow down", 7200.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from dataclasses import replace
 from datetime import timedelta
 
@@ -75,6 +76,16 @@ def test_a_failing_source_is_noted_and_the_next_one_answers():
     comparison = Grid([broken, second], YEARLY).compare(["DE"], NOW, NOW + WEEK)
     assert comparison.outlooks["DE"].readings[0].provider == "second"
     assert comparison.notes == ("DE: first: no answer",)
+
+
+def test_a_level_that_looks_like_another_unit_is_noted_once_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    pounds = FakeSource({"DE": [2.2046 * level("DE")] * 54})
+    grid = Grid([pounds], YEARLY)
+    for _ in range(2):
+        assert "2.2 times the zone's yearly average" in grid.compare(["DE"], NOW, NOW + HOUR).notes[0]
+    assert len([r for r in caplog.records if "is its unit" in r.message]) == 1
+    assert Grid([FakeSource({"DE": [1.5 * level("DE")] * 54})], YEARLY).compare(["DE"], NOW, NOW + HOUR).notes == ()
 
 
 def test_a_bug_in_a_source_is_not_hidden():
