@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from carbon_sched.domain.errors import GridError, InvalidInput
 from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Outlook, Reading, Signal
-from carbon_sched.domain.units import MG_PER_G
 from carbon_sched.grid.level import at_level_of, at_yearly_level, native, refined
 from carbon_sched.grid.provider import HOUSE
 from carbon_sched.grid.tiling import mean_mg_per_kwh, seconds, tile
@@ -217,7 +216,8 @@ class Grid:
         name, what = readings[0].provider, readings[0].comparability
         said = f"{what.signal.value}/{what.basis.value}/{what.perimeter.value}"
         if scaled:
-            zone.notes.append(f"{name} publishes {said}; used {scaled[0].model_version}")
+            level = scaled[0].model_version.partition(" (")[0]  # the ratio changes with every answer
+            zone.notes.append(f"{name} publishes {said}; used {level}")
         elif not base:
             zone.notes.append(
                 f"{name} publishes {said}, too little of it to be brought to a comparable level; not used"
@@ -232,9 +232,7 @@ class Grid:
             return
         times = mean / yearly.intensity_mg_per_kwh
         if not 1 / DOUBTED_FACTOR <= times <= DOUBTED_FACTOR:
-            said = (
-                f"{base[0].provider} averages {mean / MG_PER_G:.0f} g/kWh, {times:.2g} times the zone's yearly average"
-            )
+            said = f"{base[0].provider} averages {times:.2g} times the zone's yearly average"
             zone.notes.append(f"{said}; used, but is its unit g/kWh?")
 
     # what is not ---------------------------------------------------------------------------------
