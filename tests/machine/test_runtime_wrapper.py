@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def test_output_environment_and_arguments_are_as_without_the_wrapper(place):
         "print(signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGPIPE), signal.pthread_sigmask(0, []))\n"
         "print(json.dumps({k: v for k, v in os.environ.items() if k not in ('_', 'SHLVL')}, sort_keys=True))\n"
     )
-    entrypoint = f"{sys.executable} job.py 'a b' \"q'q\" '' üñí $((1+1)) \\$HOME | sed s/$(getconf PAGESIZE)/x/"
+    entrypoint = (
+        f"{shlex.quote(sys.executable)} job.py 'a b' \"q'q\" '' üñí $((1+1)) \\$HOME | sed s/$(getconf PAGESIZE)/x/"
+    )
     wrapped = place.run(entrypoint, LC_ALL="", LANG="", LC_CTYPE="C")
     ours = ("PYTHONPATH", "JOURNAL_DIR", "MACHINE_DIR", "POWERCAP")
     environment = {name: value for name, value in wrapper_environment(place).items() if name not in ("_", "SHLVL")}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = {"carbon_sched", "carbon_sched_runtime"}
 # Reached by the server only, so the server's extra may bring what they import.
-SERVER_ONLY = ("api", "clusters", "compose.py", "grid", "service", "store")
+SERVER_ONLY = ("api", "clusters", "compose.py", "grid", "planning", "service", "simulate", "store")
 
 
 def normalised(name: str) -> str:
