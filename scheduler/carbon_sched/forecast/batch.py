@@ -10,24 +10,24 @@ import numpy as np
 
 from carbon_sched.domain.time import utc
 from carbon_sched.forecast import ridge
-from carbon_sched.forecast.damped import damped_profile
-from carbon_sched.forecast.features import FEATURES, WARM_UP, regressors
+from carbon_sched.forecast.calibration import COLUMNS
+from carbon_sched.forecast.horizons import knots_for
+from carbon_sched.forecast.learner import Learner, Past, advance, past, refit
+from carbon_sched.forecast.predict import Quantities, predict
 from carbon_sched.forecast.series import DAY, HOUR
-from carbon_sched.forecast.trace import Trace, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
+    from carbon_sched.forecast.features import Ints, Singles
     from carbon_sched.forecast.series import Floats
 
 REFIT_H = 7 * DAY
-FLOOR = 0.2
-"""A forecast is never below this share of the 7-day profile."""
-
-KNOTS = np.array([*range(1, 49), *range(52, 97, 4), *range(108, 193, 12)])
-"""Horizons with a regression of their own; between them coefficients are interpolated."""
+REHEARSAL_H = 112 * DAY
+REHEARSAL_STEP_H = 28 * DAY
+"""Before the first issue: how long forecasts are made and judged, unseen, so that the bands start calibrated."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -77,123 +77,104 @@ def rolling_forecasts(
 
     Cheaper than one call per zone, because the pool is summed once. `only` names the zones to answer for.
     """
-    if not 0 <= first_issue < last_issue or leads < 1 or lag < 0:
-        raise ValueError(f"no such forecasts: issues {first_issue}..{last_issue}, leads {leads}, lag {lag}")
-    hour0 = int((utc(start) - EPOCH) // HOUR)
-    members = {name: _member(values, hour0) for name, values in zones.items()}
-    period = _Period(first_issue, last_issue, leads, lag)
-    coefficients = _fit(members, period)
-    wanted = only if only is not None else tuple(zones)
-    return {name: _predict(members[name], coefficients[name], period) for name in wanted}
+    answers = _rolling(zones, start, _Period(first_issue, last_issue, leads, lag), only, bands=False)
+    return {name: answer[..., 0] for name, answer in answers.items()}
+
+
+def rolling_bands(
+    zones: Mapping[str, Floats],
+    start: datetime,
+    first_issue: int,
+    last_issue: int,
+    *,
+    leads: int = 97,
+    lag: int = 1,
+    only: tuple[str, ...] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """As `rolling_forecasts`, with bands: `float32 [issues, leads, 4]` of mean, 10 %, 50 % and 90 % quantile."""
+    return _rolling(zones, start, _Period(first_issue, last_issue, leads, lag), only, bands=True)
 
 
 @dataclass(frozen=True)
 class _Period:
-    """The issues asked for, cut into blocks between refits."""
+    """The issues asked for."""
 
     first_issue: int
     last_issue: int
     leads: int
     lag: int
 
-    @property
-    def refits(self) -> list[int]:
-        """For every block the end (exclusive) of what was known at its first issue."""
-        return [issue + 1 - self.lag for issue in range(self.first_issue, self.last_issue, REFIT_H)]
-
-    @property
-    def knots(self) -> NDArray[np.intp]:
-        """The regressions needed for the horizons asked for."""
-        return KNOTS[: 1 + int(np.searchsorted(KNOTS, self.leads - 1 + self.lag))]
+    def __post_init__(self) -> None:
+        if not 0 <= self.first_issue < self.last_issue or self.leads < 1 or self.lag < 0:
+            raise ValueError(f"no such forecasts: {self}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Member:
-    """One zone from its first known hour on (`begin`, an index of the common clock); `truth` keeps its gaps."""
+@dataclass(eq=False)
+class _Zone:
+    """One zone as the period goes by; `begin` is the index of its first known hour on the common clock."""
 
     begin: int
-    truth: Floats
-    trace: Trace | None
+    of: Past | None
+    learner: Learner
 
 
-def _member(values: Floats, hour0: int) -> _Member:
-    truth = np.where(np.isfinite(values) & (np.asarray(values) >= 0), values, np.nan)
+def _zone(values: Floats, hour0: int, period: _Period) -> _Zone:
+    truth = np.array(values, dtype=np.float64)
+    truth[~np.isfinite(truth) | (truth < 0)] = np.nan
     known = np.flatnonzero(np.isfinite(truth))
+    learner = Learner.new(knots_for(period.leads - 1 + period.lag))
     if len(known) == 0:
-        return _Member(len(truth), truth[:0], None)
+        return _Zone(len(truth), None, learner)
     begin = int(known[0])
-    return _Member(begin, truth[begin:], trace(truth[begin:], hour0 + begin))
+    return _Zone(begin, past(truth[begin:], hour0 + begin), learner)
 
 
-def _fit(members: Mapping[str, _Member], period: _Period) -> dict[str, Floats]:
-    """Coefficients per zone, `[blocks, knots, FEATURES]`; NaN while nothing could be learnt."""
-    shape = (len(period.refits), len(period.knots), FEATURES)
-    out = {name: np.full(shape, np.nan) for name in members}
-    for column, horizon in enumerate(period.knots):
-        so_far = {name: _block_sums(member, int(horizon), period.refits) for name, member in members.items()}
-        everything = list(so_far.values())
-        rows = np.sum([zone.rows for zone in everything], axis=0)
-        enough = rows >= ridge.MIN_ROWS
-        if not enough.any():
-            continue
-        prior = ridge.pooled(everything)
-        for name, zone in so_far.items():
-            out[name][enough, column] = ridge.shrunk(zone, prior)[enough]
+def _rolling(
+    values: Mapping[str, Floats], start: datetime, period: _Period, only: tuple[str, ...] | None, *, bands: bool
+) -> dict[str, NDArray[np.float32]]:
+    hour0 = int((utc(start) - EPOCH) // HOUR)
+    zones = {name: _zone(series, hour0, period) for name, series in values.items()}
+    shape = (period.last_issue - period.first_issue, period.leads, COLUMNS if bands else 1)
+    out = {name: np.full(shape, np.nan, np.float32) for name in (zones if only is None else only)}
+    for begin in range(max(period.first_issue - REHEARSAL_H, 0), period.first_issue, REHEARSAL_STEP_H):
+        _learn(zones.values(), begin + 1 - period.lag, bands=bands)
+        _refit(zones.values())
+    _learn(zones.values(), period.first_issue + 1 - period.lag, bands=bands)
+    for begin in range(period.first_issue, period.last_issue, REFIT_H):
+        block = np.arange(begin, min(begin + REFIT_H, period.last_issue))
+        _refit(zones.values())
+        coefficients = {name: zone.learner.coefficients for name, zone in zones.items()}
+        # The block's hours are learnt before its answers are computed, because they bring the offsets in force on each
+        # of its days; coefficients are those from before, and every offset is older than the forecasts it serves.
+        _learn(zones.values(), int(block[-1]) + 2 - period.lag, bands=bands)
+        for name, answer in out.items():
+            answer[block - period.first_issue] = _answer(zones[name], coefficients[name], block, period, bands=bands)
     return out
 
 
-def _block_sums(member: _Member, horizon: int, refits: list[int]) -> ridge.Sums:
-    """Normal sums of one horizon over the rows whose targets were known at each refit, `[blocks, ...]`."""
-    blocks = len(refits)
-    parts = ridge.Sums(np.zeros((blocks, FEATURES, FEATURES)), np.zeros((blocks, FEATURES)), np.zeros(blocks))
-    if member.trace is not None:
-        ends = [min(max(known - member.begin - horizon, WARM_UP), len(member.truth)) for known in refits]
-        t = np.arange(WARM_UP, max(ends[-1], WARM_UP))
-        x, scale, base = regressors(member.trace, t, np.full(len(t), horizon))
-        y = (member.truth[t + horizon] - base) / scale
-        begin = 0
-        for block, end in enumerate(end - WARM_UP for end in ends):
-            use = np.isfinite(y[begin:end])
-            part = ridge.sums(x[begin:end][use], y[begin:end][use])
-            parts.gram[block], parts.moment[block], parts.rows[block] = part.gram, part.moment, part.rows
-            begin = end
-    return ridge.Sums(*(np.cumsum(part, axis=0) for part in (parts.gram, parts.moment, parts.rows)))
+def _learn(zones: Iterable[_Zone], known: int, *, bands: bool) -> None:
+    for zone in zones:
+        if zone.of is not None:
+            zone.learner = advance(zone.learner, zone.of, known - zone.begin, bands=bands)
 
 
-def _predict(member: _Member, coefficients: Floats, period: _Period) -> NDArray[np.float32]:
-    issues = np.arange(period.first_issue, period.last_issue)
-    out = np.full((len(issues), period.leads), np.nan, dtype=np.float32)
-    of = member.trace
-    known = np.minimum(issues - period.lag - member.begin, len(member.truth) - 1)
-    seen = known >= 0
-    if of is None or not seen.any():
-        return out
-    block = np.arange(len(issues))[seen] // REFIT_H
-    newest = np.maximum.accumulate(np.where(np.isfinite(member.truth), np.arange(len(member.truth)), 0))
-    t = newest[known[seen]]
-    every = _interpolated(coefficients, period.knots)
-    for lead in range(period.leads):
-        h = issues[seen] - member.begin + lead - t
-        out[seen, lead] = _one_lead(of, t, h, every[block, np.minimum(h, every.shape[1]) - 1])
-    return out
+def _refit(zones: Collection[_Zone]) -> None:
+    prior = ridge.pooled([zone.learner.evidence for zone in zones])
+    for zone in zones:
+        zone.learner = refit(zone.learner, prior)
 
 
-def _one_lead(of: Trace, t: NDArray[np.intp], h: NDArray[np.intp], beta: Floats) -> Floats:
-    """Expected intensity at `t + h`, `[n]`, by the best method the history behind `t` is long enough for."""
-    ahead = np.maximum(h, 1)
-    x, scale, base = regressors(of, t, ahead)
-    fitted = base + scale * np.einsum("np,np->n", x, beta)
-    simple = np.where(t + 1 >= 2 * DAY, damped_profile(of, t, ahead), of.level[t])
-    value = np.where((t + 1 >= WARM_UP) & np.isfinite(fitted), np.maximum(fitted, FLOOR * base), simple)
-    return np.where(h < 1, of.values[np.minimum(t + h, len(of) - 1)], np.maximum(value, 0.0))
-
-
-def _interpolated(coefficients: Floats, knots: NDArray[np.intp]) -> Floats:
-    """Coefficients at every horizon 1..last knot, `[blocks, horizons, FEATURES]`."""
-    horizons = np.arange(1, knots[-1] + 1)
-    right = np.searchsorted(knots, horizons)
-    left = np.maximum(right - 1, 0)
-    width = np.maximum(knots[right] - knots[left], 1)
-    share = ((horizons - knots[left]) / width)[None, :, None]
-    out: Floats = coefficients[:, left] * (1 - share) + coefficients[:, right] * share
+def _answer(
+    zone: _Zone, coefficients: Singles | None, block: Ints, period: _Period, *, bands: bool
+) -> NDArray[np.float32]:
+    """Forecasts of one block, `[issues, leads, COLUMNS or 1]`; NaN before the zone's first hour."""
+    columns = COLUMNS if bands else 1
+    out = np.full((len(block), period.leads, columns), np.nan, np.float32)
+    newest = block - period.lag - zone.begin
+    seen = newest >= 0
+    if zone.of is not None and seen.any():
+        errors = zone.learner.errors
+        by = Quantities(zone.learner.knots, coefficients, errors.in_force[..., :columns], errors.day)
+        targets = block[seen, None] - zone.begin + np.arange(period.leads)[None, :]
+        out[seen] = predict(by, zone.of, newest[seen], targets)
     return out
