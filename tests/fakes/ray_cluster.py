@@ -50,6 +50,14 @@ class RealClock:
         return time.monotonic()
 
 
+def without_blanks(python: str, alias: Path) -> str:
+    """The interpreter by a path that Ray, which does not quote it, can live with."""
+    if " " not in python:
+        return python
+    alias.symlink_to(Path(python).parent.parent)
+    return str(alias / "bin" / Path(python).name)
+
+
 class RealRayHead:
     """One head on loopback. `gpus` are logical: Ray hands out numbers, no device is touched. Without a token: open."""
 
@@ -65,7 +73,7 @@ class RealRayHead:
         python: str = sys.executable,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cs-t-ray-"))  # short: Ray keeps sockets below it
-        self.token, self.python = token, python
+        self.token, self.python = token, without_blanks(python, self.folder / "python")
         self.token_file = self.folder / "token"
         self.token_file.write_text(token or "")
         self.marker = f"CARBON_SCHED_TEST_HEAD={self.folder}"

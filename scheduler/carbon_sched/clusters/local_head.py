@@ -184,7 +184,8 @@ class LocalRayHead:
             "node-manager-port": head_ports.NODE_MANAGER,
             "object-manager-port": head_ports.OBJECT_MANAGER,
         }
-        command = [self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command = [str(self._interpreter(state)), "-m", "ray.scripts.scripts"]
+        command += ["start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--{flag}={state.base_port + offset}" for flag, offset in ports.items()]
         command += [f"--node-ip-address={node_ip}", "--dashboard-host=127.0.0.1", f"--temp-dir={state.temp_dir}"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free port
@@ -193,6 +194,16 @@ class LocalRayHead:
             command.append(f"--num-gpus={self.wanted.gpus}")
         return command
 
+    def _interpreter(self, state: HeadState) -> Path:
+        """Our Python by a path without blanks: Ray does not quote the one it finds itself under."""
+        python = Path(self.python)
+        if not any(letter.isspace() for letter in self.python):
+            return python
+        alias = Path(state.temp_dir).parent / "python"
+        if not alias.is_symlink():
+            alias.symlink_to(python.parent.parent)
+        return alias / python.parent.name / python.name
+
     def _environment(self, state: HeadState) -> dict[str, str]:
         """Ours without what steers this server or another Ray: jobs inherit it."""
         kept = {
@@ -200,7 +211,7 @@ class LocalRayHead:
             for name, value in os.environ.items()
             if name == MACHINE_DIR or not name.startswith(("RAY_", "CARBON_SCHED_"))
         }
-        folder = str(Path(self.python).parent)
+        folder = str(self._interpreter(state).parent)
         return {
             **kept,
             # `python` in an entrypoint must be the one that has Ray.
