@@ -273,7 +273,7 @@ class ClusterView(TypedDict):
 
 
 class ClusterCheck(TypedDict):
-    """POST /v1/clusters/{name}/check: plain-language findings, one each; `level` is ok, note or problem."""
+    """POST /v1/clusters/{name}/check: plain-language findings; `level` is ok, warning or problem."""
 
     name: str
     findings: list[dict[str, str]]
@@ -320,4 +320,4 @@ class Problem(TypedDict):
 
 for _request in (ResourcesRequest, DataRequest, JobRequest, LocalRequest, PoolRequest, ClusterRequest):
     # how pydantic is told, without importing it, that unknown keys are refused
-    _request.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    setattr(_request, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 - no attribute that a type checker knows
