@@ -69,9 +69,7 @@ def parse() -> argparse.Namespace:
     if "--" in ours:
         cut = ours.index("--")
         ours, extra = ours[:cut], ours[cut + 1 :]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slow", action="store_true", help="the slow tests too")
     parser.add_argument("suite", nargs="*", metavar="SUITE", help=", ".join(suite.name for suite in SUITES))
     arguments = parser.parse_args(ours)
@@ -115,14 +113,10 @@ def report(outcomes: list[Outcome]) -> None:
     print(f"\n{'suite':<10} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8} {'budget':>7}")
     for o in outcomes:
         note = "  over budget" if o.wall_s > o.suite.budget_s else ""
-        note = (
-            f"  pytest ended with status {o.status}" if o.status not in (0, 1, NO_TESTS_COLLECTED) else note
-        )
+        note = f"  pytest ended with status {o.status}" if o.status not in (0, 1, NO_TESTS_COLLECTED) else note
         counts = f"{o.passed:>7} {o.failed:>7} {o.skipped:>8}"
         print(f"{o.suite.name:<10} {counts} {o.wall_s:>8.1f} {o.suite.budget_s:>7}{note}")
-    passed, failed, skipped = (
-        sum(getattr(o, kind) for o in outcomes) for kind in ("passed", "failed", "skipped")
-    )
+    passed, failed, skipped = (sum(getattr(o, kind) for o in outcomes) for kind in ("passed", "failed", "skipped"))
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carbon_sched.data_dir import default_data_dir
 from carbon_sched.domain.errors import InvalidInput
+
+REFERENCE = re.compile("(file|env):.+")
+NOT_SHOWN = "(not shown)"
+
 
 class SeriesSetting(BaseModel):
     """A file with the intensity of one zone over time."""
@@ -21,12 +27,67 @@ class SeriesSetting(BaseModel):
     file: Path
 
 
+class CountsSetting(BaseModel):
+    """How a provider counts, for those that do not say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    signal: Literal["average", "marginal"] = "average"
+    basis: Literal["lifecycle", "direct"] = "lifecycle"
+    perimeter: Literal["consumption", "generation"] = "consumption"
+
+
+class ProviderSetting(BaseModel):
+    """An intensity provider. `key` says where its key is read from, never the key itself.
+
+    zones: those it is asked for (none given: all it covers). locations: zone -> the provider's own name for it.
+    options: what this provider alone knows, listed by `carbon-sched grid providers`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    provider: str
+    zones: tuple[str, ...] = ()
+    key: str | None = None
+    url: str | None = None
+    locations: dict[str, str] = Field(default_factory=dict)
+    counts: CountsSetting | None = None
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+    @field_validator("key")
+    @classmethod
+    def _reference(cls, text: str | None) -> str | None:
+        if text is not None and not REFERENCE.fullmatch(text):
+            raise PydanticCustomError("reference", "is not file:PATH or env:VARIABLE; keys themselves are never stored")
+        return text
+
+    @field_validator("url")
+    @classmethod
+    def _without_secrets(cls, text: str | None) -> str | None:
+        if text is not None and "@" in text:
+            raise PydanticCustomError("secret", "holds a user or password; give `key: file:PATH or env:VARIABLE`")
+        return text
+
+
 class GridSettings(BaseModel):
-    """Where intensities come from."""
+    """Where intensities come from, best first: files, then providers, then the shipped yearly averages.
+
+    providers: None means those that need no key; an empty list means none. A name alone stands for `{provider: NAME}`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     series: tuple[SeriesSetting, ...] = ()
+    providers: tuple[ProviderSetting, ...] | None = None
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        return (
+            [{"provider": one} if isinstance(one, str) else one for one in given]
+            if isinstance(given, (list, tuple))
+            else given
+        )
 
 
 class Settings(BaseModel):
@@ -59,15 +120,62 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     for name in ("database", "host", "port"):
         if value := os.environ.get(f"CARBON_SCHED_{name.upper()}"):
             merged[name] = value
+    if (named := os.environ.get("CARBON_SCHED_GRID_PROVIDERS")) is not None:
+        merged["grid"] = _with_providers(merged.get("grid"), named)
     merged |= {name: value for name, value in flags.items() if value is not None} | {"data_dir": data_dir}
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(field, first.get("input", ""), first["msg"].lower(), f"Correct it in {file}") from None
-    series = tuple(s.model_copy(update={"file": file.parent / s.file}) for s in settings.grid.series)
-    return settings.model_copy(update={"grid": GridSettings(series=series)})
+        raise _told(error.errors()[0], file) from None
+    return settings.model_copy(update={"grid": _anchored(settings.grid, file.parent)})
+
+
+def _with_providers(grid: Any, named: str) -> dict[str, Any]:
+    """`none`, or names separated by commas; a provider that the file configures keeps its configuration."""
+    before = grid if isinstance(grid, dict) else {}
+    configured = before.get("providers")
+    names = [] if named.strip() in ("", "none") else [name.strip() for name in named.split(",")]
+    chosen: list[Any] = []
+    for name in names:
+        entries = configured if isinstance(configured, list) else []
+        mine = [one for one in entries if isinstance(one, dict) and one.get("provider") == name]
+        chosen += mine or [name]
+    return {**before, "providers": chosen}
+
+
+def _anchored(grid: GridSettings, folder: Path) -> GridSettings:
+    """With relative paths meant from the config file's folder."""
+    series = tuple(one.model_copy(update={"file": folder / one.file}) for one in grid.series)
+    providers = grid.providers and tuple(_key_anchored(one, folder) for one in grid.providers)
+    return grid.model_copy(update={"series": series, "providers": providers})
+
+
+def _key_anchored(one: ProviderSetting, folder: Path) -> ProviderSetting:
+    kind, _, where = (one.key or "").partition(":")
+    return one.model_copy(update={"key": f"file:{folder / where}"}) if kind == "file" else one
+
+
+def _told(first: ErrorDetails, file: Path) -> InvalidInput:
+    """The first problem as every other bad input is said; what may be a secret in the wrong place is not repeated."""
+    loc, value = first["loc"], first.get("input", "")
+    field, problem, remedy = ".".join(str(part) for part in loc), first["msg"].lower(), f"Correct it in {file}"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_siblings(loc))
+        value, problem, remedy = NOT_SHOWN, "is not a setting", f"Correct it in {file}; there are: {known}"
+    if loc == ("grid",) or ("providers" in loc and loc[-1] != "provider"):
+        value = NOT_SHOWN
+    if first["type"] in ("reference", "secret"):
+        problem = first["msg"]
+    return InvalidInput(field, value, problem, remedy)
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    """The settings there are where an unknown one was found."""
+    by_place: dict[int | str, type[BaseModel]] = {
+        "counts": CountsSetting, "providers": ProviderSetting, "series": SeriesSetting, "grid": GridSettings,
+    }  # fmt: skip
+    place = next((by_place[part] for part in reversed(loc[:-1]) if part in by_place), Settings)
+    return sorted(place.model_fields)
 
 
 def _read(file: Path) -> dict[str, Any]:
