@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carbon_sched.domain.time import utc
-from carbon_sched.forecast import ridge
 from carbon_sched.forecast.calibration import COLUMNS
 from carbon_sched.forecast.horizons import knots_for
-from carbon_sched.forecast.learner import Learner, Past, advance, past, refit
+from carbon_sched.forecast.learner import Learner, Pupil, learn, past, refit, rehearse
 from carbon_sched.forecast.predict import Quantities, predict
-from carbon_sched.forecast.series import DAY, HOUR
+from carbon_sched.forecast.series import DAY, hour_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Mapping
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
     from carbon_sched.forecast.series import Floats
 
 REFIT_H = 7 * DAY
-REHEARSAL_H = 112 * DAY
-REHEARSAL_STEP_H = 28 * DAY
-"""Before the first issue: how long forecasts are made and judged, unseen, so that the bands start calibrated."""
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def rolling_forecast(
@@ -109,72 +103,51 @@ class _Period:
             raise ValueError(f"no such forecasts: {self}")
 
 
-@dataclass(eq=False)
-class _Zone:
-    """One zone as the period goes by; `begin` is the index of its first known hour on the common clock."""
-
-    begin: int
-    of: Past | None
-    learner: Learner
-
-
-def _zone(values: Floats, hour0: int, period: _Period) -> _Zone:
-    truth = np.array(values, dtype=np.float64)
-    truth[~np.isfinite(truth) | (truth < 0)] = np.nan
-    known = np.flatnonzero(np.isfinite(truth))
-    learner = Learner.new(knots_for(period.leads - 1 + period.lag))
-    if len(known) == 0:
-        return _Zone(len(truth), None, learner)
-    begin = int(known[0])
-    return _Zone(begin, past(truth[begin:], hour0 + begin), learner)
-
-
 def _rolling(
     values: Mapping[str, Floats], start: datetime, period: _Period, only: tuple[str, ...] | None, *, bands: bool
 ) -> dict[str, NDArray[np.float32]]:
-    hour0 = int((utc(start) - EPOCH) // HOUR)
-    zones = {name: _zone(series, hour0, period) for name, series in values.items()}
+    hour0 = hour_of(start)
+    pupils = {name: pupil for name, series in values.items() if (pupil := _pupil(series, hour0, period)) is not None}
     shape = (period.last_issue - period.first_issue, period.leads, COLUMNS if bands else 1)
-    out = {name: np.full(shape, np.nan, np.float32) for name in (zones if only is None else only)}
-    for begin in range(max(period.first_issue - REHEARSAL_H, 0), period.first_issue, REHEARSAL_STEP_H):
-        _learn(zones.values(), begin + 1 - period.lag, bands=bands)
-        _refit(zones.values())
-    _learn(zones.values(), period.first_issue + 1 - period.lag, bands=bands)
+    out = {name: np.full(shape, np.nan, np.float32) for name in (values if only is None else only)}
+    everyone = list(pupils.values())
+    rehearse(everyone, hour0 + period.first_issue + 1 - period.lag, bands=bands)
     for begin in range(period.first_issue, period.last_issue, REFIT_H):
         block = np.arange(begin, min(begin + REFIT_H, period.last_issue))
-        _refit(zones.values())
-        coefficients = {name: zone.learner.coefficients for name, zone in zones.items()}
+        refit(everyone)
+        coefficients = {name: pupil.learner.coefficients for name, pupil in pupils.items()}
         # The block's hours are learnt before its answers are computed, because they bring the offsets in force on each
         # of its days; coefficients are those from before, and every offset is older than the forecasts it serves.
-        _learn(zones.values(), int(block[-1]) + 2 - period.lag, bands=bands)
-        for name, answer in out.items():
-            answer[block - period.first_issue] = _answer(zones[name], coefficients[name], block, period, bands=bands)
+        learn(everyone, hour0 + int(block[-1]) + 2 - period.lag, bands=bands)
+        for name in out.keys() & pupils.keys():
+            answer = _answer(pupils[name], coefficients[name], hour0 + block, period, bands=bands)
+            out[name][block - period.first_issue] = answer
     return out
 
 
-def _learn(zones: Iterable[_Zone], known: int, *, bands: bool) -> None:
-    for zone in zones:
-        if zone.of is not None:
-            zone.learner = advance(zone.learner, zone.of, known - zone.begin, bands=bands)
-
-
-def _refit(zones: Collection[_Zone]) -> None:
-    prior = ridge.pooled([zone.learner.evidence for zone in zones])
-    for zone in zones:
-        zone.learner = refit(zone.learner, prior)
+def _pupil(values: Floats, hour0: int, period: _Period) -> Pupil | None:
+    """The zone from its first known hour on; None when there is none."""
+    truth = np.array(values, dtype=np.float64)
+    truth[~np.isfinite(truth) | (truth < 0)] = np.nan
+    known = np.flatnonzero(np.isfinite(truth))
+    if len(known) == 0:
+        return None
+    begin = int(known[0])
+    knots = knots_for(period.leads - 1 + period.lag)
+    return Pupil(past(truth[begin:], hour0 + begin), Learner.new(knots, hour0 + begin))
 
 
 def _answer(
-    zone: _Zone, coefficients: Singles | None, block: Ints, period: _Period, *, bands: bool
+    pupil: Pupil, coefficients: Singles | None, issues: Ints, period: _Period, *, bands: bool
 ) -> NDArray[np.float32]:
-    """Forecasts of one block, `[issues, leads, COLUMNS or 1]`; NaN before the zone's first hour."""
+    """Forecasts issued at absolute hours, `[issues, leads, COLUMNS or 1]`; NaN before the zone's first hour."""
     columns = COLUMNS if bands else 1
-    out = np.full((len(block), period.leads, columns), np.nan, np.float32)
-    newest = block - period.lag - zone.begin
+    out = np.full((len(issues), period.leads, columns), np.nan, np.float32)
+    of, errors = pupil.of, pupil.learner.errors
+    newest = issues - period.lag - of.hour0
     seen = newest >= 0
-    if zone.of is not None and seen.any():
-        errors = zone.learner.errors
-        by = Quantities(zone.learner.knots, coefficients, errors.in_force[..., :columns], errors.day)
-        targets = block[seen, None] - zone.begin + np.arange(period.leads)[None, :]
-        out[seen] = predict(by, zone.of, newest[seen], targets)
+    if seen.any():
+        by = Quantities(pupil.learner.knots, coefficients, errors.in_force[..., :columns], errors.day)
+        targets = issues[seen, None] - of.hour0 + np.arange(period.leads)[None, :]
+        out[seen] = predict(by, of, newest[seen], targets)
     return out

@@ -18,7 +18,10 @@ HOUR_DECAY_H = 6.0
 
 
 def damped_profile(of: Trace, t: Ints, h: Ints) -> Floats:
-    """7-day profile + the last day's mean anomaly (decay 48 h) + what the last hour adds to it (decay 6 h), `[n]`."""
+    """7-day profile + the last day's mean anomaly (decay 48 h) + what the last hour adds to it (decay 6 h), `[n]`.
+
+    Works on whatever scale the trace is on.
+    """
     last = np.maximum(t + h - DAY * -(-h // DAY), 0)
     day = of.anomaly24[t]
     newest = of.anomaly[t] - day

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 DAY = 24
 HALF = 0.5
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def hour_of(moment: datetime) -> int:
+    """Number of the UTC hour that holds the moment, counted from 1970-01-01T00Z (a Thursday)."""
+    return int((utc(moment) - EPOCH) // HOUR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +57,7 @@ class HourlySeries:
 
     def until(self, moment: datetime) -> HourlySeries:
         """The hours that had ended by `moment`: all that a forecast issued then may see."""
-        hours = int((utc(moment) - self.start) // HOUR)
-        return HourlySeries(self.start, self.values[: max(hours, 0)])
+        return HourlySeries(self.start, self.values[: max(hour_of(moment) - hour_of(self.start), 0)])
 
     def trimmed(self) -> HourlySeries:
         """Without unknown hours at either end; empty when nothing is known."""

@@ -72,8 +72,12 @@ class Trace:
 
 
 def trace(values: Floats, hour0: int, reference: float) -> Trace:
-    """Compute every statistic in one pass each; `values[0]` must be known, later gaps are filled causally."""
-    known = softened(filled(values), reference)
+    """The trace of an intensity; `values[0]` must be known, later gaps are filled causally."""
+    return statistics(softened(filled(values), reference), hour0)
+
+
+def statistics(known: Floats, hour0: int) -> Trace:
+    """Compute every statistic of a gap-free series, in one pass each."""
     profile7, profile28 = _every(known, DAY, 7), _every(known, DAY, 28)
     anomaly = known - _a_day_before(profile7)
     return Trace(
