@@ -68,7 +68,7 @@ class Wrapper:
         env = os.environ
         self.entrypoint = entrypoint
         self.attempt = _identifier(env.get("CARBON_SCHED_ATTEMPT", ""))
-        self.folder = _journal_folder()
+        self.folder = journal_folder()
         self.record = Record(self.folder, self.attempt, _identifier(env.get("CARBON_SCHED_JOB", "")))
         self.stop_signal: int | None = None
         self.attendance: Attendance | None = None
@@ -194,7 +194,7 @@ def complain(text: str) -> None:
     print(f"carbon-sched: {text}", file=sys.stderr, flush=True)
 
 
-def _journal_folder() -> str:
+def journal_folder() -> str:
     """The folder of records and segments: given, or the logs of the Ray session this file was unpacked in."""
     given = os.environ.get("CARBON_SCHED_JOURNAL_DIR")
     if given:
