@@ -93,10 +93,10 @@ def client_pid(clusters: RayClusters) -> int:
 def uses_the_package_and_our_python(client: RayClient, tmp_path: Path) -> None:
     package, name = runtime_package(tmp_path / "package")
     modules = {"py_modules": [client.ensure_package(package, name)]}
-    code = "import sys, carbon_sched_runtime as c; print(c.__file__, sys.executable)"
+    code = "import os, sys, carbon_sched_runtime as c; print(c.__file__, os.path.realpath(sys.prefix))"
     client.submit(RaySubmission("cs-package-a1", f'python -c "{code}"', modules, {}))
     ended = eventually(lambda: client.job("cs-package-a1"), lambda job: job.status not in ("PENDING", "RUNNING"))
     log = client.logs("cs-package-a1").decode()
     assert ended.status == "SUCCEEDED", log
     assert f"py_modules_files/{name.removesuffix('.zip')}/carbon_sched_runtime" in log
-    assert str(Path(sys.executable).parent) in log, "`python` is the one of this environment"
+    assert os.path.realpath(sys.prefix) in log, "`python` is the one of this environment"
