@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from carbon_sched.ports import RaySubmission
 from tests.fakes.ray_cluster import RealClock
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Callable
 
     from carbon_sched.clusters.ray_client import RayClient
