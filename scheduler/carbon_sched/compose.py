@@ -38,6 +38,7 @@ from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.journal import Journals
+from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.loops import Loops, Step
 from carbon_sched.service.outlooks import Outlooks
@@ -116,9 +117,11 @@ def build(
     journals = Journals()
     logs = Logs(store, fleet, settings.data_dir / "logs", clock, signals)
     decide = Decide(store, fleet, outlooks, estimates, policies, clock, signals)
-    dispatch = Dispatch(store, fleet, bundles, package, vault, clock, signals)
-    follow = Follow(store, fleet, journals, clock, signals)
-    collect = Collect(store, fleet, journals, Book(outlooks, clock), estimates, logs, clock, signals)
+    statements = Statements(store)
+    dispatch = Dispatch(store, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
+    follow = Follow(store, fleet, journals, clock, signals, Lanes("follow"))
+    book = Book(outlooks, statements, clock)
+    collect = Collect(store, fleet, journals, book, estimates, logs, clock, signals, Lanes("collect"))
 
     def poll() -> float:
         fleet.poll_due()
@@ -154,7 +157,7 @@ def build(
         fleet=fleet,
         outlooks=outlooks,
         logs=logs,
-        statements=Statements(store),
+        statements=statements,
         signals=signals,
         known_zone=lambda zone: known_zone(zone, {item.zone for item in settings.grid.series}),
         check_cluster=lambda name: check_cluster(fleet.client(fleet.get(name)), fleet.get(name)),

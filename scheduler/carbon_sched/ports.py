@@ -161,6 +161,12 @@ class Transaction(Protocol):
     def delay_outbox(self, item: OutboxItem, *, seconds: float) -> bool:
         """Give the action back, due again after `seconds`, tries + 1; False as above."""
 
+    def release_outbox(self, kinds: Sequence[str]) -> int:
+        """Make every action of these kinds due now and every claim void; returns how many there are.
+
+        For the only worker of a database, whose earlier claims died with an earlier process.
+        """
+
     # clusters ------------------------------------------------------------------------------------
     def put_cluster(self, cluster: Cluster) -> None:
         """Insert or replace by name."""

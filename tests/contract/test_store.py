@@ -505,6 +505,18 @@ def test_a_delayed_action_comes_back_with_one_more_try(store):
     assert (again.key, again.tries) == ("b", 1)
 
 
+def test_a_release_voids_claims_and_makes_all_of_a_kind_due(store):
+    enqueue(store, "claimed", "delayed", "free")
+    enqueue(store, "other", kind="stop")
+    claimed, delayed = claim(store, limit=2, lease_s=3600)
+    claim(store, kinds=("stop",), lease_s=3600)
+    with store.transaction() as tx:
+        assert tx.delay_outbox(delayed, seconds=3600)
+        assert tx.release_outbox(["submit"]) == 3
+        assert not tx.finish_outbox(claimed)
+    assert [item.key for item in claim(store, kinds=("submit", "stop"))] == ["claimed", "delayed", "free"]
+
+
 def test_sqlite_leases_run_by_the_injected_clock(store, clock):
     if store._engine.dialect.name != "sqlite":
         pytest.skip("a server has its own clock")

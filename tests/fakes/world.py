@@ -22,6 +22,7 @@ from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.journal import Journals
+from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 LONG_AGO, FAR_AHEAD = timedelta(days=60), timedelta(days=60)
+PATIENCE_S = 60.0
+"""Steps are waited for to their end, however busy the machine is."""
 MACHINE, BOOT, READER = "0123456789ab", "01234567-0123-0123-0123-0123456789ab", "89abcdef"
 
 
@@ -113,7 +116,14 @@ def a_cluster(name: str, zone: str, pue: float = 1.0, **more: Any) -> Cluster:
 class World:
     """Everything wired; `settle` runs the loops' steps until nothing changes any more."""
 
-    def __init__(self, folder: Path, clusters: Sequence[Cluster], grid: dict[str, list[tuple[float, float]]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clusters: Sequence[Cluster],
+        grid: dict[str, list[tuple[float, float]]],
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.clock, self.signals = FakeClock(), Signals()
         self.store = open_store(f"sqlite:///{folder / 'w.sqlite'}", self.clock)
         self.clusters = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
@@ -135,14 +145,23 @@ class World:
             vault,
             self.clock,
             self.signals,
+            Lanes("dispatch", patience_s),
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
-        self.follow = Follow(self.store, self.fleet, journals, self.clock, self.signals)
-        self.collect = Collect(
-            self.store, self.fleet, journals, Book(outlooks, self.clock), estimates, self.logs, self.clock, self.signals
-        )
+        self.follow = Follow(self.store, self.fleet, journals, self.clock, self.signals, Lanes("follow", patience_s))
         self.statements = Statements(self.store)
+        self.collect = Collect(
+            self.store,
+            self.fleet,
+            journals,
+            Book(outlooks, self.statements, self.clock),
+            estimates,
+            self.logs,
+            self.clock,
+            self.signals,
+            Lanes("collect", patience_s),
+        )
         for cluster in clusters:
             self.fleet.put(cluster)
 

@@ -194,6 +194,7 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (_S.STARTING, _E.EXPIRED): _S.QUEUED,
     (_S.STARTING, _E.STOP_ASKED): _S.STOPPING,
     **{(_S.STARTING, event): state for event, state in _ENDINGS.items()},
+    (_S.RUNNING, _E.EXPIRED): _S.QUEUED,  # Ray ran our wrapper, which came too late and ran nothing
     (_S.RUNNING, _E.STOP_ASKED): _S.STOPPING,
     **{(_S.RUNNING, event): state for event, state in _ENDINGS.items()},
     **{(_S.STOPPING, event): state for event, state in _ENDINGS.items()},

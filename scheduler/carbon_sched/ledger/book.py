@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
-from carbon_sched.domain.errors import LedgerBroken
+from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
 from carbon_sched.domain.time import from_rfc3339
@@ -135,6 +135,12 @@ class Book:
             raise LedgerBroken(entry.seq, f"the fact cannot be booked ({error!r})") from error
         self.size, self.head = entry.seq, entry.hash
 
+    def attempt(self, attempt_id: str) -> AttemptRecord:
+        """One attempt, or NotFound."""
+        if attempt_id not in self._attempts:
+            raise NotFound(f"the ledger knows no attempt {attempt_id!r}")
+        return self._attempts[attempt_id]
+
     # one reader per kind of fact -----------------------------------------------------------------
 
     def _cluster_registered(self, _fact: Fact, body: Mapping[str, Any]) -> None:
@@ -185,7 +191,10 @@ class Book:
         job.attempts[attempt.attempt_id] = self._attempts[attempt.attempt_id] = attempt
 
     def _attempt_ended(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        """How it ended; of a lost one that was found again the newest end holds, and its journal is read anew."""
         attempt = self._attempts[body["attempt"]]
+        if attempt.outcome:
+            attempt.collected, attempt.missing = False, []
         attempt.outcome, attempt.exit_code = body["outcome"], body["exit_code"]
         attempt.started_at, attempt.ended_at = _time(body["started_at"]), _time(body["ended_at"])
         attempt.missing += body["missing"]

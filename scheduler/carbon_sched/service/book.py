@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock
     from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.statements import Statements
 
 ACTUAL, HOME, BEST_FIXED = "actual", "run-now-home", "best-fixed"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where energy is used, as far as its booking goes."""
+
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
 
 
 class Book:
     """Chooses readings for an attempt and its references; the arithmetic is the ledger's."""
 
-    def __init__(self, outlooks: Outlooks, clock: Clock) -> None:
-        self._outlooks, self._clock = outlooks, clock
+    def __init__(self, outlooks: Outlooks, statements: Statements, clock: Clock) -> None:
+        self._outlooks, self._statements, self._clock = outlooks, statements, clock
 
     def facts(
         self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
@@ -34,12 +46,15 @@ class Book:
         """`readings-used` facts of one attempt and the readings they name. No spans, no facts.
 
         The references run the identical energy profile as if it had been dispatched at submission: on the home cluster,
-        and on the best fixed cluster of the 28 days before. The time Ray took to start the job is in both.
+        and on the best fixed cluster of the 28 days before. The time Ray took to start the job is in both. Zone and PUE
+        of where it ran are those of its opening: a cluster that is described anew, or removed, changes no figure of it.
         """
         if not spans:
             return [], []
         start, end = min(span.start for span in spans), max(span.end for span in spans)
-        by_name = {cluster.name: cluster for cluster in clusters}
+        places = {c.name: Place(c.name, c.zone, c.pue.ppm, c.pue.source) for c in clusters}
+        opened = self._statements.attempt(attempt.attempt_id)
+        places[attempt.cluster] = Place(opened.cluster, opened.zone, opened.pue_ppm, opened.pue_source)
         zero = timedelta(0)
         shift = job.submitted_at - attempt.opened_at
         home = next((c.name for c in clusters if c.home), clusters[0].name if clusters else None)
@@ -47,25 +62,25 @@ class Book:
         choices = [(ACTUAL, attempt.cluster, zero), (HOME, home, shift), (BEST_FIXED, best, shift)]
         facts, used = [], []
         for role, name, by in choices:
-            if name not in by_name:
+            if name not in places:
                 continue
-            cluster = by_name[name]
-            readings = self._outlooks.actual(cluster.zone, start + by, end + by, self._clock.now())
+            place = places[name]
+            readings = self._outlooks.actual(place.zone, start + by, end + by, self._clock.now())
             used += readings
-            facts.append(self._fact(job, attempt, role, cluster, by, readings))
+            facts.append(self._fact(job, attempt, role, place, by, readings))
         return facts, used
 
     def _fact(
-        self, job: Job, attempt: Attempt, role: str, cluster: Cluster, shift: timedelta, readings: Sequence[Reading]
+        self, job: Job, attempt: Attempt, role: str, place: Place, shift: timedelta, readings: Sequence[Reading]
     ) -> Fact:
         body = {
             "job": job.job_id,
             "attempt": attempt.attempt_id,
             "role": role,
-            "cluster": cluster.name,
-            "zone": cluster.zone,
-            "pue_ppm": cluster.pue.ppm,
-            "pue_source": cluster.pue.source,
+            "cluster": place.cluster,
+            "zone": place.zone,
+            "pue_ppm": place.pue_ppm,
+            "pue_source": place.pue_source,
             "shift_us": round(shift / timedelta(microseconds=1)),
             "provider": ", ".join(dict.fromkeys(reading.provider for reading in readings)),
             "readings": [_reading(reading) for reading in readings],

@@ -1,13 +1,17 @@
-"""Fetch energy journals from the clusters, store their spans once, and book an attempt when its journal is complete."""
+"""Fetch energy journals from the clusters, store their spans once, and book an attempt when its journal is complete.
+
+Clusters are asked side by side: one that does not answer delays only what ran there.
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.energy import IDLE, UNATTRIBUTED
-from carbon_sched.domain.errors import ClusterError, Conflict, NotFound, StaleVersion
+from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.service.journal import BadJournal
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.journal import AttemptRecord, Journals, Segment
+    from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.signals import Signals
 
@@ -38,7 +43,7 @@ SILENT_PATIENCE_S = 600.0
 
 
 class Collect:
-    """One loop over attempts whose energy is not completely booked."""
+    """One loop over attempts whose energy is not completely booked, in a lane per cluster."""
 
     def __init__(
         self,
@@ -50,27 +55,27 @@ class Collect:
         logs: Logs,
         clock: Clock,
         signals: Signals,
+        lanes: Lanes,
     ) -> None:
         self._store, self._fleet, self._journals, self._book = store, fleet, journals, book
-        self._estimates, self._logs = estimates, logs
+        self._estimates, self._logs, self._lanes = estimates, logs, lanes
         self._clock, self._signals = clock, signals
         self._known: dict[str, set[str]] = {}
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
+        self._waiting = False
 
     def step(self) -> float:
         """Pull what is due; returns the seconds until the next look."""
         with self._store.transaction(write=False) as tx:
             attempts = [attempt for attempt in tx.attempts(uncollected_only=True) if attempt.accepted]
-        waiting = False
+        lanes: dict[str, list[Attempt]] = {}
         for attempt in attempts:
-            if attempt.open and not self._due(attempt):
-                continue
-            try:
-                waiting |= not self._collect(attempt)
-            except StaleVersion:
-                waiting = True
-        return RETRY_S if waiting else EVERY_S
+            if not attempt.open or self._due(attempt):
+                lanes.setdefault(attempt.cluster, []).append(attempt)
+        self._waiting = False
+        late = self._lanes.run({name: partial(self._collect_all, lane) for name, lane in lanes.items()})
+        return RETRY_S if self._waiting or late else EVERY_S
 
     def _due(self, attempt: Attempt) -> bool:
         now = self._clock.monotonic()
@@ -79,23 +84,49 @@ class Collect:
         self._pulled_at[attempt.attempt_id] = now
         return True
 
+    def _collect_all(self, attempts: list[Attempt]) -> None:
+        """Whatever goes wrong with one attempt, the others go on."""
+        for attempt in attempts:
+            try:
+                done = self._collect(attempt)
+            except CarbonSchedError as error:
+                done = False
+                log.warning("attempt not collected attempt=%s code=%s: %s", attempt.attempt_id, error.code, error)
+            except Exception:
+                done = False
+                log.exception("attempt met a bug attempt=%s", attempt.attempt_id)
+            if not done:
+                self._waiting = True
+
     def _collect(self, attempt: Attempt) -> bool:
         """Pull once; True when nothing more is to be done for now."""
-        missing, silent = [], False
+        patience_s = PATIENCE_S
         try:
             client = self._fleet.client(self._fleet.get(attempt.cluster))
             missing = self._pull(client, attempt)
             if not attempt.open:
                 self._logs.keep(attempt)
-        except (ClusterError, NotFound) as error:
-            silent = True
-            missing = [f"the energy journal could not be read: {error}"]
+        except NotFound:
+            patience_s, missing = 0.0, [f"the cluster {attempt.cluster} was removed before its journal was read"]
+        except ClusterError as error:
+            patience_s, missing = SILENT_PATIENCE_S, [f"the energy journal could not be read: {error}"]
+            if not attempt.open and self._forgotten(attempt):
+                patience_s = 0.0
+                missing = [f"{attempt.cluster} was restarted: what of the journal was not read is gone"]
         if attempt.open:
             return True
-        if missing and self._waited(attempt) < (SILENT_PATIENCE_S if silent else PATIENCE_S):
+        if missing and self._waited(attempt) < patience_s:
             return False
         self._finish(attempt, missing)
         return True
+
+    def _forgotten(self, attempt: Attempt) -> bool:
+        """Whether the cluster says that it lives another life than the one the attempt ran in."""
+        try:
+            client = self._fleet.client(self._fleet.get(attempt.cluster))
+            return bool(attempt.epoch) and client.epoch().session_name != attempt.epoch
+        except ClusterError:
+            return False
 
     def _waited(self, attempt: Attempt) -> float:
         now = self._clock.monotonic()
@@ -177,7 +208,7 @@ class Collect:
             "attempt": attempt.attempt_id,
             "job": job.job_id,
             "missing": missing,
-            "segments": len(self._known.get(attempt.attempt_id, ())),
+            "segments": len({span.segment_sha256 for span in spans}),
         }
         with self._store.transaction() as tx:
             current = tx.attempt(attempt.attempt_id)

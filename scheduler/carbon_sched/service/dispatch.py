@@ -1,6 +1,7 @@
 """Carry out committed intentions on clusters: submit an attempt, stop one.
 
-After an unclear answer the cluster is asked; nothing is ever repeated blindly.
+After an unclear answer the cluster is asked; nothing is ever repeated blindly. Clusters are worked on side by side, the
+actions for one of them one after another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import (
@@ -17,7 +19,7 @@ from carbon_sched.domain.errors import (
     ClusterRefused,
     InvalidInput,
     NotFound,
-    StaleVersion,
+    StoreError,
 )
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobEvent, JobState, ending_event
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job, JobSpec
     from carbon_sched.ports import Bundles, Clock, ClusterClient, OutboxItem, Store, Transaction, Vault
     from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.runtime_env import RuntimePackage
     from carbon_sched.service.signals import Signals
 
@@ -38,13 +41,17 @@ log = logging.getLogger(__name__)
 
 KINDS = ("submit", "stop")
 LEASE_S = 120.0
+LONGEST_PAUSE_S = 60.0
 RETRY_S = 2.0
+CLOCK_SKEW = timedelta(seconds=30)
 SILENCE = timedelta(minutes=10)
 """An attempt whose cluster gave no clear answer for this long past its fence is LOST, not expired."""
+LEAST_ASKING_S = 60.0
+"""But it was asked for at least this long by this process, awake: not only once after a sleep or a restart."""
 
 
 class Dispatch:
-    """Works the outbox: one external action at a time, each fenced by its claim."""
+    """Works the outbox: one external action at a time and cluster, each fenced by its claim."""
 
     def __init__(
         self,
@@ -55,32 +62,87 @@ class Dispatch:
         vault: Vault,
         clock: Clock,
         signals: Signals,
+        lanes: Lanes,
     ) -> None:
         self._store, self._fleet, self._bundles, self._package = store, fleet, bundles, package
-        self._vault = vault
+        self._vault, self._lanes = vault, lanes
         self._clock, self._signals = clock, signals
+        self._unreturned: list[OutboxItem] = []
+        self._unclear_since: dict[str, float] = {}
+        self._ending = False
+
+    def take_over(self) -> None:
+        """Void every claim: for the only server of a database, at its start and when its wall clock was moved."""
+        with self._store.transaction() as tx:
+            tx.release_outbox(KINDS)
 
     def step(self) -> float:
         """Do every due action once; returns the seconds until the next look."""
+        self._return()
         with self._store.transaction() as tx:
             items = tx.claim_outbox(KINDS, limit=16, lease_s=LEASE_S)
+            lanes: dict[str, list[OutboxItem]] = {}
+            for item in items:
+                lanes.setdefault(tx.attempt(item.key).cluster, []).append(item)
+        passed_over = self._lanes.run({name: partial(self._do_all, lane) for name, lane in lanes.items()})
+        for name in passed_over:
+            self._unreturned += lanes[name]
+        return 0.0 if len(passed_over) < len(lanes) else RETRY_S
+
+    def _return(self) -> None:
+        """Give back actions that could not be done, so that they come again before their lease ends."""
+        items = self._unreturned[:]
+        if not items:
+            return
+        with self._store.transaction() as tx:
+            for item in items:
+                tx.delay_outbox(item, seconds=min(LONGEST_PAUSE_S, RETRY_S * 2.0 ** min(item.tries, 10)))
+        del self._unreturned[: len(items)]
+
+    def drain(self, timeout_s: float) -> list[str]:
+        """Finish what is under way, begin nothing more, and give the rest back; the clusters that were not done."""
+        self._ending = True
+        late = self._lanes.drain(timeout_s)
+        self._return()
+        return late
+
+    def _do_all(self, items: list[OutboxItem]) -> None:
         for item in items:
-            self._do(item)
-        return 0.0 if items else RETRY_S
+            if self._ending:
+                self._unreturned.append(item)
+            else:
+                self._do(item)
 
     def _do(self, item: OutboxItem) -> None:
+        """One action. Whatever goes wrong with it, the others go on."""
+        try:
+            with self._store.transaction(write=False) as tx:
+                attempt = tx.attempt(item.key)
+                job = tx.job(attempt.job_id)
+            try:
+                cluster = self._fleet.get(attempt.cluster)
+                action = self._submit if item.kind == "submit" else self._stop
+                action(item, cluster, attempt, job)
+            except NotFound as error:
+                self._finish_failed(item, attempt, job, str(error))
+        except CarbonSchedError as error:
+            log.warning("action put off kind=%s key=%s code=%s: %s", item.kind, item.key, error.code, error)
+            self._unreturned.append(item)
+        except Exception as error:
+            log.exception("action met a bug kind=%s key=%s", item.kind, item.key)
+            self._give_up(item, error)
+        self._signals.job_changed()
+
+    def _give_up(self, item: OutboxItem, error: Exception) -> None:
+        """After a bug: fail what was surely never posted; what may have been is asked about again."""
         with self._store.transaction(write=False) as tx:
             attempt = tx.attempt(item.key)
             job = tx.job(attempt.job_id)
-        try:
-            cluster = self._fleet.get(attempt.cluster)
-            action = self._submit if item.kind == "submit" else self._stop
-            action(item, cluster, attempt, job)
-        except StaleVersion:
-            log.info("outbox result discarded item=%s key=%s: the row moved on", item.kind, item.key)
-        except NotFound as error:
-            self._finish_failed(item, attempt, job, str(error))
-        self._signals.job_changed()
+        if item.kind == "submit" and attempt.open and not _may_be_posted(attempt):
+            reason = f"a bug in carbon-sched ({type(error).__name__}: {error}); the server's log has the details"
+            self._finish_failed(item, attempt, job, reason)
+        else:
+            self._unreturned.append(item)
 
     # submit --------------------------------------------------------------------------------------
 
@@ -93,8 +155,11 @@ class Dispatch:
             if _may_be_posted(attempt) and client.job(attempt.attempt_id) is not None:
                 self._accepted(item, attempt, job, attempt.epoch)
                 return
+            if _may_be_posted(attempt) and client.epoch().session_name != attempt.epoch:
+                self._forgotten(item, cluster, attempt, job)
+                return
             if job.state is JobState.STOPPING:
-                self._stopped_before_posting(item, attempt, job)
+                self._stop_before_posting(item, attempt, job)
                 return
             submission = self._prepare(client, attempt, job.spec)
             epoch = client.epoch().session_name
@@ -112,12 +177,21 @@ class Dispatch:
         attempt, submission = self._fence(cluster, attempt, submission, epoch)
         self._post(client, item, cluster, attempt, job, submission)
 
-    def _stopped_before_posting(self, item: OutboxItem, attempt: Attempt, job: Job) -> None:
+    def _stop_before_posting(self, item: OutboxItem, attempt: Attempt, job: Job) -> None:
+        """Nothing was posted, or nothing arrived: then wait until it could run nothing any more if it still did."""
+        with self._store.transaction() as tx:
+            if _may_be_posted(attempt) and self._clock.now() <= attempt.start_by + CLOCK_SKEW:
+                tx.delay_outbox(item, seconds=RETRY_S)
+            elif tx.finish_outbox(item):
+                reason = "stopped before it was submitted"
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", reason)
+
+    def _forgotten(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job) -> None:
+        """The head that may have got the submission is no more: nobody can say whether it ran."""
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
-                self._end(
-                    tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", "stopped before it was submitted"
-                )
+                reason = f"{cluster.name} was restarted while the job was submitted to it; it may have run there"
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason)
 
     def _post(
         self,
@@ -158,7 +232,10 @@ class Dispatch:
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """The job's own variables, decrypted, and its secrets as they are at this moment; secrets win."""
-        given: dict[str, str] = json.loads(self._vault.unseal(spec.sealed_env)) if spec.sealed_env else {}
+        try:
+            given: dict[str, str] = json.loads(self._vault.unseal(spec.sealed_env)) if spec.sealed_env else {}
+        except StoreError as error:
+            raise InvalidInput("env_vars", "(encrypted)", f"cannot be read: {error}", "Submit the job again") from None
         return given | {name: self._vault.secret(name, ref) for name, ref in spec.secrets.items()}
 
     def _fence(
@@ -181,13 +258,15 @@ class Dispatch:
             job = tx.job(job.job_id)
             if job.state is JobState.DISPATCHING:
                 tx.move_job(job, JobEvent.SUBMITTED, at=self._clock.now(), reason=f"submitted to {attempt.cluster}")
+        self._unclear_since.pop(attempt.attempt_id, None)
         self._signals.follow.set()
 
     def _unclear(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job, error: ClusterError) -> None:
         """Keep the attempt open and ask again; past fence and patience it is lost, never repeated elsewhere."""
         self._fleet.mark_unusable(cluster, str(error))
-        now = self._clock.now()
-        if now < attempt.start_by + SILENCE:
+        ticks = self._clock.monotonic()
+        asking_s = ticks - self._unclear_since.setdefault(attempt.attempt_id, ticks)
+        if self._clock.now() < attempt.start_by + SILENCE or asking_s < LEAST_ASKING_S:
             with self._store.transaction() as tx:
                 tx.delay_outbox(item, seconds=RETRY_S)
             return

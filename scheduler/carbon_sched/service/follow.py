@@ -1,6 +1,7 @@
 """Turn what a cluster says of its jobs, and what the wrapper recorded there, into job states.
 
-Ray is evidence, not truth: where both speak, the wrapper's record wins.
+Ray is evidence, not truth: where both speak, the wrapper's record wins. A lost attempt is looked for a while longer:
+its cluster may come back and tell.
 """
 
 from __future__ import annotations
@@ -8,22 +9,26 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import ClusterError, NotFound, StaleVersion
+from carbon_sched.domain.errors import CarbonSchedError, ClusterError, NotFound, StaleVersion
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import from_epoch, to_rfc3339
+from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
-    from carbon_sched.domain.job import Attempt
+    from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock, ClusterClient, RayJob, Store
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.journal import Journals
+    from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -31,12 +36,18 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.5
 QUIET_S = 5.0
 CLOCK_SKEW = timedelta(seconds=30)
+SILENCE_S = 3600.0
+"""A cluster that gave no clear answer for this long, while this server was awake and asked, has lost its jobs."""
+FIND_EVERY_S = 30.0
+FIND_WITHIN = timedelta(days=1)
+"""Lost jobs are looked for this long after they were given up."""
+LOST_LOOKED_FOR = 200
 RAY_FINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended: the job event, a word for the attempt, who says so and what is missing."""
+    """How an attempt ended: the job event, a word for the attempt, who says so, where it ran and what is missing."""
 
     event: JobEvent
     outcome: str
@@ -45,59 +56,115 @@ class Ending:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     missing: tuple[str, ...] = ()
+    node_id: str = ""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one cluster said of its jobs; `asked_at` is before the question, so that no answer is taken as newer."""
+
+    asked_at: datetime
+    jobs: Mapping[str, RayJob]
+    epoch: str
 
 
 class Follow:
-    """Polls every cluster that has open attempts of ours."""
+    """Asks every cluster that has open attempts of ours, side by side."""
 
-    def __init__(self, store: Store, fleet: Fleet, journals: Journals, clock: Clock, signals: Signals) -> None:
-        self._store, self._fleet, self._journals = store, fleet, journals
+    def __init__(
+        self, store: Store, fleet: Fleet, journals: Journals, clock: Clock, signals: Signals, lanes: Lanes
+    ) -> None:
+        self._store, self._fleet, self._journals, self._lanes = store, fleet, journals, lanes
         self._clock, self._signals = clock, signals
+        self._silent_since: dict[str, float] = {}
+        self._find_at = float("-inf")
 
     def step(self) -> float:
         """Look at every open, accepted attempt once; returns the seconds until the next look."""
         with self._store.transaction(write=False) as tx:
             attempts = [attempt for attempt in tx.attempts(open_only=True) if attempt.accepted]
-        for name in dict.fromkeys(attempt.cluster for attempt in attempts):
-            self._follow_cluster(name, [attempt for attempt in attempts if attempt.cluster == name])
+        lost = self._lost()
+        lanes: dict[str, list[Attempt]] = {}
+        for attempt in (*attempts, *lost):
+            lanes.setdefault(attempt.cluster, []).append(attempt)
+        self._lanes.run({name: partial(self._follow_cluster, name, lane) for name, lane in lanes.items()})
         return BUSY_S if attempts else QUIET_S
+
+    def _lost(self) -> list[Attempt]:
+        """Attempts given up not long ago, now and then: the newest of its job each, on a cluster that answers."""
+        if self._clock.monotonic() < self._find_at:
+            return []
+        self._find_at = self._clock.monotonic() + FIND_EVERY_S
+        since = self._clock.now() - FIND_WITHIN
+        with self._store.transaction(write=False) as tx:
+            jobs = tx.jobs(JobFilter(states=frozenset({JobState.LOST})), limit=LOST_LOOKED_FOR)
+            recent = [job.job_id for job in jobs if job.finished_at is not None and job.finished_at > since]
+            found = [tx.attempts(job_id=job_id)[-1] for job_id in recent]
+        return [attempt for attempt in found if self._answers(attempt.cluster)]
+
+    def _answers(self, name: str) -> bool:
+        status = self._fleet.status(name)
+        return status is not None and status.usable
 
     def _follow_cluster(self, name: str, attempts: list[Attempt]) -> None:
         try:
             cluster = self._fleet.get(name)
             client = self._fleet.client(cluster)
-            known = {job.submission_id: job for job in client.jobs()}
-            epoch = client.epoch().session_name if any(a.attempt_id not in known for a in attempts) else ""
+            seen = self._look(client, attempts)
         except NotFound:
             log.warning("cluster %s was removed while %d attempts are open there", name, len(attempts))
             return
         except ClusterError as error:
             log.warning("cluster cannot be followed cluster=%s: %s", name, error)
             self._fleet.mark_unusable(self._fleet.get(name), str(error))
+            self._silent(name, attempts, error)
             return
+        self._silent_since.pop(name, None)
         for attempt in attempts:
-            try:
-                self._follow_attempt(cluster, client, attempt, known.get(attempt.attempt_id), epoch)
-            except StaleVersion:
-                log.info("follow result discarded attempt=%s: the row moved on", attempt.attempt_id)
-            except ClusterError as error:
-                log.warning("attempt cannot be followed attempt=%s: %s", attempt.attempt_id, error)
+            self._follow_safely(cluster, client, attempt, seen)
 
-    def _follow_attempt(
-        self, cluster: Cluster, client: ClusterClient, attempt: Attempt, ray_job: RayJob | None, epoch: str
-    ) -> None:
+    def _look(self, client: ClusterClient, attempts: list[Attempt]) -> _Seen:
+        asked_at = self._clock.now()
+        jobs = {job.submission_id: job for job in client.jobs()}
+        unknown = any(attempt.attempt_id not in jobs for attempt in attempts)
+        return _Seen(asked_at, jobs, client.epoch().session_name if unknown else "")
+
+    def _follow_safely(self, cluster: Cluster, client: ClusterClient, attempt: Attempt, seen: _Seen) -> None:
+        """Whatever goes wrong with one attempt, the others go on."""
+        try:
+            self._follow_attempt(cluster, client, attempt, seen)
+        except StaleVersion:
+            log.info("follow result discarded attempt=%s: the row moved on", attempt.attempt_id)
+        except CarbonSchedError as error:
+            log.warning("attempt cannot be followed attempt=%s code=%s: %s", attempt.attempt_id, error.code, error)
+        except Exception:
+            log.exception("attempt met a bug attempt=%s", attempt.attempt_id)
+
+    def _follow_attempt(self, cluster: Cluster, client: ClusterClient, attempt: Attempt, seen: _Seen) -> None:
+        ray_job = seen.jobs.get(attempt.attempt_id)
         if ray_job is None:
-            self._vanished(attempt, epoch)
-            return
-        if ray_job.status in RAY_FINAL:
-            self._finish(attempt, self._ending(client, attempt, ray_job))
+            if attempt.open:
+                self._vanished(attempt, seen.epoch)
+        elif ray_job.status in RAY_FINAL:
+            ending = self._ending(client, attempt, ray_job)
+            self._finish(attempt, replace(ending, node_id=ray_job.driver_node_id or ""))
         elif ray_job.status == "RUNNING":
             self._running(client, attempt, ray_job)
-        elif self._clock.now() > attempt.start_by + CLOCK_SKEW:
+        elif attempt.open and seen.asked_at > attempt.start_by + CLOCK_SKEW:
             # past its fence the wrapper runs no user code: another attempt may open though Ray cannot stop this one
             client.stop(attempt.attempt_id)
             reason = f"{cluster.name} did not start it within {cluster.start_grace_s:.0f} s (still pending there)"
             self._finish(attempt, Ending(JobEvent.EXPIRED, "expired", reason))
+
+    def _silent(self, name: str, attempts: list[Attempt], error: ClusterError) -> None:
+        now = self._clock.monotonic()
+        silent_s = now - self._silent_since.setdefault(name, now)
+        if silent_s < SILENCE_S:
+            return
+        reason = f"{name} has not answered for {silent_s / 60:.0f} minutes ({error})"
+        for attempt in attempts:
+            if attempt.open:
+                self._finish(attempt, Ending(JobEvent.LOST, "lost", reason, missing=(reason,)))
 
     # running -------------------------------------------------------------------------------------
 
@@ -107,10 +174,21 @@ class Follow:
         started = _time(record.started) if record else None
         with self._store.transaction() as tx:
             attempt = tx.attempt(attempt.attempt_id)
-            if node != attempt.node_id or (started and not attempt.started_at):
-                tx.put_attempt(replace(attempt, node_id=node, started_at=attempt.started_at or started))
             job = tx.job(attempt.job_id)
-            if job.state is not JobState.STARTING:
+            if not _believable(attempt, job):
+                return
+            now = replace(
+                attempt,
+                node_id=node,
+                started_at=attempt.started_at or started,
+                accepted=True,
+                outcome="",
+                reason="",
+                collected=False,
+            )
+            if now != attempt:
+                tx.put_attempt(now)
+            if job.state not in (JobState.STARTING, JobState.LOST):
                 return
             tx.move_job(job, JobEvent.STARTED, at=self._clock.now(), reason=f"running on {attempt.cluster}")
         self._signals.job_changed()
@@ -146,8 +224,11 @@ class Follow:
         now = self._clock.now()
         with self._store.transaction() as tx:
             attempt = tx.attempt(attempt.attempt_id)
-            if not attempt.open:
+            job = tx.job(attempt.job_id)
+            if not _believable(attempt, job):
                 return
+            if job.state is JobState.LOST and ending.event is JobEvent.EXPIRED:
+                ending = replace(ending, event=JobEvent.FAILED)  # it was given up: only its user starts it again
             attempt = tx.put_attempt(
                 replace(
                     attempt,
@@ -156,10 +237,11 @@ class Follow:
                     exit_code=ending.exit_code,
                     started_at=ending.started_at or attempt.started_at,
                     ended_at=ending.ended_at,
-                    collected=ending.event is JobEvent.EXPIRED,
+                    node_id=ending.node_id or attempt.node_id,
+                    accepted=True,
+                    collected=ending.outcome == "expired",
                 )
             )
-            job = tx.job(attempt.job_id)
             event = ending_event(job.state, ending.event)
             job = tx.move_job(job, event, at=now, reason=ending.reason, exit_code=ending.exit_code)
             tx.append_fact(_ended(attempt, ending, now))
@@ -169,6 +251,11 @@ class Follow:
         self._signals.collect.set()
         self._signals.decide.set()
         self._signals.job_changed()
+
+
+def _believable(attempt: Attempt, job: Job) -> bool:
+    """Whether news of this attempt still count: it is open, or lost and its job's newest."""
+    return attempt.open or (job.state is JobState.LOST and attempt.number == job.attempts and attempt.outcome == "lost")
 
 
 def _event(ray_status: str, exit_code: int | None) -> JobEvent:

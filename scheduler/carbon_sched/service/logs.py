@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import ClusterError
+from carbon_sched.domain.errors import ClusterError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,16 +46,14 @@ class Logs:
             self._signals.wait_for_change(generation, min(FRESH_S, max(0.0, until - self._clock.monotonic())))
 
     def keep(self, attempt: Attempt) -> None:
-        """Copy the whole log of an ended attempt; raises ClusterError when the cluster does not give it."""
+        """Copy the whole log of an ended attempt.
+
+        Raises ClusterError when the cluster does not give it, StoreError when it cannot be kept.
+        """
         if self._path(attempt).exists():
             return
         client = self._fleet.client(self._fleet.get(attempt.cluster))
-        data = client.logs(attempt.attempt_id) or b""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = self._path(attempt).with_suffix(".part")
-        partial.write_bytes(data)
-        partial.chmod(0o600)
-        partial.replace(self._path(attempt))
+        self._write(self._path(attempt), client.logs(attempt.attempt_id) or b"")
         with self._lock:
             self._live.pop(attempt.attempt_id, None)
 
@@ -84,6 +83,19 @@ class Logs:
         with self._lock:
             self._live[attempt.attempt_id] = (self._clock.monotonic(), data)
         return data
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """The file whole or not at all."""
+        partial = path.with_suffix(".part")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial.touch(mode=0o600)
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise StoreError(f"the log {path} cannot be written ({error.strerror}). Make room there") from error
 
     def _path(self, attempt: Attempt) -> Path:
         return self._directory / f"{attempt.attempt_id}.log"

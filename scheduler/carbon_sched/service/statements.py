@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from carbon_sched.domain.facts import Entry
+    from carbon_sched.ledger.book import AttemptRecord
     from carbon_sched.ledger.statement import Report, Selection
     from carbon_sched.ports import Store
     from carbon_sched.wire import Receipt
@@ -35,6 +36,11 @@ class Statements:
             state = tx.job(job_id).state.value
         with self._lock:
             return {**receipt(self._read_on(), job_id), "state": state}
+
+    def attempt(self, attempt_id: str) -> AttemptRecord:
+        """One attempt as its facts tell; NotFound where none does."""
+        with self._lock:
+            return self._read_on().attempt(attempt_id)
 
     def report(self, selection: Selection) -> Report:
         """A report over the selected jobs."""

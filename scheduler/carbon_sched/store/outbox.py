@@ -30,6 +30,11 @@ _FINISH = delete(outbox).where(*_HELD)
 _DELAY = (
     update(outbox).where(*_HELD).values(due_at=bindparam("until"), claims=outbox.c.claims + 1, tries=outbox.c.tries + 1)
 )
+_RELEASE = (
+    update(outbox)
+    .where(outbox.c.kind.in_(bindparam("kinds", expanding=True)))
+    .values(due_at=bindparam("now"), claims=outbox.c.claims + 1)
+)
 
 
 class OutboxRows:
@@ -65,3 +70,7 @@ class OutboxRows:
         until = self._db.now() + timedelta(seconds=seconds)
         held = {"item": item.item_id, "token": int(item.token)}
         return self._db.write(_DELAY, held | {"until": until}) == 1
+
+    def release_outbox(self, kinds: Sequence[str]) -> int:
+        """Void all claims on actions of these kinds and make them due now."""
+        return self._db.write(_RELEASE, {"kinds": list(kinds), "now": self._db.now()})
