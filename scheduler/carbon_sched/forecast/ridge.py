@@ -126,7 +126,9 @@ def pooled(zones: Sequence[Evidence]) -> Floats | None:
 def own(zone: Evidence, prior: Floats) -> Singles:
     """The zone's coefficients per knot and bin, `[K, B, F]`, shrunk towards `prior [K, F]`."""
     gram, moment = _whole(zone)
-    penalty = _scale(zone)
+    # What never varied here (or nothing was seen at all) is left to the prior entirely.
+    scale = _scale(zone)
+    penalty = np.where(scale > 0.0, scale, 1.0)
     beta = _solve(gram + _diagonal(OWN_PENALTY * penalty), moment + OWN_PENALTY * penalty * prior)
     pull = HOURS_PENALTY * penalty
     near = _nearness()
