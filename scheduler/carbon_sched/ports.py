@@ -193,6 +193,9 @@ class Transaction(Protocol):
         Conflict when the id is known with another hash.
         """
 
+    def segment_ids(self, cluster: str, *, received_before: datetime) -> set[str]:
+        """Ids of the segments of a cluster that were stored before a moment."""
+
     def spans(self, owners: Sequence[str]) -> list[EnergySpan]:
         """Every span of these owners, ordered by (start, device)."""
 

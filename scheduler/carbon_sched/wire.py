@@ -228,7 +228,10 @@ class PoolRequest(TypedDict):
 
 
 class ClusterRequest(TypedDict):
-    """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`."""
+    """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`.
+
+    `meter_keys` are public keys of its machine meters, as `carbon-sched meter key` prints them.
+    """
 
     zone: str
     address: NotRequired[str]
@@ -245,6 +248,7 @@ class ClusterRequest(TypedDict):
     price_per_gpu_hour: NotRequired[float | None]
     start_grace_s: NotRequired[float]
     home: NotRequired[bool]
+    meter_keys: NotRequired[list[str]]
 
 
 class ClusterView(TypedDict):

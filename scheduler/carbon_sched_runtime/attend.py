@@ -16,12 +16,15 @@ from typing import Callable
 
 from carbon_sched_runtime.journal import Journal
 from carbon_sched_runtime.machine import Claim, Machine, boot_clock_ns
+from carbon_sched_runtime.others import OtherNodes
 from carbon_sched_runtime.processes import ProcessTable, millionths
 from carbon_sched_runtime.seat import PERIOD_S, Seat, drain
 from carbon_sched_runtime.sources import Sources
 
 ROW_WAIT_S = 3.0  # how long an ending attempt waits for the reader's last row
 ASK_AGAIN_S = 0.5
+OTHERS_WAIT_S = 6.0  # how long it waits for the journals of the job's other nodes
+OTHERS_URGENT_S = 2.0
 LINGER_S = 1.0  # how long an ending attempt waits for its last processes (Ray ends workers after the driver)
 
 Report = Callable[..., None]
@@ -41,10 +44,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the journal ended: segments in the folder, and what a reader of the figures must know (None: nothing)."""
+    """How the journal ended: segments in the folder, what a reader of the figures must know (None: nothing), names."""
 
     segments: int
     reason: str | None
+    journal: str | None = None
 
 
 class Attendance:
@@ -55,6 +59,8 @@ class Attendance:
         self._report = report
         self._ends, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._end_ns: int | None = None
+        self._gone_ns = 0
+        self._others: OtherNodes | None = None
         self._urgent = False
         self._lock: int | None = None
         self._seat: Seat | None = None
@@ -97,8 +103,7 @@ class Attendance:
 
     def _run(self) -> None:
         self._machine = machine = Machine()
-        self._claim = _claim(self._attempt, machine)
-        machine.write_claim(self._claim)
+        self._come()
         self._journal = Journal(machine, self._attempt.folder, time.time())
         self._lock = machine.lock(wait=False)
         if self._lock is None:
@@ -111,6 +116,29 @@ class Attendance:
                 break
             self._guarded(lambda seal=asked or self._urgent: self._beat(seal=seal))  # type: ignore[misc]
         self._close(machine)
+
+    # an attempt's presence here; `node_meter.Post` has another -------------------------------------------------------
+
+    def _come(self) -> None:
+        """Tell the reader that the attempt is here, and look after the job's other nodes."""
+        self._claim = _claim(self._attempt, self._machine)
+        self._machine.write_claim(self._claim)
+        self._others = OtherNodes(self._attempt.id, self._report)
+
+    def _go(self) -> None:
+        """Tell the reader that the attempt has gone."""
+        self._gone_ns = boot_clock_ns()
+        self._claim = replace(self._claim, end_ns=self._gone_ns)
+        self._machine.write_claim(self._claim)
+
+    def _withdraw(self) -> None:
+        self._machine.remove_claim(self._attempt.id)
+
+    def _expected(self) -> set[int]:
+        """Processes of the attempt that are ours: their staying is no news."""
+        return {self._others.pid} if self._others is not None and self._others.pid is not None else set()
+
+    # metering ------------------------------------------------------------------------------------------------------
 
     def _take_seat(self) -> None:
         """Become the machine's reader once the lock is ours."""
@@ -138,23 +166,30 @@ class Attendance:
         elif self._urgent:
             self._machine.wake_reader()
         self._journal.sync()
+        if self._others is not None:
+            self._others.beat()
+            if self._urgent:
+                self._others.hurry()
 
     def _close(self, machine: Machine) -> None:
         """From the job's end to the last row in the journal."""
+        if self._others is not None:
+            self._others.end()
         left = self._linger()
-        self._claim = replace(self._claim, end_ns=boot_clock_ns())
-        machine.write_claim(self._claim)
+        self._go()
         reasons = [f"{left} processes outlive the entrypoint"] if left else []
         if not self._last_row(machine):
             missing = "the machine's reader did not answer: the last row is missing here"
             self._report("fault", reason=missing)
             reasons.append(missing)
-        machine.remove_claim(self._attempt.id)
+        self._withdraw()
         altered = self._journal.restore()
         if altered:
             reasons.append(f"journal files were altered or removed, and put back: {len(altered)}")
+        missing_elsewhere = self._others and self._others.wait(OTHERS_URGENT_S if self._urgent else OTHERS_WAIT_S)
+        reasons += [missing_elsewhere] if missing_elsewhere else []
         reasons += self._faults
-        self._outcome = Outcome(self._journal.segments, "; ".join(reasons) or None)
+        self._outcome = Outcome(self._journal.segments, "; ".join(reasons) or None, self._journal.contents())
 
     def _last_row(self, machine: Machine) -> bool:
         deadline, ask = time.monotonic() + ROW_WAIT_S, 0.0
@@ -166,7 +201,7 @@ class Attendance:
                 return True
             self._journal.sync()
             now = time.monotonic()
-            if self._journal.covered_ns >= (self._claim.end_ns or 0) or now >= deadline:
+            if self._journal.covered_ns >= self._gone_ns or now >= deadline:
                 return now < deadline
             if now >= ask:
                 machine.wake_reader()
@@ -178,7 +213,7 @@ class Attendance:
         table, deadline = ProcessTable(), time.monotonic() + LINGER_S
         while True:
             table.scan([], boot_clock_ns())
-            left = len(set(table.pids_of(self._attempt.id)) - _supervision(table, os.getpid()))
+            left = len(set(table.pids_of(self._attempt.id)) - self._expected() - _supervision(table, os.getpid()))
             if not left or self._urgent or time.monotonic() >= deadline:
                 return left
             time.sleep(0.05)

@@ -12,10 +12,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from carbon_sched_runtime.machine import read_segment
+from carbon_sched_runtime.wire import parse_segment_name
 
 if TYPE_CHECKING:
     from carbon_sched_runtime.machine import Machine
 
+CONTENTS_LIMIT = 380  # a text of the record holds 400 characters
 LOOK_BACK_S = 600.0  # a wrapper also takes along what a killed one published and could not copy
 
 
@@ -33,6 +35,20 @@ class Journal:
     def segments(self) -> int:
         """How many segments are in the folder thanks to this journal or beside it."""
         return len(self._digests)
+
+    def contents(self) -> str:
+        """The names of its segments in short, for the record: `READER:FIRST-LAST` by comma."""
+        runs: dict[str, list[list[int]]] = {}
+        for name in sorted(self._digests):
+            found = parse_segment_name(name)
+            of_reader = runs.setdefault(found.reader, [])
+            if of_reader and of_reader[-1][1] == found.seq - 1:
+                of_reader[-1][1] = found.seq
+            else:
+                of_reader.append([found.seq, found.seq])
+        parts = [f"{reader}:{first}-{last}" for reader, found in runs.items() for first, last in found]
+        text = ",".join(parts)
+        return text if len(text) <= CONTENTS_LIMIT else text[: text.rindex(",", 0, CONTENTS_LIMIT)] + ",..."
 
     def sync(self) -> None:
         """Copy every new segment; OSError when the folder cannot be written (what was missed is tried again)."""

@@ -112,6 +112,11 @@ class Machine:
         _own_folder(self.own)
         _own_folder(f"{self.own}/segments")
 
+    @property
+    def owned(self) -> bool:
+        """Whether the meeting place is this user's; its owner can rename what others put there."""
+        return os.lstat(self.root).st_uid == self.uid
+
     # the reader's lock ---------------------------------------------------------------------------------------------
 
     def lock(self, *, wait: bool) -> int | None:
@@ -151,9 +156,10 @@ class Machine:
         """Replace this user's checkpoint. Not synced: it concerns this boot only."""
         _replace(f"{self.own}/checkpoint", data)
 
-    def checkpoints(self) -> list[bytes]:
-        """The checkpoints of every user who ever was the reader since boot."""
-        return [data for folder in self._meters() if (data := _read(f"{folder}/checkpoint", CHECKPOINT_LIMIT))]
+    def checkpoints(self) -> list[tuple[bytes, bool]]:
+        """The checkpoints of every user who ever was the reader since boot, and whether each is one's own."""
+        found = [(_read(f"{folder}/checkpoint", CHECKPOINT_LIMIT), folder == self.own) for folder in self._meters()]
+        return [(data, own) for data, own in found if data]
 
     # published segments --------------------------------------------------------------------------------------------
 
@@ -163,6 +169,10 @@ class Machine:
         names = sorted(os.listdir(f"{self.own}/segments"), key=lambda n: _modified(f"{self.own}/segments/{n}"))
         for old in names[:-SEGMENTS_KEPT]:
             os.unlink(f"{self.own}/segments/{old}")
+
+    def has_published(self, name: str) -> bool:
+        """Whether one's own folder has a segment of that name."""
+        return os.path.lexists(f"{self.own}/segments/{name}")
 
     def published(self, newer_than_s: float) -> Iterator[tuple[str, str]]:
         """`(name, path)` of segments published after a moment (Unix seconds), by any user's reader."""

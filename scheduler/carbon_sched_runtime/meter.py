@@ -20,14 +20,15 @@ from carbon_sched_runtime.seat import PERIOD_S, Seat, drain
 from carbon_sched_runtime.sources import Sources
 
 if TYPE_CHECKING:
-    from carbon_sched_runtime.reader import Sign
+    from carbon_sched_runtime.reader import Observe, Sign
 
 
 class MachineMeter:
     """Waits for the reader's lock and meters until told to stop.
 
     `sign` signs each segment's bytes (`wire.append_signature`), `folder` is where segments are kept (None: only
-    published to the wrappers of the machine), `complain` hears of what went wrong and is tried again.
+    published to the wrappers of the machine), `complain` hears of what went wrong and is tried again, `observe` sees
+    every sample and what was booked from it.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class MachineMeter:
         sign: Sign | None = None,
         folder: str | None = None,
         complain: Callable[[str], None] | None = None,
+        observe: Observe | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
-        self._sign, self._folder, self._period_s = sign, folder, period_s
+        self._sign, self._folder, self._observe, self._period_s = sign, folder, observe, period_s
         self._complain = complain or (lambda text: print(f"carbon-sched meter: {text}", file=sys.stderr, flush=True))
         self._ends, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopped = False
@@ -53,13 +55,17 @@ class MachineMeter:
         """Meter until `stop`. OSError when the meeting place cannot be used at all."""
         machine = Machine()
         journal = Journal(machine, self._folder, time.time()) if self._folder else None
+        if self._sign and not machine.owned:
+            self._complain(f"{machine.root} belongs to another user, who can keep segments from jobs: start at boot")
         threading.Thread(target=self._wait_for_lock, args=(machine,), daemon=True).start()
         while self._lock is None and not self._stopped:
             select.select([self._ends], [], [])
             drain(self._ends)
         if self._lock is None:
             return
-        seat = Seat(machine, Sources(), self._sign, self._period_s)
+        seat = Seat(machine, Sources(), self._sign, self._period_s, self._observe)
+        if seat.reader.hand_over_trouble:
+            self._complain(f"what the last reader left could not be used: {seat.reader.hand_over_trouble}")
         self._complain(f"metering {machine.machine}: {seat.reader.sources.describe()}")
         while not self._stopped:
             self._try(seat, journal, asked=seat.wait(self._ends))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable
 
 from carbon_sched_runtime import book as books
@@ -18,7 +19,10 @@ from carbon_sched_runtime.processes import TICKS_PER_SECOND, Allocation, Process
 from carbon_sched_runtime.wire import UNATTRIBUTED, Note, Segment, WireError, format_segment, parse_segment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from carbon_sched_runtime.accounts import Sample
+    from carbon_sched_runtime.counters import Meterable
     from carbon_sched_runtime.machine import Claim, Machine
     from carbon_sched_runtime.sources import Sources
 
@@ -28,27 +32,45 @@ SEAL_ROWS = 100
 FINISHED_KEPT = 200
 
 Sign = Callable[[bytes], bytes]
+Observe = Callable[["Mapping[str, Meterable]", "Sample", books.Book], None]
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Where a reader stopped. `vouched`: it is our own user's, and its reader signed what it read."""
+
+    mono_ns: int
+    turn: int
+    accounts: Accounts
+    data: dict[str, Any]
+    vouched: bool
 
 
 class Reader:
     """Meters the machine; make one only while holding its lock.
 
     `sign` turns the bytes of a segment into signed bytes (`wire.append_signature`); only a separately owned machine
-    meter has one, wrappers publish unsigned.
+    meter has one, wrappers publish unsigned. A reader that signs vouches only for what it read itself: what it takes
+    over from another user's checkpoint it publishes unsigned, and begins anew (ENERGY-ATTRIBUTION.md, section 7).
+    `observe` sees every sample, with the rows that were booked from it, before they are sealed.
     """
 
-    def __init__(self, machine: Machine, sources: Sources, sign: Sign | None = None) -> None:
+    def __init__(
+        self, machine: Machine, sources: Sources, sign: Sign | None = None, observe: Observe | None = None
+    ) -> None:
         self.machine = machine
         self.sources = sources
         self.identity = books.Reader(machine.machine, machine.boot, os.urandom(4).hex(), machine.uid)
         self.table = ProcessTable(proc=sources.proc)
         self.sealed_to_ns = 0
         self._sign = sign
+        self._observe = observe
         self._seq = 0
         self._turn = 0
         self._busy = 0
         self._sealing: list[tuple[str, bytes]] = []
         self._finished: list[str] = []
+        self.hand_over_trouble = ""
         self._devices = dict(sources.devices)
         self.accounts = self._begin()
 
@@ -59,6 +81,8 @@ class Reader:
         """
         sample = self.sources.sample()
         self.accounts.take(self._devices, sample, self._scene(sample))
+        if self._observe:
+            self._observe(self._devices, sample, self.accounts.book)
         large = len(self.accounts.book.rows) >= SEAL_ROWS
         if seal or large or sample.mono_ns - self.sealed_to_ns >= SEAL_AFTER_NS:
             self.seal(sample)
@@ -68,11 +92,8 @@ class Reader:
 
     def seal(self, sample: Sample) -> None:
         """Close the book into segments and publish them."""
-        segments = self._segments()
         open_book, was = self.accounts.book, (self._seq, list(self._sealing))
-        self.accounts.book = books.Book()
-        self._sealing += [(str(segment.name), self._bytes(segment)) for segment in segments]
-        self._seq += len(segments)
+        self._seal_open(signed=True)
         try:
             self._save(clean=False)
         except OSError:
@@ -96,43 +117,47 @@ class Reader:
 
     def _begin(self) -> Accounts:
         sample = self.sources.sample()
-        last = self._newest_checkpoint(sample)
+        found = self._checkpoints(sample)
+        last = found[-1] if found else None
+        if last is not None and self._sign and not last.vouched:
+            self._hand_over(found, sample)
+            last = None
         if last is None:
             accounts = Accounts.new(self.sources.threads, sample)
             self._busy = self.sources.busy_ticks
         else:
-            accounts, data = last
-            self._take_over(data)
-            accounts.taken_over = data["clean"] is not True
+            accounts = self._take_over(last)
         accounts.baselines_mw.update(self.sources.baselines_mw)
         self.sealed_to_ns = sample.mono_ns
         self.accounts = accounts
         scene = self._scene(sample)
-        if last is None:
+        if not found:
             self._note_heads(scene, sample)
         accounts.take(self._devices, sample, scene)
         self._save(clean=False)
         self._publish()
         return accounts
 
-    def _newest_checkpoint(self, sample: Sample) -> tuple[Accounts, dict[str, Any]] | None:
+    def _checkpoints(self, sample: Sample) -> list[_Checkpoint]:
+        """Those of this boot that were written before now, the newest last."""
         found = []
-        for text in self.machine.checkpoints():
+        for text, own in self.machine.checkpoints():
             try:
                 data = json.loads(text)
                 accounts = Accounts.from_json(data["accounts"])
                 usable = data["v"] == CHECKPOINT_VERSION and data["boot"] == self.machine.boot
+                turn = int(data["turn"])
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
             if usable and accounts.mono_ns <= sample.mono_ns:
-                found.append((accounts.mono_ns, int(data["turn"]), accounts, data))
-        if not found:
-            return None
-        _, self._turn, accounts, data = max(found, key=lambda entry: entry[:2])
-        return accounts, data
+                found.append(_Checkpoint(accounts.mono_ns, turn, accounts, data, own and data.get("signs") is True))
+        found.sort(key=lambda one: (one.mono_ns, one.turn))
+        self._turn = found[-1].turn if found else 0
+        return found
 
-    def _take_over(self, data: dict[str, Any]) -> None:
-        """Go on where the last reader stopped: its processes, and the segments it may not have published."""
+    def _take_over(self, last: _Checkpoint) -> Accounts:
+        """Go on where a reader stopped: its processes, and the segments it may not have published."""
+        data = last.data
         self._busy = int(data["busy"])
         self._finished = [str(attempt) for attempt in data["finished"]]
         self.table.load(data["processes"], int(data["scan_ticks"]))
@@ -141,7 +166,40 @@ class Reader:
                 parse_segment(text.encode("ascii"), name)
             except (WireError, UnicodeEncodeError):
                 continue
-            self._sealing.append((name, text.encode("ascii")))
+            if last.vouched or not self.machine.has_published(name):
+                self._sealing.append((name, text.encode("ascii")))
+        last.accounts.taken_over = data["clean"] is not True
+        return last.accounts
+
+    def _hand_over(self, found: list[_Checkpoint], sample: Sample) -> None:
+        """Somebody we do not vouch for was the reader since: seal what each of us booked, theirs unsigned.
+
+        Whatever they wrote, it must not stop us, nor remain in what we sign: tables and tracks begin anew.
+        """
+        mine = next((one for one in reversed(found) if one.vouched), None)
+        if mine is not None:
+            self.accounts = self._take_over(mine)
+            self._seal_open(signed=True)
+        sealed = (self._seq, list(self._sealing))
+        trouble = ""
+        try:
+            self.table = ProcessTable(proc=self.sources.proc)
+            self.accounts = self._take_over(found[-1])
+            self.accounts.baselines_mw.update(self.sources.baselines_mw)
+            self.accounts.take(self._devices, sample, self._scene(sample))
+            self._seal_open(signed=False)
+        except Exception as error:  # noqa: BLE001 - a file of another user
+            self._seq, self._sealing = sealed
+            trouble = type(error).__name__
+        self.table, self._finished = ProcessTable(proc=self.sources.proc), []
+        self.hand_over_trouble = trouble
+
+    def _seal_open(self, *, signed: bool) -> None:
+        """Put what is booked into segments, to be published with the next checkpoint."""
+        segments = self._segments()
+        self.accounts.book = books.Book()
+        self._sealing += [(str(one.name), self._bytes(one, signed=signed)) for one in segments]
+        self._seq += len(segments)
 
     def _note_heads(self, scene: Scene, sample: Sample) -> None:
         for stay in scene.stays:
@@ -219,9 +277,9 @@ class Reader:
                 known[span.device] = books.vanished(span.device)
         return known
 
-    def _bytes(self, segment: Segment) -> bytes:
+    def _bytes(self, segment: Segment, *, signed: bool) -> bytes:
         data = format_segment(segment)
-        return self._sign(data) if self._sign else data
+        return self._sign(data) if self._sign and signed else data
 
     def _publish(self) -> None:
         while self._sealing:
@@ -235,6 +293,7 @@ class Reader:
             "boot": self.machine.boot,
             "turn": self._turn,
             "clean": clean,
+            "signs": self._sign is not None,
             "busy": self._busy,
             "scan_ticks": self.accounts.mono_ns * TICKS_PER_SECOND // 1_000_000_000,
             "finished": self._finished,

@@ -9,7 +9,9 @@ from carbon_sched_runtime.fields import BOOT, OWNER, WORD, Fields, WireError, as
 
 RECORD_LIMIT = 60 * 1024
 MACHINE = re.compile(r"[0-9a-f]{1,64}")
-EVENTS = ("started", "refused", "spawned", "metering", "stopping", "ended", "fault", "closed")
+EVENTS = (
+    "started", "refused", "spawned", "metering", "node", "node-closed", "stopping", "ended", "fault", "closed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,15 @@ class Event:
     refused   nothing was run: `reason` (`fence` = too late, `started-before`, ...); exit_code 75
     spawned   the entrypoint runs as `child_pid`
     metering  energy is metered: machine, boot, role (`reader` or `follower`), `reason` says by which sources
+    node      another node of the job is metered from now on: node_id (its journal lies in its own session's logs),
+              machine, boot, role
+    node-closed  no segment will follow from there: node_id, and as in `closed`
     stopping  a stop signal came: signal
     ended     the entrypoint ended: exit_code (128 + signal, as a shell says it), signal if one ended it
     fault     metering failed or is incomplete: `reason`; the job is not touched by it
     closed    no segment will follow from this wrapper: `segments` in the folder, exit_code as in `ended`; `reason` is
-              what a reader of the figures should know (what is missing stands in a `fault` as well)
+              what a reader of the figures should know (what is missing stands in a `fault` as well); `journal` names
+              the segments, `READER:FIRST-LAST` by comma (`...` at its end: there were more than fit)
     """
 
     event: str
@@ -36,12 +42,14 @@ class Event:
     pid: int | None = None
     child_pid: int | None = None
     machine: str | None = None
+    node_id: str | None = None
     boot: str | None = None
     role: str | None = None
     exit_code: int | None = None
     signal: int | None = None
     segments: int | None = None
     reason: str | None = None
+    journal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,11 @@ def _parse_event(line: Fields, attempt: str | None) -> Event:
         event=line.choice("event", EVENTS), attempt=line.text("attempt", OWNER), time_us=line.integer("t"),
         job=line.optional_text("job", OWNER), pid=line.optional_integer("pid"),
         child_pid=line.optional_integer("child_pid"), machine=line.optional_text("machine", MACHINE),
+        node_id=line.optional_text("node_id", MACHINE),
         boot=line.optional_text("boot", BOOT), role=line.optional_text("role", WORD),
         exit_code=line.optional_integer("exit_code", 0, 255), signal=line.optional_integer("signal", 1, 64),
         segments=line.optional_integer("segments"), reason=line.optional_text("reason"),
+        journal=line.optional_text("journal"),
     )  # fmt: skip
     line.done()
     if attempt is not None and event.attempt != attempt:

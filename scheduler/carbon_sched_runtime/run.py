@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 REFUSED = 75  # EX_TEMPFAIL
 USAGE = 2
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
-FINISH_S = 8.0
-URGENT_FINISH_S = 3.0
+FINISH_S = 12.0
+URGENT_FINISH_S = 5.0
 RECORD_READ = 64 * 1024
 
 
@@ -140,7 +140,9 @@ class Wrapper:
         if self.attendance is not None and end_ns is not None:
             limit_s = FINISH_S if self.stop_signal is None else URGENT_FINISH_S
             outcome: Outcome = self.attendance.finish(end_ns, limit_s)
-            self.record.write("closed", exit_code=code, segments=outcome.segments, reason=outcome.reason)
+            self.record.write(
+                "closed", exit_code=code, segments=outcome.segments, reason=outcome.reason, journal=outcome.journal
+            )
         self.record.sync()
         return code
 

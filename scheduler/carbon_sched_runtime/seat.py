@@ -16,7 +16,7 @@ from carbon_sched_runtime.reader import Reader
 
 if TYPE_CHECKING:
     from carbon_sched_runtime.machine import Machine
-    from carbon_sched_runtime.reader import Sign
+    from carbon_sched_runtime.reader import Observe, Sign
     from carbon_sched_runtime.sources import Sources
 
 PERIOD_S = 1.0
@@ -28,9 +28,14 @@ class Seat:
     """One holder's time as the reader. Make it only while holding `Machine.lock`; `leave` before letting go of it."""
 
     def __init__(
-        self, machine: Machine, sources: Sources, sign: Sign | None = None, period_s: float = PERIOD_S
+        self,
+        machine: Machine,
+        sources: Sources,
+        sign: Sign | None = None,
+        period_s: float = PERIOD_S,
+        observe: Observe | None = None,
     ) -> None:
-        self.reader = Reader(machine, sources, sign)
+        self.reader = Reader(machine, sources, sign, observe)
         self.period_s = period_s
         self._pipe = machine.open_pipe()
         if not machine.shared:

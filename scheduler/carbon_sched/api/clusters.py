@@ -13,6 +13,7 @@ from carbon_sched.api.views import cluster_view
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import pue_ppm
+from carbon_sched.meter_keys import parse_meter_key
 from carbon_sched.service.spec import secret_ref
 from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView, PoolRequest
 
@@ -86,6 +87,7 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         price_per_gpu_hour=request.get("price_per_gpu_hour"),
         start_grace_s=_grace(request.get("start_grace_s", 300.0)),
         home=request.get("home", False),
+        meter_keys=tuple(str(parse_meter_key(text)) for text in request.get("meter_keys", [])),
     )
 
 

@@ -80,6 +80,8 @@ class Cluster:
     start_grace_s: float = 300.0
     home: bool = False
     cordoned: bool = False
+    meter_keys: tuple[str, ...] = ()
+    """Public keys of its machine meters (`ed25519:BASE64`): what they sign is independent evidence."""
 
 
 @dataclass(frozen=True)

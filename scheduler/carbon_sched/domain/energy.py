@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 
@@ -57,3 +59,49 @@ class EnergySpan:
         if self.energy_uj < 0 or self.end <= self.start:
             message = f"not an energy span: {self.energy_uj} uJ over [{self.start!r}, {self.end!r})"
             raise ValueError(message)
+
+
+class IndependentCover:
+    """When independent meters watched which kinds of devices of which machines.
+
+    What a job's own side reports of a watched kind at a watched time is evidence only: it is never booked, whichever of
+    the two arrived first (ENERGY-ATTRIBUTION.md, section 7).
+    """
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+
+    def add(self, machine: str, kinds: Iterable[str], start: datetime, end: datetime) -> None:
+        """Note one independent segment over `[start, end)`; overlapping and adjoining ones are joined."""
+        for kind in kinds:
+            spans = self._spans.setdefault((machine, kind), [])
+            low, high = start, end
+            index = bisect_right(spans, (low, low))
+            if index and spans[index - 1][1] >= low:
+                index -= 1
+            last = index
+            while last < len(spans) and spans[last][0] <= high:
+                low, high = min(low, spans[last][0]), max(high, spans[last][1])
+                last += 1
+            spans[index:last] = [(low, high)]
+
+    def supersedes(self, span: EnergySpan) -> bool:
+        """Whether a span is self-reported and any of its time was watched independently."""
+        spans = self._spans.get((span.machine, span.device_kind))
+        if span.reporter is Reporter.INDEPENDENT or not spans:
+            return False
+        index = bisect_right(spans, (span.start, span.start))
+        before = index > 0 and spans[index - 1][1] > span.start
+        return before or (index < len(spans) and spans[index][0] < span.end)
+
+
+def booked(spans: Sequence[EnergySpan]) -> list[EnergySpan]:
+    """Spans of one owner without what independent spans among them say themselves.
+
+    An approximation for estimates, where segments are not at hand: the ledger knows the whole time that was watched.
+    """
+    cover = IndependentCover()
+    for span in spans:
+        if span.reporter is Reporter.INDEPENDENT:
+            cover.add(span.machine, [span.device_kind], span.start, span.end)
+    return [span for span in spans if not cover.supersedes(span)]

@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
+from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
@@ -45,7 +45,10 @@ class ReadingsUsed:
 
 @dataclass
 class AttemptRecord:
-    """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated."""
+    """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated.
+
+    `recorded` is all evidence of its energy; `spans` is what of it is booked.
+    """
 
     attempt_id: str
     job_id: str
@@ -61,14 +64,21 @@ class AttemptRecord:
     exit_code: int | None = None
     collected: bool = False
     missing: list[str] = field(default_factory=list)
-    spans: list[EnergySpan] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
+    watched: IndependentCover = field(default_factory=IndependentCover)
+
+    @property
+    def spans(self) -> list[EnergySpan]:
+        """The evidence that counts: without what an independent meter of the machine says itself."""
+        return [span for span in self.recorded if not self.watched.supersedes(span)]
 
     @property
     def settled(self) -> bool:
         """Whether nothing more is to come: it ended, and its journal was read, or there is none to read."""
-        ran = bool(self.started_at or self.missing or self.spans)
+        ran = bool(self.started_at or self.missing or self.recorded)
         return bool(self.outcome) and (self.collected or not ran)
 
     def newest(self, role: str) -> ReadingsUsed | None:
@@ -119,9 +129,19 @@ class Book:
         self.size, self.head = 0, GENESIS
         self.jobs: dict[str, JobRecord] = {}
         self.clusters: dict[str, Body] = {}
-        self.machine_energy_uj: dict[tuple[str, str], int] = {}
         self.machine_segments: set[str] = set()
+        self._machine_spans: list[EnergySpan] = []
+        self._watched = IndependentCover()
         self._attempts: dict[str, AttemptRecord] = {}
+
+    @property
+    def machine_energy_uj(self) -> dict[tuple[str, str], int]:
+        """What no attempt owns."""
+        pots: dict[tuple[str, str], int] = {}
+        for span in self._machine_spans:
+            if not self._watched.supersedes(span):
+                pots[(span.machine, span.owner)] = pots.get((span.machine, span.owner), 0) + span.energy_uj
+        return pots
 
     def add(self, entry: Entry) -> None:
         """Read the next entry. Raises LedgerBroken when it does not continue the chain or contradicts the book."""
@@ -187,6 +207,7 @@ class Book:
             pue_ppm=body["pue_ppm"],
             pue_source=body["pue_source"],
             opened_at=fact.at,
+            watched=self._watched,
         )
         job.attempts[attempt.attempt_id] = self._attempts[attempt.attempt_id] = attempt
 
@@ -203,6 +224,7 @@ class Book:
         attempt = self._attempts[body["attempt"]]
         attempt.collected = True
         attempt.missing += [text for text in body["missing"] if text not in attempt.missing]
+        attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
 
     def _energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         attempt = self._attempts[body["attempt"]]
@@ -211,16 +233,18 @@ class Book:
         spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
         _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
         attempt.segments[segment] = sha256
-        attempt.spans += spans
+        attempt.recorded += spans
 
     def _machine_energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         """Energy that belongs to no attempt: idle and unattributed, so that a machine's rows add up to its counters."""
         segment = body["segment"]
         _refuse(segment in self.machine_segments, f"segment {segment} of machine {body['machine']} is booked twice")
         self.machine_segments.add(segment)
-        for span in body["spans"]:
-            pot = (body["machine"], span["owner"])
-            self.machine_energy_uj[pot] = self.machine_energy_uj.get(pot, 0) + span["energy_uj"]
+        self._machine_spans += [_span(item, body["cluster"], body["sha256"]) for item in body["spans"]]
+        watched = body.get("watched")
+        if watched is not None:
+            start, end = from_rfc3339(watched["start"]), from_rfc3339(watched["end"])
+            self._watched.add(body["machine"], watched["kinds"], start, end)
 
     def _readings_used(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         attempt = self._attempts[body["attempt"]]

@@ -182,6 +182,11 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     share(sum(p.energy_uj for p in parts if p.span.source is SourceClass.ESTIMATED), "is estimated, not measured")
     own = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.SELF_REPORTED)
     share(own, "was reported by the job's own side, not by an independent meter")
+    notes += _unique(text for attempt in attempts for text in attempt.notes)
+    superseded_uj = sum(s.energy_uj for a in attempts for s in a.recorded if a.watched.supersedes(s))
+    if superseded_uj:
+        told = f"{joules(superseded_uj):.6g} J that the job's own side reported"
+        notes.append(f"{told} are evidence only: an independent meter watched the same devices at that time")
     ran = [attempt for attempt in attempts if attempt.spans]
     if len(ran) > 1:
         notes.append(f"{len(ran)} attempts used energy; all of it is booked")

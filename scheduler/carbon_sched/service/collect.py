@@ -10,23 +10,25 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.energy import IDLE, UNATTRIBUTED
+from carbon_sched.domain.energy import IDLE, UNATTRIBUTED, SourceClass
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.service.journal import BadJournal
+from carbon_sched.service.pull import Pull
+from carbon_sched.service.remarks import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan
-    from carbon_sched.domain.job import Attempt
-    from carbon_sched.ports import Clock, ClusterClient, Store, Transaction
+    from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.book import Book
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
-    from carbon_sched.service.journal import AttemptRecord, Journals, Segment
+    from carbon_sched.service.journal import Journals, Segment
     from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.signals import Signals
@@ -57,10 +59,10 @@ class Collect:
         signals: Signals,
         lanes: Lanes,
     ) -> None:
-        self._store, self._fleet, self._journals, self._book = store, fleet, journals, book
+        self._store, self._fleet, self._book = store, fleet, book
         self._estimates, self._logs, self._lanes = estimates, logs, lanes
         self._clock, self._signals = clock, signals
-        self._known: dict[str, set[str]] = {}
+        self._pull = Pull(store, journals, clock, self._store_segment)
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
         self._waiting = False
@@ -69,12 +71,13 @@ class Collect:
         """Pull what is due; returns the seconds until the next look."""
         with self._store.transaction(write=False) as tx:
             attempts = [attempt for attempt in tx.attempts(uncollected_only=True) if attempt.accepted]
+        nodes = {attempt.node_id for attempt in attempts}
         lanes: dict[str, list[Attempt]] = {}
         for attempt in attempts:
             if not attempt.open or self._due(attempt):
                 lanes.setdefault(attempt.cluster, []).append(attempt)
         self._waiting = False
-        late = self._lanes.run({name: partial(self._collect_all, lane) for name, lane in lanes.items()})
+        late = self._lanes.run({name: partial(self._collect_all, name, lane, nodes) for name, lane in lanes.items()})
         return RETRY_S if self._waiting or late else EVERY_S
 
     def _due(self, attempt: Attempt) -> bool:
@@ -84,8 +87,9 @@ class Collect:
         self._pulled_at[attempt.attempt_id] = now
         return True
 
-    def _collect_all(self, attempts: list[Attempt]) -> None:
+    def _collect_all(self, cluster: str, attempts: list[Attempt], nodes: set[str]) -> None:
         """Whatever goes wrong with one attempt, the others go on."""
+        self._pull.begin(cluster, nodes)
         for attempt in attempts:
             try:
                 done = self._collect(attempt)
@@ -102,22 +106,23 @@ class Collect:
         """Pull once; True when nothing more is to be done for now."""
         patience_s = PATIENCE_S
         try:
-            client = self._fleet.client(self._fleet.get(attempt.cluster))
-            missing = self._pull(client, attempt)
+            cluster = self._fleet.get(attempt.cluster)
+            found = self._pull.attempt(self._fleet.client(cluster), cluster, attempt)
             if not attempt.open:
                 self._logs.keep(attempt)
         except NotFound:
-            patience_s, missing = 0.0, [f"the cluster {attempt.cluster} was removed before its journal was read"]
+            patience_s, lost = 0.0, f"the cluster {attempt.cluster} was removed before its journal was read"
+            found = Findings([lost])
         except ClusterError as error:
-            patience_s, missing = SILENT_PATIENCE_S, [f"the energy journal could not be read: {error}"]
+            patience_s, lost = SILENT_PATIENCE_S, f"the energy journal could not be read: {error}"
             if not attempt.open and self._forgotten(attempt):
-                patience_s = 0.0
-                missing = [f"{attempt.cluster} was restarted: what of the journal was not read is gone"]
+                patience_s, lost = 0.0, f"{attempt.cluster} was restarted: what of the journal was not read is gone"
+            found = Findings([lost])
         if attempt.open:
             return True
-        if missing and self._waited(attempt) < patience_s:
+        if found.missing and self._waited(attempt) < patience_s:
             return False
-        self._finish(attempt, missing)
+        self._finish(attempt, found)
         return True
 
     def _forgotten(self, attempt: Attempt) -> bool:
@@ -132,34 +137,6 @@ class Collect:
         now = self._clock.monotonic()
         return now - self._ended_at.setdefault(attempt.attempt_id, now)
 
-    def _pull(self, client: ClusterClient, attempt: Attempt) -> list[str]:
-        """Store every segment not seen yet; returns what is known to be missing."""
-        if not attempt.node_id:
-            return [] if attempt.open else ["the node it ran on is not known"]
-        known = self._known.setdefault(attempt.attempt_id, set())
-        missing = []
-        for name in self._journals.segment_names(client, attempt):
-            if name in known:
-                continue
-            try:
-                self._store_segment(attempt, self._journals.segment(client, attempt, name))
-            except BadJournal as error:
-                log.warning("energy segment refused attempt=%s segment=%s: %s", attempt.attempt_id, name, error)
-                missing.append(f"segment {name} was refused: {error}")
-                continue
-            known.add(name)
-        if attempt.open:
-            return missing
-        return missing + self._incomplete(self._journals.record(client, attempt, attempt.node_id))
-
-    def _incomplete(self, record: AttemptRecord | None) -> list[str]:
-        """What the wrapper itself says is not there."""
-        if record is None:
-            return ["the wrapper left no record"]
-        if not record.complete:
-            return ["the wrapper did not finish its energy journal", *record.faults]
-        return list(record.faults)
-
     def _store_segment(self, attempt: Attempt, segment: Segment) -> None:
         """Rows of attempts on this cluster, and the machine's idle rows; each is stored once, whoever delivers it.
 
@@ -169,14 +146,21 @@ class Collect:
             here = {owner for owner in segment.owners if _cluster_of(tx, owner) == attempt.cluster}
             mine = [span for span in segment.spans if span.owner in here]
             machine = [span for span in segment.spans if span.owner in MACHINE_POTS]
-            for key, spans in ((f"{attempt.cluster}/{segment.name}", mine), (segment.name, machine)):
-                self._store_spans(tx, attempt, segment, key, spans)
+            if self._add(tx, attempt, segment, f"{attempt.cluster}/{segment.identity}", mine):
+                for owner in dict.fromkeys(span.owner for span in mine):
+                    body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, mine, {owner})}
+                    tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
+            if self._add(tx, attempt, segment, segment.identity, machine) and (machine or segment.independent):
+                body = {"machine": segment.machine, "cluster": attempt.cluster, **_watched(segment)}
+                body |= _evidence(segment, machine, MACHINE_POTS)
+                tx.append_fact(Fact(FactKind.MACHINE_ENERGY_RECORDED, self._clock.now(), body))
 
-    def _store_spans(
+    def _add(
         self, tx: Transaction, attempt: Attempt, segment: Segment, key: str, spans: Sequence[EnergySpan]
-    ) -> None:
+    ) -> bool:
+        """Store once; True when it is new."""
         try:
-            new = tx.add_segment(
+            return tx.add_segment(
                 segment_id=key,
                 sha256=segment.sha256,
                 cluster=attempt.cluster,
@@ -187,27 +171,18 @@ class Collect:
         except Conflict:
             message = f"{segment.name} was delivered before with other content"
             raise BadJournal(message) from None
-        if not new:
-            return
-        attempts = dict.fromkeys(span.owner for span in spans if span.owner not in MACHINE_POTS)
-        for owner in attempts:
-            body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, spans, {owner})}
-            tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
-        if not attempts and spans:
-            body = {"machine": spans[0].machine, "cluster": attempt.cluster, **_evidence(segment, spans, MACHINE_POTS)}
-            tx.append_fact(Fact(FactKind.MACHINE_ENERGY_RECORDED, self._clock.now(), body))
 
-    def _finish(self, attempt: Attempt, missing: list[str]) -> None:
+    def _finish(self, attempt: Attempt, found: Findings) -> None:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""
         with self._store.transaction(write=False) as tx:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
-        if not spans:
-            missing = [*missing, "no energy was recorded"]
+        found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)
         body = {
             "attempt": attempt.attempt_id,
             "job": job.job_id,
-            "missing": missing,
+            "missing": found.missing,
+            "notes": found.notes,
             "segments": len({span.segment_sha256 for span in spans}),
         }
         with self._store.transaction() as tx:
@@ -218,11 +193,10 @@ class Collect:
             tx.add_readings(readings)
             for fact in (*facts, Fact(FactKind.ATTEMPT_COLLECTED, self._clock.now(), body)):
                 tx.append_fact(fact)
-        self._known.pop(attempt.attempt_id, None)
         self._pulled_at.pop(attempt.attempt_id, None)
         self._ended_at.pop(attempt.attempt_id, None)
         self._estimates.forget(job.spec.name)
-        log.info("attempt booked attempt=%s spans=%d missing=%s", attempt.attempt_id, len(spans), missing)
+        log.info("attempt booked attempt=%s spans=%d missing=%s", attempt.attempt_id, len(spans), found.missing)
         self._signals.job_changed()
 
 
@@ -241,7 +215,28 @@ def _last(spans: Sequence[EnergySpan]) -> datetime | None:
 def _evidence(segment: Segment, spans: Sequence[EnergySpan], owners: Collection[str]) -> dict[str, object]:
     """What a fact says of one segment's energy for these owners."""
     rows = [_span(span) for span in spans if span.owner in owners]
-    return {"segment": segment.name, "sha256": segment.sha256, "spans": rows}
+    return {"segment": segment.identity, "sha256": segment.sha256, "spans": rows}
+
+
+def _watched(segment: Segment) -> dict[str, object]:
+    """What an independent segment speaks for: of these devices at this time nobody else's word is booked."""
+    if not segment.independent:
+        return {}
+    times = {"start": to_rfc3339(segment.start), "end": to_rfc3339(segment.end)}
+    return {"watched": {**times, "kinds": list(segment.kinds)}}
+
+
+def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findings:
+    """What the recorded energy itself shows to be missing."""
+    missing, notes = list(found.missing), list(found.notes)
+    if not spans:
+        missing.append("no energy was recorded")
+    elif job.spec.resources.gpus and not any(span.device_kind == "gpu" for span in spans):
+        missing.append("GPUs were asked for, and no GPU energy was recorded for it")
+    if any(span.source is SourceClass.ESTIMATED for span in spans):
+        remedy = "`carbon-sched meter`, run as root on the machine, measures it where the hardware can"
+        notes.append(f"the CPU's part is estimated from utilisation: its counters could not be read. {remedy}")
+    return Findings(missing, notes)
 
 
 def _span(span: EnergySpan) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.energy import booked
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.units import joules
 from carbon_sched.planning.belief import PastRun, belief
@@ -44,7 +45,7 @@ def _past_runs(tx: Transaction, name: str) -> tuple[PastRun, ...]:
         if not attempts or attempts[-1].started_at is None or attempts[-1].ended_at is None:
             continue
         duration = (attempts[-1].ended_at - attempts[-1].started_at).total_seconds()
-        energy = joules(sum(span.energy_uj for span in tx.spans([attempts[-1].attempt_id])))
+        energy = joules(sum(span.energy_uj for span in booked(tx.spans([attempts[-1].attempt_id]))))
         if duration > 0:
             runs.append(PastRun(duration_s=duration, power_w=energy / duration, spec=job.spec))
     return tuple(runs)

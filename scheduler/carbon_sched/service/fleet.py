@@ -78,6 +78,7 @@ class Fleet:
             "local": cluster.local is not None,
             "home": cluster.home,
             "residency": list(cluster.residency),
+            "meter_keys": list(cluster.meter_keys),
         }
         with self._store.transaction() as tx:
             for other in tx.clusters():

@@ -12,14 +12,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
-from carbon_sched.domain.errors import ClusterError
+from carbon_sched.domain.errors import ClusterRefused
 from carbon_sched.domain.time import EPOCH
+from carbon_sched.service.remarks import Remark, remark
 from carbon_sched_runtime import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt
+    from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
 
 SEGMENT_PATTERN = "carbon-sched-*.seg"
@@ -34,7 +38,7 @@ class AttemptRecord:
     """The wrapper's own account of an attempt; times are seconds since the epoch, on the node's clock.
 
     `fenced`: it came too late and ran nothing. `complete`: it says that all its energy segments are written, and
-    `segments` how many.
+    `segments` how many, `journal` which (as `wire.Event` says it), `remark` what a reader of the figures should know.
     """
 
     started: float | None
@@ -44,15 +48,38 @@ class AttemptRecord:
     complete: bool
     segments: int
     faults: tuple[str, ...]
+    remark: str = ""
+    journal: str = ""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One verified energy segment of a machine."""
+    """One verified energy segment of a machine.
+
+    `key_id` names the key that signed it: one of this cluster's meters (then `reporter` is independent), or one that we
+    do not know; empty for what wrappers write. `kinds` are the kinds of devices it speaks of.
+    """
 
     name: str
     sha256: str
     spans: tuple[EnergySpan, ...]
+    machine: str
+    start: datetime
+    end: datetime
+    kinds: tuple[str, ...]
+    reporter: Reporter = Reporter.SELF_REPORTED
+    key_id: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def independent(self) -> bool:
+        """Whether a machine meter of this cluster vouches for it."""
+        return self.reporter is Reporter.INDEPENDENT
+
+    @property
+    def identity(self) -> str:
+        """What it is booked under: nobody can take a signed segment's place with an unsigned one of its name."""
+        return f"{self.name}#{self.key_id}" if self.independent else self.name
 
     @property
     def owners(self) -> frozenset[str]:
@@ -68,26 +95,59 @@ class Journals:
         name = wire.record_name(attempt.attempt_id)
         if not node_id or name not in client.list_files(node_id, name):
             return None
-        data = client.read_file(node_id, name, limit=wire.RECORD_LIMIT)
+        try:
+            data = client.read_file(node_id, name, limit=wire.RECORD_LIMIT)
+        except ClusterRefused as error:
+            # It is there and is not what a wrapper writes: a job may fill, link or replace it.
+            return _unreadable(f"the record is not read: {error}")
         return _attempt_record(wire.parse_record(data, attempt.attempt_id))
 
-    def segment_names(self, client: ClusterClient, attempt: Attempt) -> list[str]:
-        """Names of the segments in the attempt's session, oldest first; names that are not ours are passed over."""
-        return sorted(name for name in client.list_files(attempt.node_id, SEGMENT_PATTERN) if _is_segment(name))
+    def segment_names(self, client: ClusterClient, node_id: str) -> list[str]:
+        """Names of the segments in the node's session; names that are not ours are passed over."""
+        return sorted(name for name in client.list_files(node_id, SEGMENT_PATTERN) if _is_segment(name))
 
-    def segment(self, client: ClusterClient, attempt: Attempt, name: str) -> Segment:
-        """One segment as energy spans; raises BadJournal when it is torn, altered or implausible."""
+    def segment(
+        self, client: ClusterClient, cluster: Cluster, node_id: str, name: str, keys: Sequence[MeterKey] = ()
+    ) -> Segment:
+        """One segment as energy spans; independent where one of the `keys` of this cluster's meters signed it.
+
+        Raises BadJournal when it is torn, altered, implausible, or not signed by the key it names; ClusterError when
+        the cluster gives no clear answer.
+        """
         try:
-            data = client.read_file(attempt.node_id, name, limit=wire.SEGMENT_LIMIT)
-        except ClusterError as error:
+            data = client.read_file(node_id, name, limit=wire.SEGMENT_LIMIT)
+        except ClusterRefused as error:
             raise BadJournal(str(error)) from error
         try:
             segment = wire.parse_segment(data, name)
         except wire.WireError as error:
             raise BadJournal(str(error)) from error
+        reporter = _reporter(segment.signature, keys)
         digest = hashlib.sha256(data).hexdigest()
-        spans = tuple(_span(segment, row, attempt.cluster, digest) for row in segment.rows)
-        return Segment(name, digest, spans)
+        spans = tuple(_span(segment, row, cluster.name, digest, reporter) for row in segment.rows)
+        return Segment(
+            name,
+            digest,
+            spans,
+            machine=segment.machine,
+            start=_instant(segment.start_us),
+            end=_instant(segment.end_us),
+            kinds=tuple(sorted({device.kind for device in segment.devices.values()})),
+            reporter=reporter,
+            key_id=segment.signature.key_id if segment.signature else "",
+            remarks=tuple(remark(note) for note in segment.notes),
+        )
+
+
+def _reporter(signature: wire.Signature | None, keys: Sequence[MeterKey]) -> Reporter:
+    """Whose word it is. A signature by a key that nobody vouches for proves nothing, and harms nothing."""
+    key = next((key for key in keys if signature and key.key_id == signature.key_id), None)
+    if signature is None or key is None:
+        return Reporter.SELF_REPORTED
+    if not key.made(signature):
+        message = f"it is not signed by the key it names ({signature.key_id}): it was altered or forged"
+        raise BadJournal(message)
+    return Reporter.INDEPENDENT
 
 
 def _is_segment(name: str) -> bool:
@@ -110,14 +170,20 @@ def _attempt_record(record: wire.Record) -> AttemptRecord:
         complete=closed is not None,
         segments=(closed.segments or 0) if closed else 0,
         faults=(*faults, *record.problems),
+        remark=(closed.reason or "") if closed else "",
+        journal=(closed.journal or "") if closed else "",
     )
+
+
+def _unreadable(reason: str) -> AttemptRecord:
+    return AttemptRecord(None, None, None, fenced=False, complete=False, segments=0, faults=(reason,))
 
 
 def _seconds(event: wire.Event | None) -> float | None:
     return None if event is None else event.time_us / 1e6
 
 
-def _span(segment: wire.Segment, row: wire.Row, cluster: str, digest: str) -> EnergySpan:
+def _span(segment: wire.Segment, row: wire.Row, cluster: str, digest: str, reporter: Reporter) -> EnergySpan:
     device = segment.devices[row.device]
     return EnergySpan(
         owner=row.owner,
@@ -129,7 +195,7 @@ def _span(segment: wire.Segment, row: wire.Row, cluster: str, digest: str) -> En
         end=_instant(row.end_us),
         energy_uj=row.energy_uj,
         source=SourceClass(row.source),
-        reporter=Reporter.SELF_REPORTED,
+        reporter=reporter,
         scope=device.scope,
         rule=row.rule,
         error_ppm=row.error_ppm,

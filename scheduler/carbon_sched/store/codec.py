@@ -220,6 +220,7 @@ def cluster_to_json(cluster: Cluster) -> Json:
         "start_grace_s": cluster.start_grace_s,
         "home": cluster.home,
         "cordoned": cluster.cordoned,
+        "meter_keys": list(cluster.meter_keys),
     }
 
 
@@ -241,6 +242,7 @@ def cluster_from_json(j: Json) -> Cluster:
         start_grace_s=j["start_grace_s"],
         home=j["home"],
         cordoned=j["cordoned"],
+        meter_keys=tuple(j.get("meter_keys", ())),
     )
 
 

@@ -57,6 +57,13 @@ class EnergyRows:
         self._db.write_many(_ADD_SPANS, [_span_values(span) | {"segment_id": segment_id} for span in spans])
         return True
 
+    def segment_ids(self, cluster: str, *, received_before: datetime) -> set[str]:
+        """Those of a cluster that were stored before a moment."""
+        query = select(segments.c.segment_id).where(
+            segments.c.cluster == cluster, segments.c.received_at < received_before
+        )
+        return {row.segment_id for row in self._db.rows(query)}
+
     def spans(self, owners: Sequence[str]) -> list[EnergySpan]:
         """Ordered by (start, device)."""
         found: list[EnergySpan] = []

@@ -170,7 +170,7 @@ def test_a_published_link_is_not_followed(machine, tmp_path):
 
 def test_checkpoints_come_back_and_are_capped(machine, monkeypatch):
     machine.write_checkpoint(b"state")
-    assert machine.checkpoints() == [b"state"]
+    assert machine.checkpoints() == [(b"state", True)]
 
     monkeypatch.setattr("carbon_sched_runtime.machine.CHECKPOINT_LIMIT", 4)
     assert machine.checkpoints() == []

@@ -187,7 +187,7 @@ def test_a_damaged_checkpoint_starts_new_accounts(bench, damage):
     reader = Reader(bench.machine, bench.sources)
     bench.sources.advance(1, gpu_a=70_000_000)
     reader.end()
-    state = json.loads(bench.machine.checkpoints()[0])
+    state = json.loads(bench.machine.checkpoints()[0][0])
     if damage == "future":
         state["v"] = 2
     if damage == "other-boot":

@@ -1,0 +1,95 @@
+"""Pull energy segments from the nodes of a cluster: each once, whichever attempts ran there.
+
+Turns of one cluster are taken one after another (its lane); those of different clusters side by side.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from carbon_sched.meter_keys import parse_meter_key
+from carbon_sched.service.journal import BadJournal
+from carbon_sched.service.remarks import Findings, of_record
+from carbon_sched.service.shelf import Shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.job import Attempt
+    from carbon_sched.meter_keys import MeterKey
+    from carbon_sched.ports import Clock, ClusterClient, Store
+    from carbon_sched.service.journal import Journals, Segment
+
+CLOCK_SKEW = timedelta(minutes=10)
+"""A segment that ends later than this from now was not metered yet."""
+NODES_KEPT = 500
+"""Per cluster; of the longest unused is forgotten what was fetched, and the store is asked again."""
+
+
+class Rack:
+    """What one cluster's nodes are known to hold, and which of them were looked at in this turn."""
+
+    def __init__(self) -> None:
+        self.shelves: dict[str, Shelf] = {}
+        self.pulled: set[str] = set()
+
+
+class Pull:
+    """Fetches and checks; `keep` stores a segment that an attempt's node delivered (BadJournal when it cannot)."""
+
+    def __init__(
+        self, store: Store, journals: Journals, clock: Clock, keep: Callable[[Attempt, Segment], None]
+    ) -> None:
+        self._store, self._journals, self._clock, self._keep = store, journals, clock, keep
+        self._racks: dict[str, Rack] = {}
+
+    def begin(self, cluster: str, waiting: Collection[str]) -> None:
+        """Begin a turn of a cluster; `waiting` are the nodes of attempts whose energy is still to come."""
+        rack = self._racks.setdefault(cluster, Rack())
+        rack.pulled.clear()
+        for node, shelf in rack.shelves.items():
+            if node not in waiting:
+                shelf.forget()
+        for node in list(rack.shelves)[:-NODES_KEPT]:
+            del rack.shelves[node]
+
+    def attempt(self, client: ClusterClient, cluster: Cluster, attempt: Attempt) -> Findings:
+        """Pull the attempt's node, unless this turn has; for one that has ended, say what is missing and what to know.
+
+        ClusterError when the cluster gives no answer: what was read before stays read.
+        """
+        if not attempt.node_id:
+            return Findings([] if attempt.open else ["the node it ran on is not known"])
+        rack, node = self._racks.setdefault(cluster.name, Rack()), attempt.node_id
+        shelf = rack.shelves.pop(node, None) or self._new_shelf(attempt)
+        rack.shelves[node] = shelf
+        if node not in rack.pulled:
+            names = self._journals.segment_names(client, node)
+            fetch = partial(self._fetch, client, cluster, tuple(map(parse_meter_key, cluster.meter_keys)), attempt)
+            shelf.pull(names, fetch, self._clock, again=not attempt.open)
+            rack.pulled.add(node)
+        if attempt.open:
+            return Findings()
+        record = self._journals.record(client, attempt, node)
+        said = of_record(record, shelf.names())
+        found = shelf.findings(attempt.attempt_id, attempt.opened_at)
+        return Findings([*said.missing, *found.missing], [*said.notes, *found.notes])
+
+    def _new_shelf(self, attempt: Attempt) -> Shelf:
+        """What was stored before the attempt was opened says nothing of it, and is not fetched again."""
+        with self._store.transaction(write=False) as tx:
+            ids = tx.segment_ids(attempt.cluster, received_before=attempt.opened_at)
+        return Shelf({name for one in ids if (name := one.rpartition("/")[2].partition("#")[0])})
+
+    def _fetch(
+        self, client: ClusterClient, cluster: Cluster, keys: Sequence[MeterKey], attempt: Attempt, name: str
+    ) -> Segment:
+        segment = self._journals.segment(client, cluster, attempt.node_id, name, keys)
+        if segment.end > self._clock.now() + CLOCK_SKEW:
+            message = "it speaks of a time that has not come"
+            raise BadJournal(message)
+        self._keep(attempt, segment)
+        return segment
