@@ -54,6 +54,8 @@ class Outcome:
 class Attendance:
     """One attempt's part in metering its machine. `report(event, **fields)` writes a line into its record."""
 
+    leftovers = "processes outlive the entrypoint"
+
     def __init__(self, attempt: Attempt, report: Report) -> None:
         self._attempt = attempt
         self._report = report
@@ -177,7 +179,7 @@ class Attendance:
             self._others.end()
         left = self._linger()
         self._go()
-        reasons = [f"{left} processes outlive the entrypoint"] if left else []
+        reasons = [f"{left} {self.leftovers}"] if left else []
         if not self._last_row(machine):
             missing = "the machine's reader did not answer: the last row is missing here"
             self._report("fault", reason=missing)
