@@ -27,7 +27,8 @@ ENOUGH = 60
 FRESH_DAYS = 7
 
 TAIL = 0.1
-STEP = 0.01
+STEP = 0.015
+"""Chosen on 33 zones: 0.01 left new regimes uncovered for longer, 0.02 costs 3 % in pinball loss."""
 WIDEST = 3.0
 """Bound of the logarithmic stretch, a factor of 20: only to keep broken input finite."""
 

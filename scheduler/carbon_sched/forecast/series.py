@@ -11,7 +11,7 @@ import numpy as np
 from carbon_sched.domain.time import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -84,6 +84,22 @@ class HourlySeries:
             _spread(total, weight, (a - start) / HOUR, (b - start) / HOUR, value)
         with np.errstate(invalid="ignore", divide="ignore"):
             return HourlySeries(start, np.where(weight >= HALF, total / weight, np.nan))
+
+
+def on_one_clock(series: Mapping[str, HourlySeries]) -> tuple[datetime, dict[str, Floats]]:
+    """The same hours for all: the common start and `zone -> [hours]`, NaN outside a zone's own span.
+
+    Raises ValueError when there is no series.
+    """
+    if not series:
+        raise ValueError("no series to put on one clock")
+    first = min(hour_of(one.start) for one in series.values())
+    hours = max(hour_of(one.end) for one in series.values()) - first
+    out = {zone: np.full(hours, np.nan) for zone in series}
+    for zone, one in series.items():
+        begin = hour_of(one.start) - first
+        out[zone][begin : begin + len(one.values)] = one.values
+    return EPOCH + first * HOUR, out
 
 
 def _spread(total: Floats, weight: Floats, a: float, b: float, value: float) -> None:
