@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, Node
-from carbon_sched.domain.errors import ClusterError, ClusterUnreachable
+from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnreachable
 from carbon_sched.ports import Clock, RayJob, RaySubmission
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class FakeCluster:
     submissions: list[RaySubmission] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
     failures: dict[str, list[ClusterError]] = field(default_factory=dict)
     failures_after: dict[str, list[ClusterError]] = field(default_factory=dict)
@@ -98,7 +99,9 @@ class FakeCluster:
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
         self._answer("read_file")
         assert node_id == NODE
-        assert len(self.files[name]) <= limit
+        self.reads.append(name)
+        if len(self.files[name]) > limit:
+            raise ClusterRefused(f"file {name} is larger than {limit} bytes")
         return self.files[name]
 
     def _answer(self, method: str, *, after: bool = False) -> None:

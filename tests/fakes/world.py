@@ -216,17 +216,25 @@ class World:
         name = wire.record_name(attempt.attempt_id)
         files[name] = files.get(name, b"") + "".join(json.dumps(line) + "\n" for line in lines).encode()
 
-    def segment(self, attempt: Attempt, start: datetime, end: datetime, owners: dict[str, int], seq: int = 0) -> None:
-        """Put a journal segment with one CPU counter's energy, in uJ by owner, beside the attempt."""
+    def segment(
+        self, attempt: Attempt, start: datetime, end: datetime, owners: dict[str, int], seq: int = 0, **more: Any
+    ) -> str:
+        """Put a journal segment with one CPU counter's energy, in uJ by owner, beside the attempt; its name."""
+        segment = self.made_segment(start, end, owners, seq, **more)
+        self.clusters[attempt.cluster].files[str(segment.name)] = wire.format_segment(segment)
+        return str(segment.name)
+
+    def made_segment(
+        self, start: datetime, end: datetime, owners: dict[str, int], seq: int = 0, **more: Any
+    ) -> wire.Segment:
         t0, t1 = round(to_epoch(start) * 1e6), round(to_epoch(end) * 1e6)
         device = wire.Device("cpu:package-0", "cpu", "a CPU", "package")
         total = sum(owners.values())
-        segment = wire.Segment(
-            MACHINE, BOOT, READER, seq, t0, t1, 0, (t1 - t0) * 1000, 0, {device.id: device},
-            (wire.Span(device.id, 0, wire.COUNTER, t0, t1, 0, total),),
-            tuple(wire.Row(device.id, 0, wire.COUNTER, who, t0, t1, uj, "alone", 50_000) for who, uj in owners.items()),
-        )  # fmt: skip
-        self.clusters[attempt.cluster].files[str(segment.name)] = wire.format_segment(segment)
+        rows = (wire.Row(device.id, 0, wire.COUNTER, who, t0, t1, uj, "alone", 50_000) for who, uj in owners.items())
+        spans = (wire.Span(device.id, 0, wire.COUNTER, t0, t1, 0, total),)
+        reader, mono = more.pop("reader", READER), (t1 - t0) * 1000
+        identity = (MACHINE, BOOT, reader, seq, t0, t1, 0, mono, 0)
+        return wire.Segment(*identity, {device.id: device}, spans, tuple(rows), **more)
 
     def run_to_end(self, job: Job, *, seconds: float = 10, energy_uj: int = 3_600_000_000, exit_code: int = 0) -> None:
         """Ray and the wrapper carry the job's open attempt from start to end."""

@@ -130,17 +130,18 @@ class Book:
         self.jobs: dict[str, JobRecord] = {}
         self.clusters: dict[str, Body] = {}
         self.machine_segments: set[str] = set()
-        self._machine_spans: list[EnergySpan] = []
+        self._machine_uj: dict[tuple[str, str], int] = {}
+        self._contestable: list[EnergySpan] = []
         self._watched = IndependentCover()
         self._attempts: dict[str, AttemptRecord] = {}
 
     @property
     def machine_energy_uj(self) -> dict[tuple[str, str], int]:
         """What no attempt owns."""
-        pots: dict[tuple[str, str], int] = {}
-        for span in self._machine_spans:
+        pots = dict(self._machine_uj)
+        for span in self._contestable:
             if not self._watched.supersedes(span):
-                pots[(span.machine, span.owner)] = pots.get((span.machine, span.owner), 0) + span.energy_uj
+                _put(pots, span)
         return pots
 
     def add(self, entry: Entry) -> None:
@@ -240,7 +241,14 @@ class Book:
         segment = body["segment"]
         _refuse(segment in self.machine_segments, f"segment {segment} of machine {body['machine']} is booked twice")
         self.machine_segments.add(segment)
-        self._machine_spans += [_span(item, body["cluster"], body["sha256"]) for item in body["spans"]]
+        spans = [_span(item, body["cluster"], body["sha256"]) for item in body["spans"]]
+        for span in spans:
+            # Where no meter is vouched for, no independent word can follow: the sum is all that is needed.
+            vouched = self.clusters.get(span.cluster, {}).get("meter_keys")
+            if vouched and span.reporter is Reporter.SELF_REPORTED:
+                self._contestable.append(span)
+            else:
+                _put(self._machine_uj, span)
         watched = body.get("watched")
         if watched is not None:
             start, end = from_rfc3339(watched["start"]), from_rfc3339(watched["end"])
@@ -276,6 +284,11 @@ def read_book(entries: Iterable[Entry]) -> Book:
     for entry in entries:
         book.add(entry)
     return book
+
+
+def _put(pots: dict[tuple[str, str], int], span: EnergySpan) -> None:
+    pot = (span.machine, span.owner)
+    pots[pot] = pots.get(pot, 0) + span.energy_uj
 
 
 def _refuse(wrong: bool, problem: str) -> None:  # noqa: FBT001

@@ -56,12 +56,18 @@ class Refusal:
 
 @dataclass
 class Shelf:
-    """The segments of one node. `before` are names stored earlier, of which nothing but the name is known."""
+    """The segments of one node. `before` are names stored earlier, of which nothing but the name is known.
+
+    `metered`: an independent meter was seen there. Then what came unsigned is read once more when a job has ended and
+    its wrapper has put back what was altered: somebody may have written over a signed segment.
+    """
 
     before: set[str]
+    metered: bool = False
     kept: dict[str, Kept] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    _looked_again: set[str] = field(default_factory=set)
     _fetched_at: deque[float] = field(default_factory=deque)
 
     def pull(self, names: Collection[str], fetch: Callable[[str], Segment], clock: Clock, *, again: bool) -> None:
@@ -73,11 +79,20 @@ class Shelf:
         self.unread = set(names) - self.before - self.kept.keys() - self.refused.keys()
         wanted = self._in_turn(self.unread)
         if again:
-            wanted += sorted(n for n, r in self.refused.items() if n in names and now - r.tried >= RETRY_S)
+            wanted += self._once_more(now)
+        refused = set()
         for name in wanted[: self._allowance(now)]:
+            if name not in names:
+                continue
             self._fetched_at.append(now)
-            self._take(name, fetch, clock)
+            if name in self.kept:
+                self._looked_again.add(name)
+            if not self._take(name, fetch, clock):
+                refused.add(name)
             self.unread.discard(name)
+        if refused:
+            name = min(refused)
+            log.warning("energy segments refused count=%d first=%s: %s", len(refused), name, self.refused[name].reason)
 
     def names(self) -> list[str]:
         """Every segment that is stored."""
@@ -92,8 +107,7 @@ class Shelf:
         found = of_remarks(attempt, remarks)
         found.notes += self._unvouched(attempt)
         found.missing += self._holes(attempt)
-        reasons = [f"segment {name} was refused: {r.reason}" for name, r in self.refused.items() if r.since >= since]
-        found.missing += reasons
+        found.missing += self._refusals(since)
         if self.unread:
             limit = f"at most {FILES_A_MINUTE} a minute are read"
             found.missing.append(f"{len(self.unread)} files named like energy segments were not read: {limit}")
@@ -103,19 +117,38 @@ class Shelf:
         """No attempt here waits for its energy: the names are enough."""
         self.before |= self.kept.keys()
         self.kept.clear()
+        self._looked_again.clear()
 
-    def _take(self, name: str, fetch: Callable[[str], Segment], clock: Clock) -> None:
+    def _once_more(self, now: float) -> list[str]:
+        """What was refused a while ago, and what was not signed on a machine that has a meter."""
+        refused = [name for name, refusal in self.refused.items() if now - refusal.tried >= RETRY_S]
+        unsigned = [n for n, kept in self.kept.items() if kept.reporter is not Reporter.INDEPENDENT]
+        doubtful = [n for n in unsigned if n not in self._looked_again] if self.metered else []
+        return sorted({*refused, *doubtful})
+
+    def _take(self, name: str, fetch: Callable[[str], Segment], clock: Clock) -> bool:
         try:
             segment = fetch(name)
         except BadJournal as error:
             earlier = self.refused.get(name)
-            if earlier is None or earlier.reason != str(error):
-                log.warning("energy segment refused segment=%s: %s", name, error)
             self.refused[name] = Refusal(str(error), earlier.since if earlier else clock.now(), clock.monotonic())
-            return
+            return False
         self.refused.pop(name, None)
+        self.metered |= segment.independent
         owners = frozenset(span.owner for span in segment.spans)
         self.kept[name] = Kept(owners, segment.remarks, segment.reporter, segment.key_id)
+        return True
+
+    def _refusals(self, since: datetime) -> list[str]:
+        """What was refused, one sentence a reason: a flood is one thing to say."""
+        names: dict[str, list[str]] = {}
+        for name, refusal in self.refused.items():
+            if refusal.since >= since:
+                names.setdefault(refusal.reason, []).append(name)
+        said = {
+            reason: f" and {len(alike) - 1} more were" if len(alike) > 1 else " was" for reason, alike in names.items()
+        }
+        return [f"segment {min(alike)}{said[reason]} refused: {reason}" for reason, alike in names.items()]
 
     def _allowance(self, now: float) -> int:
         while self._fetched_at and self._fetched_at[0] <= now - MINUTE_S:

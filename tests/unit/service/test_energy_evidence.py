@@ -1,0 +1,318 @@
+"""What a receipt says of the evidence behind its energy: gaps, altered files, floods, forgeries, independent meters."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass
+from carbon_sched.meter_keys import SigningKey
+from carbon_sched.service.shelf import FILES_A_MINUTE
+from carbon_sched_runtime import wire
+from tests.fakes.world import MACHINE, READER, START, World, a_cluster
+
+WH = 3_600_000_000
+METER = "11111111"
+
+
+@pytest.fixture
+def key(tmp_path):
+    return SigningKey(tmp_path / "keys" / "meter.key")
+
+
+@pytest.fixture
+def world(tmp_path, key):
+    world = World(tmp_path, [a_cluster("c", "DE", meter_keys=(str(key.public),))], {"DE": [(0, 100.0)]})
+    yield world
+    world.close()
+
+
+def begin(world):
+    """A job that runs on the cluster since now."""
+    job = world.submit(name="train")
+    world.settle()
+    attempt = world.attempts(job)[-1]
+    world.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
+    world.clusters["c"].run(attempt.attempt_id)
+    world.settle()
+    return job, attempt
+
+
+def finish(world, job, attempt, **closed):
+    """It ends, and everything that can be waited for is waited for."""
+    world.record(attempt, {"event": "ended", "exit_code": 0}, {"event": "closed", "exit_code": 0, **closed})
+    world.clusters["c"].end(attempt.attempt_id, "SUCCEEDED", 0)
+    world.settle()
+    for _ in range(3):
+        world.clock.pass_s(61)
+        world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert receipt["final"]
+    assert world.statements.verify().ok
+    return receipt
+
+
+def put_signed(world, key, owners, start=START, end=START + timedelta(seconds=10), seq=0):
+    """What the machine's own meter wrote; returns its file name."""
+    segment = world.made_segment(start, end, owners, seq, reader=METER)
+    world.clusters["c"].files[str(segment.name)] = key.sign(wire.format_segment(segment))
+    return str(segment.name)
+
+
+def test_notes_of_a_segment_reach_the_receipt_of_whom_they_concern(world):
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    notes = (
+        wire.Note(1, "unmetered-head", f"{me}: 1500 ms before the first reading of this boot are not metered"),
+        wire.Note(
+            1, "unmetered-head", "cs-another000-a1: 700 ms before the first reading of this boot are not metered"
+        ),
+        wire.Note(1, "power-unknown", "rm -rf / [bold]", "gpu:a"),
+        wire.Note(1, "reset", "the counter went backwards", "gpu:a"),
+        wire.Note(1, "reset", "the counter went backwards", "gpu:a"),
+        wire.Note(1, "clock-step", "the wall clock moved by 9 ms"),
+    )
+    world.segment(attempt, START, START + timedelta(seconds=10), {me: WH}, notes=notes)
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert receipt["missing"] == [
+        "the first 1.5 s, before the machine's first reading since boot",
+        "energy of gpu:a for a time, which could not be read [power-unknown]",
+    ]
+    assert any("counter of gpu:a" in note and "[reset] (2 times)" in note for note in receipt["notes"])
+    assert any("clock was set" in note for note in receipt["notes"])
+    assert not any("rm -rf" in text for text in receipt["missing"] + receipt["notes"])
+
+
+def test_what_the_wrapper_says_at_the_end_reaches_the_receipt(world):
+    job, attempt = begin(world)
+    world.segment(attempt, START, START + timedelta(seconds=10), {attempt.attempt_id: WH})
+    said = (
+        "2 processes outlive the entrypoint; journal files were altered or removed, and put back: 3; OSError: disk full"
+    )
+    receipt = finish(world, job, attempt, segments=1, reason=said)
+
+    assert receipt["missing"] == ["the wrapper says: OSError: disk full"]
+    assert "2 processes of the job outlived its entrypoint" in receipt["notes"]
+    assert any(note.startswith("3 energy segments were altered or removed") for note in receipt["notes"])
+
+
+@pytest.mark.parametrize(
+    ("segments", "journal", "lacking"),
+    [
+        (1, f"{READER}:0-0", None),
+        (1, None, None),
+        (3, f"{READER}:0-2", "2 of 3"),
+        (3, None, "2 of 3"),
+        (2, f"{READER}:0-0,deadbeef:4-4", "1 of 2"),
+        (1_000_000, "deadbeef:0-999999", "1000000 of 1000000"),
+        (500, f"{READER}:0-0,...", "499 of 500"),
+    ],
+)
+def test_segments_that_were_announced_and_are_not_there_are_missing(world, segments, journal, lacking):
+    job, attempt = begin(world)
+    world.segment(attempt, START, START + timedelta(seconds=10), {attempt.attempt_id: WH})
+    receipt = finish(world, job, attempt, segments=segments, journal=journal)
+
+    expected = [f"{lacking} energy segments that the wrapper announced"] if lacking else []
+    assert receipt["missing"] == expected
+
+
+def test_a_hole_in_a_readers_numbers_is_missing(world):
+    job, attempt = begin(world)
+    for seq in (4, 7):
+        at = START + timedelta(seconds=seq)
+        world.segment(attempt, at, at + timedelta(seconds=1), {attempt.attempt_id: WH}, seq)
+    receipt = finish(world, job, attempt, segments=2)
+
+    assert receipt["missing"] == ["2 energy segments between those that were found"]
+
+
+def test_each_segment_of_a_node_is_fetched_once_whoever_ran_there(world):
+    for number in range(3):
+        job, attempt = begin(world)
+        at = world.clock.now()
+        world.segment(attempt, at, at + timedelta(seconds=1), {attempt.attempt_id: WH}, number)
+        assert finish(world, job, attempt, segments=number + 1)["missing"] == []
+
+    reads = [name for name in world.clusters["c"].reads if name.endswith(".seg")]
+    assert len(reads) == len(set(reads)) == 3
+
+
+def test_a_server_that_starts_anew_does_not_fetch_what_was_stored_before_the_attempt(world, tmp_path):
+    job, attempt = begin(world)
+    world.segment(attempt, START, START + timedelta(seconds=1), {attempt.attempt_id: WH})
+    finish(world, job, attempt, segments=1)
+    world.collect._pull._racks.clear()
+    world.clusters["c"].reads.clear()
+    job, attempt = begin(world)
+    at = world.clock.now()
+    world.segment(attempt, at, at + timedelta(seconds=1), {attempt.attempt_id: WH}, 1)
+
+    assert finish(world, job, attempt, segments=2)["missing"] == []
+    assert sum(name.endswith(".seg") for name in world.clusters["c"].reads) == 1
+
+
+def test_a_flood_of_files_is_read_at_a_limited_rate_and_starves_nobody(world, key):
+    job, attempt = begin(world)
+    me, files = attempt.attempt_id, world.clusters["c"].files
+    for number in range(2000):
+        files[f"carbon-sched-{MACHINE}-01234567-00000000-{number:06d}.seg"] = b"flood"
+    put_signed(world, key, {me: WH})
+    world.clusters["c"].reads.clear()
+    world.clock.pass_s(31)
+    world.settle()
+    reads = [name for name in world.clusters["c"].reads if name.endswith(".seg")]
+    assert len(reads) == FILES_A_MINUTE
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    assert any("were not read" in text for text in receipt["missing"])
+    assert len(receipt["missing"]) <= 21
+
+
+@pytest.mark.parametrize("where", ["record", "segment"])
+def test_files_larger_than_ours_are_not_read_and_said(world, where):
+    job, attempt = begin(world)
+    me, files = attempt.attempt_id, world.clusters["c"].files
+    name = world.segment(attempt, START, START + timedelta(seconds=1), {me: WH})
+    world.record(attempt, {"event": "ended", "exit_code": 0}, {"event": "closed", "exit_code": 0, "segments": 1})
+    files[wire.record_name(me) if where == "record" else name] += b"x" * 100_000
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert any("larger than" in text for text in receipt["missing"])
+
+
+def test_gpus_that_were_asked_for_and_not_metered_are_missing(world):
+    world.clusters["c"].resources["GPU"] = 1.0
+    job = world.submit(resources={"gpus": 1.0})
+    world.settle()
+    world.run_to_end(job)
+    world.clock.pass_s(61)
+    world.settle()
+
+    assert (
+        "GPUs were asked for, and no GPU energy was recorded for it" in world.statements.receipt(job.job_id)["missing"]
+    )
+
+
+def test_a_segment_of_a_time_to_come_is_refused(world):
+    job, attempt = begin(world)
+    world.segment(attempt, START, START + timedelta(days=1), {attempt.attempt_id: WH})
+    receipt = finish(world, job, attempt, segments=0)
+
+    assert receipt["energy_kwh"] == 0
+    assert any("has not come" in text for text in receipt["missing"])
+
+
+# Independent meters ------------------------------------------------------------------------------------------------
+
+
+def reporters(receipt):
+    return {device["reporter"]: device["energy_j"] for device in receipt["devices"]}
+
+
+def test_what_a_registered_meter_signed_is_independent(world, key):
+    job, attempt = begin(world)
+    put_signed(world, key, {attempt.attempt_id: WH, wire.IDLE: 7})
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert reporters(receipt) == {"independent": 3600}
+    assert receipt["missing"] == []
+    assert not any("independent meter" in note for note in receipt["notes"])
+
+
+@pytest.mark.parametrize("forged_first", [True, False])
+@pytest.mark.parametrize("same_name", [True, False])
+def test_what_a_job_reports_of_a_watched_time_is_never_booked(world, key, forged_first, same_name):
+    job, attempt = begin(world)
+    me, files = attempt.attempt_id, world.clusters["c"].files
+    end = START + timedelta(seconds=10)
+
+    def forge():
+        reader = METER if same_name else READER
+        segment = world.made_segment(START + timedelta(seconds=9), end, {me: 9 * WH, wire.IDLE: 5}, 0, reader=reader)
+        files[str(segment.name)] = wire.format_segment(segment)
+
+    def pull():
+        world.clock.pass_s(31)
+        world.settle()
+
+    for forging in (forged_first, not forged_first):
+        forge() if forging else put_signed(world, key, {me: WH, wire.IDLE: 7})
+        pull()
+    if same_name and forged_first:
+        world.collect._pull._racks.clear()  # the name was read once; the next server finds the real one there
+        pull()
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert reporters(receipt)["independent"] == 3600
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    report = world.statements._book.machine_energy_uj
+    assert report == {(MACHINE, wire.IDLE): 7}
+    if not (same_name and not forged_first):
+        assert any("evidence only" in note for note in receipt["notes"])
+
+
+def test_a_signed_segment_that_was_written_over_for_a_while_counts_in_the_end(world, key):
+    job, attempt = begin(world)
+    me, files = attempt.attempt_id, world.clusters["c"].files
+    middle, end = START + timedelta(seconds=5), START + timedelta(seconds=10)
+    put_signed(world, key, {me: WH}, START, middle, 0)
+    name = put_signed(world, key, {me: WH}, middle, end, 1)
+    signed = files[name]
+    files[name] = wire.format_segment(world.made_segment(middle, end, {me: 1}, 1, reader=METER))
+    world.clock.pass_s(31)
+    world.settle()
+    files[name] = signed  # as the wrapper does at the job's end
+    receipt = finish(world, job, attempt, segments=2)
+
+    assert reporters(receipt) == {"independent": 7200}
+    assert receipt["missing"] == []
+
+
+def test_a_signed_segment_that_was_altered_is_refused_and_reported(world, key):
+    job, attempt = begin(world)
+    me, files = attempt.attempt_id, world.clusters["c"].files
+    name = put_signed(world, key, {me: WH})
+    stolen = files[name][files[name].rindex(b"sig ") :]
+    files[name] = (
+        wire.format_segment(world.made_segment(START, START + timedelta(seconds=10), {me: 1}, 0, reader=METER)) + stolen
+    )
+    receipt = finish(world, job, attempt, segments=0)
+
+    assert receipt["energy_kwh"] == 0
+    assert any("altered or forged" in text for text in receipt["missing"])
+
+
+def test_a_key_that_nobody_vouches_for_makes_nothing_independent(world, tmp_path):
+    job, attempt = begin(world)
+    stranger = SigningKey(tmp_path / "stranger.key")
+    put_signed(world, stranger, {attempt.attempt_id: WH})
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert reporters(receipt) == {"self-reported": 3600}
+    assert any(stranger.public.key_id in note for note in receipt["notes"])
+
+
+TIMES = st.tuples(st.integers(0, 40), st.integers(1, 10)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(covered=st.lists(TIMES, max_size=8), asked=TIMES)
+def test_the_cover_is_the_union_of_what_was_watched(covered, asked):
+    def at(second):
+        return START + timedelta(seconds=second)
+
+    cover = IndependentCover()
+    for first, last in covered:
+        cover.add("m", ["cpu"], at(first), at(last))
+    span = EnergySpan(
+        "a", "c", "m", "cpu:x", "cpu", at(asked[0]), at(asked[1]), 1, SourceClass.COUNTER, Reporter.SELF_REPORTED,
+        "package", "alone", 0, "0" * 64,
+    )  # fmt: skip
+
+    seconds = {second for first, last in covered for second in range(first, last)}
+    assert cover.supersedes(span) == bool(seconds & set(range(*asked)))
