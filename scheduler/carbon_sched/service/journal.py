@@ -7,7 +7,7 @@ capped, and `carbon_sched_runtime.wire` checks every byte.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
 
+NODES = 256
+"""So many nodes of one attempt are asked for segments: a job writes its record, and could name any number."""
 SEGMENT_PATTERN = "carbon-sched-*.seg"
 
 
@@ -34,11 +36,22 @@ class BadJournal(Exception):
 
 
 @dataclass(frozen=True)
+class NodeJournal:
+    """What the wrapper says of another node of its job; `segments` and `journal` as in `AttemptRecord` once closed."""
+
+    node_id: str
+    closed: bool = False
+    segments: int = 0
+    journal: str = ""
+
+
+@dataclass(frozen=True)
 class AttemptRecord:
     """The wrapper's own account of an attempt; times are seconds since the epoch, on the node's clock.
 
     `fenced`: it came too late and ran nothing. `complete`: it says that all its energy segments are written, and
-    `segments` how many, `journal` which (as `wire.Event` says it), `remark` what a reader of the figures should know.
+    `segments` how many, `journal` which (as `wire.Event` says it), `remark` what a reader of the figures should know,
+    `nodes` the other nodes on which the job had workers.
     """
 
     started: float | None
@@ -50,6 +63,7 @@ class AttemptRecord:
     faults: tuple[str, ...]
     remark: str = ""
     journal: str = ""
+    nodes: tuple[NodeJournal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +186,24 @@ def _attempt_record(record: wire.Record) -> AttemptRecord:
         faults=(*faults, *record.problems),
         remark=(closed.reason or "") if closed else "",
         journal=(closed.journal or "") if closed else "",
+        nodes=_nodes(record),
     )
+
+
+def _nodes(record: wire.Record) -> tuple[NodeJournal, ...]:
+    """Each other node once, by what was said last: an actor leaves a node whose workers left, and may come again."""
+    found: dict[str, NodeJournal] = {}
+    for event in record.events:
+        if event.node_id is None or event.event not in ("node", "node-closed"):
+            continue
+        earlier = found.get(event.node_id, NodeJournal(event.node_id))
+        if event.event == "node":
+            found[event.node_id] = replace(earlier, closed=False)
+        else:
+            journal = ",".join(part for part in (earlier.journal, event.journal) if part)
+            segments = earlier.segments + (event.segments or 0)
+            found[event.node_id] = NodeJournal(event.node_id, closed=True, segments=segments, journal=journal)
+    return tuple(found.values())[:NODES]
 
 
 def _unreadable(reason: str) -> AttemptRecord:

@@ -9,9 +9,10 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.errors import ClusterError
 from carbon_sched.meter_keys import parse_meter_key
 from carbon_sched.service.journal import BadJournal
-from carbon_sched.service.remarks import Findings, of_record
+from carbon_sched.service.remarks import Findings, of_node, of_record
 from carbon_sched.service.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import Clock, ClusterClient, Store
-    from carbon_sched.service.journal import Journals, Segment
+    from carbon_sched.service.journal import AttemptRecord, Journals, Segment
 
 CLOCK_SKEW = timedelta(minutes=10)
 """A segment that ends later than this from now was not metered yet."""
@@ -30,11 +31,15 @@ NODES_KEPT = 500
 
 
 class Rack:
-    """What one cluster's nodes are known to hold, and which of them were looked at in this turn."""
+    """What one cluster's nodes are known to hold, and which of them were looked at in this turn.
+
+    `beyond` maps an attempt's own node to the other nodes of the jobs whose wrappers run there.
+    """
 
     def __init__(self) -> None:
         self.shelves: dict[str, Shelf] = {}
         self.pulled: set[str] = set()
+        self.beyond: dict[str, set[str]] = {}
 
 
 class Pull:
@@ -50,33 +55,61 @@ class Pull:
         """Begin a turn of a cluster; `waiting` are the nodes of attempts whose energy is still to come."""
         rack = self._racks.setdefault(cluster, Rack())
         rack.pulled.clear()
+        rack.beyond = {node: others for node, others in rack.beyond.items() if node in waiting}
+        waited_for = set(waiting).union(*rack.beyond.values())
         for node, shelf in rack.shelves.items():
-            if node not in waiting:
+            if node not in waited_for:
                 shelf.forget()
         for node in list(rack.shelves)[:-NODES_KEPT]:
             del rack.shelves[node]
 
     def attempt(self, client: ClusterClient, cluster: Cluster, attempt: Attempt) -> Findings:
-        """Pull the attempt's node, unless this turn has; for one that has ended, say what is missing and what to know.
+        """Pull the attempt's nodes, unless this turn has; for one that has ended, say what is missing and what to know.
 
-        ClusterError when the cluster gives no answer: what was read before stays read.
+        ClusterError when the cluster gives no answer: what was read before stays read. A node of the job beside the
+        wrapper's that gives none (it may be gone) is named as missing.
         """
         if not attempt.node_id:
             return Findings([] if attempt.open else ["the node it ran on is not known"])
-        rack, node = self._racks.setdefault(cluster.name, Rack()), attempt.node_id
+        shelf = self._node(client, cluster, attempt, attempt.node_id)
+        record = self._journals.record(client, attempt, attempt.node_id)
+        others = self._others(client, cluster, attempt, record)
+        if attempt.open:
+            return Findings()
+        said = of_record(record, shelf.names())
+        found = shelf.findings(attempt.attempt_id, attempt.opened_at)
+        parts = [said, found, *others]
+        return Findings([line for p in parts for line in p.missing], [line for p in parts for line in p.notes])
+
+    def _others(
+        self, client: ClusterClient, cluster: Cluster, attempt: Attempt, record: AttemptRecord | None
+    ) -> list[Findings]:
+        """The job's other nodes, as its wrapper names them."""
+        findings, nodes = [], record.nodes if record else ()
+        self._racks[cluster.name].beyond.setdefault(attempt.node_id, set()).update(node.node_id for node in nodes)
+        for node in nodes:
+            try:
+                shelf = self._node(client, cluster, attempt, node.node_id)
+            except ClusterError as error:
+                findings.append(
+                    Findings([f"the energy journal of node {node.node_id[:12]} could not be read: {error}"])
+                )
+                continue
+            findings += [of_node(node, shelf.names()), shelf.findings(attempt.attempt_id, attempt.opened_at)]
+        return findings
+
+    def _node(self, client: ClusterClient, cluster: Cluster, attempt: Attempt, node: str) -> Shelf:
+        """What a node holds, with what is new there fetched once in this turn."""
+        rack = self._racks.setdefault(cluster.name, Rack())
         shelf = rack.shelves.pop(node, None) or self._new_shelf(attempt)
         rack.shelves[node] = shelf
         if node not in rack.pulled:
             names = self._journals.segment_names(client, node)
-            fetch = partial(self._fetch, client, cluster, tuple(map(parse_meter_key, cluster.meter_keys)), attempt)
+            keys = tuple(map(parse_meter_key, cluster.meter_keys))
+            fetch = partial(self._fetch, client, cluster, keys, attempt, node)
             shelf.pull(names, fetch, self._clock, again=not attempt.open)
             rack.pulled.add(node)
-        if attempt.open:
-            return Findings()
-        record = self._journals.record(client, attempt, node)
-        said = of_record(record, shelf.names())
-        found = shelf.findings(attempt.attempt_id, attempt.opened_at)
-        return Findings([*said.missing, *found.missing], [*said.notes, *found.notes])
+        return shelf
 
     def _new_shelf(self, attempt: Attempt) -> Shelf:
         """What was stored before the attempt was opened says nothing of it, and is not fetched again."""
@@ -85,9 +118,9 @@ class Pull:
         return Shelf({name for one in ids if (name := one.rpartition("/")[2].partition("#")[0])})
 
     def _fetch(
-        self, client: ClusterClient, cluster: Cluster, keys: Sequence[MeterKey], attempt: Attempt, name: str
+        self, client: ClusterClient, cluster: Cluster, keys: Sequence[MeterKey], attempt: Attempt, node: str, name: str
     ) -> Segment:
-        segment = self._journals.segment(client, cluster, attempt.node_id, name, keys)
+        segment = self._journals.segment(client, cluster, node, name, keys)
         if segment.end > self._clock.now() + CLOCK_SKEW:
             message = "it speaks of a time that has not come"
             raise BadJournal(message)

@@ -16,7 +16,7 @@ from carbon_sched_runtime import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from carbon_sched.service.journal import AttemptRecord
+    from carbon_sched.service.journal import AttemptRecord, NodeJournal
 
 LINES = 20
 """So many sentences of one sort stand in a receipt; the rest are counted."""
@@ -107,7 +107,14 @@ def of_record(record: AttemptRecord | None, held: Sequence[str]) -> Findings:
     return found
 
 
-def _absent(record: AttemptRecord, held: Sequence[str]) -> int:
+def of_node(node: NodeJournal, held: Sequence[str]) -> Findings:
+    """The same for another node of the job. That a journal was not closed is said by the wrapper, as a fault."""
+    absent = _absent(node, held)
+    words = f"{absent} of {node.segments} energy segments announced on node {node.node_id[:12]}"
+    return Findings([words] if absent else [])
+
+
+def _absent(record: AttemptRecord | NodeJournal, held: Sequence[str]) -> int:
     """How many announced segments we do not hold; by their names where the record gives them all, else by count."""
     named = _RUN.findall(record.journal)
     if not named or record.journal.endswith("..."):
