@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LENGTH_STEP = 0.04
 """Beliefs whose mean run times differ by less than this share are planned as one."""
 TAIL_STEP = 0.2
-POWER_STEP = 0.05
+POWER_STEP = 0.1
 LATENESS_G = 1e7
 """What a slot of lateness weighs for a job that should run at once: more than any carbon."""
 LATE_REACH_S = 86_400.0
@@ -89,6 +89,12 @@ class Columns:
         earliest, latest = self.windows[i]
         return latest <= earliest
 
+    def free_now(self) -> list[tuple[str, str, float]]:
+        """Cluster, kind and free units of every lane before anything is placed, and whether each site answers."""
+        answers = [(site.cluster.name, str(site.status and site.status.usable), 0.0) for site in self.board.sites]
+        free = [(*name, float(units)) for name, units in zip(self.lane_names, self.problem.capacity[:, 0], strict=True)]
+        return answers + free
+
     def site(self, lane: int) -> Site:
         """The site of a lane."""
         return self.board.sites[self.lanes[lane].site]
@@ -114,7 +120,9 @@ def columns(snapshot: Snapshot, board: Board, jobs: Sequence[WaitingJob]) -> Col
         longest,
         curves,
     )
-    lanes = [Lane(i, kind) for i, site in enumerate(board.sites) for kind in site.room.kinds()]
+    wanted = {_kind(job) for job in jobs}
+    kinds = [[kind for kind in site.room.kinds() if kind.split(":")[0] in wanted] for site in board.sites]
+    lanes = [Lane(i, kind) for i, some in enumerate(kinds) for kind in some]
     shapes = _shapes(snapshot, board, lanes, jobs)
     return Columns(snapshot, board, grid, lanes, list(jobs), shapes, windows)
 
@@ -156,11 +164,12 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     cost: list[Singles] = []
     slots: list[int] = []
     for i, job in enumerate(of.jobs):
-        key = (like(job.belief), _power_step(job), id(of.shapes[i]), of.hurries(i), least[i], job.spec.data)
+        table = of.tables.of(job.belief)
+        key = (id(table), _power_step(job), id(of.shapes[i]), of.hurries(i), least[i], job.spec.data)
         if key not in keys:
             keys[key] = len(cost)
-            cost.append(of.tables.cost(job, of.shapes[i], least[i], hurry=of.hurries(i)))
-            slots.append(of.grid.length(job.belief.mean_duration_s))
+            cost.append(of.tables.cost(job, table, of.shapes[i], least[i], hurry=of.hurries(i)))
+            slots.append(of.grid.length(table.mean_s))
         group.append(keys[key])
     starts = of.grid.starts
     horizon = starts + max(slots, default=1)
@@ -187,6 +196,12 @@ def units_of(job: WaitingJob) -> float:
     return job.spec.resources.gpus or job.spec.resources.cpus or 1.0
 
 
+def _kind(job: WaitingJob) -> str:
+    """What kind of lane a job takes."""
+    asked = job.spec.resources
+    return "gpu" if asked.gpus > 0 else "cpu" if asked.cpus > 0 else "any"
+
+
 def _power_step(job: WaitingJob) -> int:
     return round(log(max(job.belief.moved_power_w / units_of(job), 1e-9)) / POWER_STEP)
 
@@ -202,15 +217,8 @@ def _capacity(of: Columns, horizon: int) -> Floats:
     return out
 
 
-def like(belief: Belief) -> tuple[int, int]:
-    """Beliefs with the same answer are planned as one."""
-    mean = max(belief.mean_duration_s, 1e-3)
-    tail = log(max(belief.durations_s[-1], 1e-3) / mean)
-    return round(log(mean) / LENGTH_STEP), round(tail / TAIL_STEP)
-
-
 @dataclass(frozen=True, eq=False)
-class _Table:
+class Table:
     """Expected grams per kilowatt, `[sites, S]`, as ranked and as booked, and the mean run time they are for."""
 
     ranked: Floats
@@ -223,20 +231,28 @@ class Tables:
 
     def __init__(self, of: Columns) -> None:
         self._of = of
-        self._known: dict[tuple[int, int], _Table] = {}
+        self._known: dict[tuple[int, int], Table] = {}
         self._now = {
             site.cluster.zone: float(site.curve.values[0]) for site in of.board.sites if site.curve is not None
         }
 
-    def cost(self, job: WaitingJob, shape: Shape, least: float, *, hurry: bool) -> Singles:
+    def of(self, belief: Belief) -> Table:
+        """The table of beliefs like this one."""
+        mean = max(belief.mean_duration_s, 1e-3)
+        tail = log(max(belief.durations_s[-1], 1e-3) / mean)
+        key = round(log(mean) / LENGTH_STEP), round(tail / TAIL_STEP)
+        if key not in self._known:
+            self._known[key] = self._computed(belief)
+        return self._known[key]
+
+    def cost(self, job: WaitingJob, table: Table, shape: Shape, least: float, *, hurry: bool) -> Singles:
         """`[L, S]` grams per unit; infinite on lanes the job may not use and where there is no room right now."""
         of = self._of
-        table = self._table(job.belief).ranked
         kilowatts = exp(_power_step(job) * POWER_STEP) / 1000.0
         out = np.full((len(of.lanes), of.grid.starts), np.inf, dtype=np.float32)
         for i in shape.lanes:
             site = of.board.sites[of.lanes[i].site]
-            moved = table[of.lanes[i].site] * kilowatts * site.pue + self.moved_g(job, site) / units_of(job)
+            moved = table.ranked[of.lanes[i].site] * kilowatts * site.pue + self.moved_g(job, site) / units_of(job)
             out[i] = moved * (1 - least) if site.cluster.name == of.snapshot.home else moved
             if not shape.room_now[of.lanes[i].site]:
                 out[i, of.grid.now] = np.inf
@@ -245,31 +261,11 @@ class Tables:
             out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
         return out
 
-    def booked_g(self, job: WaitingJob, site: int, slot: int) -> float | None:
-        """Grams as they will be booked: the whole power, the intensity as it is, and data that must move."""
-        of, table = self._of, self._table(job.belief)
-        if of.board.sites[site].curve is None:
-            return None
-        scale = job.belief.mean_duration_s / table.mean_s
-        run = job.belief.power_w / 1000.0 * of.board.sites[site].pue * scale * float(table.booked[site, slot])
-        return run + self.moved_g(job, of.board.sites[site])
-
-    def cheapest(self, job: WaitingJob, site: int, first: int, last: int) -> int:
-        """The slot of the least expected grams on a site, capacity apart."""
-        row = self._table(job.belief).ranked[site, first : last + 1]
-        return first + int(row.argmin())
-
     def moved_g(self, job: WaitingJob, site: Site) -> float:
         """Grams of bringing the job's data to a site."""
         return transfer_g(job.spec.data, site.cluster.zone, self._now) if job.spec.data else 0.0
 
-    def _table(self, belief: Belief) -> _Table:
-        key = like(belief)
-        if key not in self._known:
-            self._known[key] = self._computed(belief)
-        return self._known[key]
-
-    def _computed(self, belief: Belief) -> _Table:
+    def _computed(self, belief: Belief) -> Table:
         of = self._of
         starts = np.array([of.grid.time(slot) for slot in range(of.grid.starts)])
         durations, weights = np.array(belief.durations_s), np.array(belief.weights)
@@ -279,4 +275,4 @@ class Tables:
             if site.curve is not None:
                 ranked[i] = site.curve.ranked_g(starts, durations, weights)
                 booked[i] = site.curve.booked_g(starts, durations, weights)
-        return _Table(ranked, booked, belief.mean_duration_s)
+        return Table(ranked, booked, belief.mean_duration_s)

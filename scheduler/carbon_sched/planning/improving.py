@@ -106,7 +106,7 @@ class _Search:
         amount = problem.units[rest] * problem.slots[problem.group[rest]] if len(rest) else np.empty(0)
         total = 0.0
         for k in [first, *(rest[i] for i in np.argsort(-amount, kind="stable"))]:
-            lane, start = self.field.best(k, problem.cost[problem.group[k]])
+            lane, start = self.field.best(k, self.field.offers(k))
             if lane == NOWHERE:
                 return float("inf")
             self.field.put(k, lane, start)

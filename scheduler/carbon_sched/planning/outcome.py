@@ -10,7 +10,7 @@ import numpy as np
 
 from carbon_sched.domain.decision import Candidate, Decision, Verdict
 from carbon_sched.planning import wording
-from carbon_sched.planning.columns import like, units_of
+from carbon_sched.planning.columns import units_of
 from carbon_sched.planning.options import full
 from carbon_sched.planning.placing import NOWHERE, Field, order
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.intensity import Grade
     from carbon_sched.planning.columns import Columns, Shape
-    from carbon_sched.planning.options import Site
     from carbon_sched.planning.snapshot import WaitingJob
     from carbon_sched.planning.solving import Solution
 
@@ -40,7 +40,7 @@ def settle(of: Columns, solution: Solution, spared: Sequence[int]) -> tuple[list
     problem, early = of.problem, set(spared)
     field = Field.filled(problem, solution.lane, solution.start)
     for i in order(problem)[np.argsort(problem.level[order(problem)], kind="stable")].tolist():
-        cost = None
+        offers = None
         if i in early:
             _bring_forward(field, i)
         while field.lane[i] != NOWHERE and field.start[i] == of.grid.now and of.windows[i][0] <= 0:
@@ -49,10 +49,10 @@ def settle(of: Columns, solution: Solution, spared: Sequence[int]) -> tuple[list
                 for node, need in nodes:
                     node.take(need)
                 break
-            cost = problem.cost[problem.group[i]].copy() if cost is None else cost
+            offers = field.offers(i).copy() if offers is None else offers
             lane, start = field.lift(i)
-            cost[lane, start] = np.inf
-            lane, start = field.best(i, cost)
+            offers[lane, start - problem.first[i]] = np.inf
+            lane, start = field.best(i, offers)
             if lane != NOWHERE:
                 field.put(i, lane, start)
     return field.lane.tolist(), field.start.tolist()
@@ -60,9 +60,8 @@ def settle(of: Columns, solution: Solution, spared: Sequence[int]) -> tuple[list
 
 def _bring_forward(field: Field, i: int) -> None:
     """Move a job to its cheapest offer in its first slot; where it is, if there is no room."""
-    problem, first = field.problem, int(field.problem.first[i])
-    at_once = np.full_like(problem.cost[problem.group[i]], np.inf)
-    at_once[:, first] = problem.cost[problem.group[i], :, first]
+    at_once = field.offers(i).copy()
+    at_once[:, 1:] = np.inf
     before = field.lift(i)
     lane, start = field.best(i, at_once)
     lane, start = (lane, start) if lane != NOWHERE else before
@@ -79,39 +78,61 @@ class Spot:
     start_s: float
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What every site would cost one job, by site number: grams as booked, at once and from each site's best start."""
+
+    job: WaitingJob
+    shape: Shape
+    mean_s: float
+    energy_kwh: float
+    earliest: int
+    slot: list[int]
+    grams: list[float | None]
+    at_once: list[float | None]
+
+
 class Outcomes:
     """Decisions for the jobs of one problem."""
 
     def __init__(self, of: Columns, solution: Solution, lanes: list[int], starts: list[int]) -> None:
-        self._of, self._solution = of, solution
-        self._lanes, self._starts = lanes, starts
-        self._most = solution.problem.capacity.max(axis=1, initial=0.0)
-        self._names = {site.cluster.name: i for i, site in enumerate(of.board.sites)}
+        self._of, self._lanes, self._starts = of, lanes, starts
+        self._sites = of.board.sites
+        self._most = solution.problem.capacity.max(axis=1, initial=0.0).tolist()
+        self._numbers = {site.cluster.name: i for i, site in enumerate(self._sites)}
+        self._known = [site.curve is not None for site in self._sites]
+        self._pue = np.array([site.pue for site in self._sites])
         self._patience: dict[tuple[object, ...], float] = {}
+        self._grades: dict[tuple[int, int, int], Grade | None] = {}
 
     def decision(self, i: int) -> Decision:
         """What becomes of job i."""
         of = self._of
-        earliest, latest = of.windows[i]
+        spot, row = self._spot(i), self._row(i)
+        if spot is None or (of.hurries(i) and spot.slot > row.earliest):
+            return self._held(i, row, spot)
+        reason = wording.chosen(self._comparison(i, row, spot), of.snapshot.now)
+        verdict = Verdict.DELAY if spot.start_s > 0 else Verdict.PLACE
+        return self._decision(row, verdict, reason, spot, self._candidates(i, row, spot))
+
+    def start(self, i: int) -> tuple[str, datetime] | None:
+        """Cluster and start of job i, if it is to start later; None for one that starts now, or has no place."""
         spot = self._spot(i)
-        if spot is None or (latest <= earliest and self._starts[i] > of.grid.slot(earliest)):
-            return self._held(i, spot)
-        waits = spot.start_s > 0
-        reason = wording.chosen(self._comparison(i, spot), of.snapshot.now)
-        return self._made(i, Verdict.DELAY if waits else Verdict.PLACE, reason, spot)
+        if spot is None or spot.start_s <= 0:
+            return None
+        return self._sites[spot.site].cluster.name, self._of.snapshot.now + timedelta(seconds=spot.start_s)
 
     def undecided(self, job: WaitingJob, shape: Shape, reason: str = "") -> Decision:
         """REFUSE when no cluster will ever do, or for `reason`; else HOLD."""
-        sites = self._of.board.sites
-        barred = {s.cluster.name: o for s, o in zip(sites, shape.obstacles, strict=True) if o is not None}
-        never = len(barred) == len(sites) > 0 and all(o.final for o in barred.values())
-        reasons = {name: o.reason for name, o in barred.items()}
+        named = [(site.cluster.name, o) for site, o in zip(self._sites, shape.obstacles, strict=True)]
+        barred = {name: o.reason for name, o in named if o is not None}
+        never = len(barred) == len(named) > 0 and all(o.final for _, o in named if o is not None)
         verdict = Verdict.REFUSE if reason or never else Verdict.HOLD
-        said = reason or (wording.refused(reasons) if never else wording.held(reasons))
-        candidates = tuple(
-            self._barred(site, o.reason if o else reason) for site, o in zip(sites, shape.obstacles, strict=True)
-        )
-        return self._decision(job, verdict, said, None, candidates)
+        said = reason or (wording.refused(barred) if never else wording.held(barred))
+        candidates = [self._barred(n, barred.get(name, reason)) for n, (name, _) in enumerate(named)]
+        earliest = (job.earliest_start - self._of.snapshot.now).total_seconds()
+        slot = min(self._of.grid.slot(earliest), self._of.grid.starts - 1)
+        return self._decision(self._priced(job, shape, slot, slot), verdict, said, None, candidates)
 
     # parts ---------------------------------------------------------------------------------------
 
@@ -123,56 +144,91 @@ class Outcomes:
         start = max(self._of.grid.time(slot), earliest)
         return Spot(self._of.lanes[self._lanes[i]].site, slot, start if latest <= earliest else min(start, latest))
 
-    def _held(self, i: int, spot: Spot | None) -> Decision:
-        job, shape = self._of.jobs[i], self._of.shapes[i]
+    def _row(self, i: int) -> _Row:
+        of, earliest = self._of, self._of.earliest(i)
+        last = earliest if of.hurries(i) else int(of.problem.last[i])
+        return self._priced(of.jobs[i], of.shapes[i], earliest, last)
+
+    def _priced(self, job: WaitingJob, shape: Shape, earliest: int, last: int) -> _Row:
+        """Grams on every site: the whole power, the intensity as it is, PUE, and data that must move."""
+        table = self._of.tables.of(job.belief)
+        mean_s = job.belief.mean_duration_s
+        # without room now a site's best start is a later one
+        busy = (
+            np.array([not room for room in shape.room_now], dtype=np.bool_)
+            & (earliest == self._of.grid.now)
+            & (last > earliest)
+        )
+        window = table.ranked[:, earliest : last + 1]
+        slot = earliest + np.where(
+            busy, 1 + window[:, 1:].argmin(axis=1) if last > earliest else 0, window.argmin(axis=1)
+        )
+        scale = job.belief.power_w / 1000.0 * mean_s / table.mean_s * self._pue
+        moved = np.array([self._of.tables.moved_g(job, site) for site in self._sites]) if job.spec.data else 0.0
+        grams = (table.booked[np.arange(len(slot)), slot] * scale + moved).tolist()
+        at_once = (table.booked[:, earliest] * scale + moved).tolist()
+        return _Row(
+            job,
+            shape,
+            mean_s,
+            job.belief.power_w * mean_s / 3.6e6,
+            earliest,
+            slot.tolist(),
+            [value if known else None for value, known in zip(grams, self._known, strict=True)],
+            [value if known else None for value, known in zip(at_once, self._known, strict=True)],
+        )
+
+    def _at(self, row: _Row, spot: Spot) -> float | None:
+        """Grams of a job at a spot of its own."""
+        if not self._known[spot.site]:
+            return None
+        table = self._of.tables.of(row.job.belief)
+        scale = row.job.belief.power_w / 1000.0 * row.mean_s / table.mean_s * self._sites[spot.site].pue
+        moved = self._of.tables.moved_g(row.job, self._sites[spot.site])
+        return float(table.booked[spot.site, spot.slot]) * scale + moved
+
+    def _held(self, i: int, row: _Row, spot: Spot | None) -> Decision:
         reasons = {
-            site.cluster.name: barred.reason if barred else full(site.room, job.spec.resources)
-            for site, barred in zip(self._of.board.sites, shape.obstacles, strict=True)
+            site.cluster.name: barred.reason if barred else full(site.room, row.job.spec.resources)
+            for site, barred in zip(self._sites, row.shape.obstacles, strict=True)
         }
         said = wording.held(reasons)
         if spot is not None:
-            name, when = self._of.board.sites[spot.site].cluster.name, wording.at(self._of.snapshot.now, spot.start_s)
+            name, when = self._sites[spot.site].cluster.name, wording.at(self._of.snapshot.now, spot.start_s)
             said += f"; {name} is expected to have room at {when}"
-        return self._decision(job, Verdict.HOLD, said, None, tuple(self._candidates(i, None)))
-
-    def _made(self, i: int, verdict: Verdict, reason: str, spot: Spot) -> Decision:
-        return self._decision(self._of.jobs[i], verdict, reason, spot, tuple(self._candidates(i, spot)))
+        return self._decision(row, Verdict.HOLD, said, None, self._candidates(i, row, None))
 
     def _decision(
-        self, job: WaitingJob, verdict: Verdict, reason: str, spot: Spot | None, candidates: tuple[Candidate, ...]
+        self, row: _Row, verdict: Verdict, reason: str, spot: Spot | None, candidates: Sequence[Candidate]
     ) -> Decision:
-        now, mean_s = self._of.snapshot.now, job.belief.mean_duration_s
-        grams = self._of.tables.booked_g(job, spot.site, spot.slot) if spot else None
+        now, job = self._of.snapshot.now, row.job
         return Decision(
             job_id=job.job_id,
             verdict=verdict,
             decided_at=now,
             reason=reason,
-            cluster=self._of.board.sites[spot.site].cluster.name if spot else None,
+            cluster=self._sites[spot.site].cluster.name if spot else None,
             start=now + timedelta(seconds=spot.start_s) if spot else None,
-            candidates=candidates,
-            expected_energy_kwh=job.belief.power_w * mean_s / 3.6e6,
-            expected_co2e_g=grams,
-            expected_duration_s=mean_s,
+            candidates=tuple(candidates),
+            expected_energy_kwh=row.energy_kwh,
+            expected_co2e_g=self._at(row, spot) if spot else None,
+            expected_duration_s=row.mean_s,
             expected_power_w=job.belief.power_w,
             estimate_source=job.belief.source,
-            references=self._references(job, spot),
+            references=self._references(row, spot),
             policy=job.policy,
             next_look=self._look(job, verdict, spot),
         )
 
-    def _references(self, job: WaitingJob, spot: Spot | None) -> tuple[tuple[str, float], ...]:
+    def _references(self, row: _Row, spot: Spot | None) -> tuple[tuple[str, float], ...]:
         """Expected grams of the reference choices, by the identical method; those that cannot be known are left out."""
         snapshot = self._of.snapshot
         sites = {
-            "run-now-home": self._names.get(snapshot.home or ""),
-            "best-fixed": self._names.get(snapshot.best_fixed or ""),
+            "run-now-home": self._numbers.get(snapshot.home or ""),
+            "best-fixed": self._numbers.get(snapshot.best_fixed or ""),
             "run-now-here": spot.site if spot else None,
         }
-        earliest = self._of.grid.slot((job.earliest_start - snapshot.now).total_seconds())
-        earliest = min(earliest, self._of.grid.starts - 1)
-        booked = self._of.tables.booked_g
-        known = {name: booked(job, site, earliest) for name, site in sites.items() if site is not None}
+        known = {name: row.at_once[site] for name, site in sites.items() if site is not None}
         return tuple((name, grams) for name, grams in known.items() if grams is not None)
 
     def _look(self, job: WaitingJob, verdict: Verdict, spot: Spot | None) -> datetime | None:
@@ -185,99 +241,94 @@ class Outcomes:
             return min(later, job.earliest_start) if job.earliest_start > now else later
         return None
 
-    def _candidates(self, i: int, spot: Spot | None) -> list[Candidate]:
-        of, shape = self._of, self._of.shapes[i]
-        out = []
-        for number, site in enumerate(of.board.sites):
-            barred = shape.obstacles[number]
+    def _candidates(self, i: int, row: _Row, spot: Spot | None) -> list[Candidate]:
+        """One per site: where the job goes, what another would offer without the other jobs, or why it is out."""
+        of, out = self._of, []
+        room = self._rooms(i)
+        for n, barred in enumerate(row.shape.obstacles):
             if barred is not None:
-                out.append(self._barred(site, barred.reason))
-            elif spot is not None and spot.site == number:
-                out.append(self._open(i, spot))
+                out.append(self._barred(n, barred.reason))
+            elif spot is not None and spot.site == n:
+                out.append(self._open(row, spot, self._at(row, spot)))
+            elif not room[n] or (not row.shape.room_now[n] and row.slot[n] == of.grid.now):
+                out.append(self._barred(n, full(self._sites[n].room, row.job.spec.resources)))
             else:
-                out.append(self._elsewhere(i, number))
+                start_s = max(of.grid.time(row.slot[n]), of.windows[i][0])
+                out.append(self._open(row, Spot(n, row.slot[n], start_s), row.grams[n]))
         return out
 
-    def _elsewhere(self, i: int, number: int) -> Candidate:
-        """The best that a site would offer without the other jobs of this plan, or that it is full."""
-        of, job = self._of, self._of.jobs[i]
-        site, first = of.board.sites[number], of.earliest(i)
-        last = first if of.hurries(i) else int(of.problem.last[i])
-        if not of.shapes[i].room_now[number] and first == of.grid.now:
-            first += 1
-        if first > last or not self._room(i, number):
-            return self._barred(site, full(site.room, job.spec.resources))
-        slot = of.tables.cheapest(job, number, first, last)
-        return self._open(i, Spot(number, slot, max(of.grid.time(slot), of.windows[i][0])))
+    def _rooms(self, i: int) -> list[bool]:
+        """Whether any lane of each site ever has enough units for job i."""
+        units, out = units_of(self._of.jobs[i]) - EPSILON, [False] * len(self._sites)
+        for lane in self._of.shapes[i].lanes:
+            out[self._of.lanes[lane].site] |= self._most[lane] >= units
+        return out
 
-    def _room(self, i: int, number: int) -> bool:
-        """Whether any lane of the site ever has enough units."""
-        of = self._of
-        units = units_of(of.jobs[i]) - EPSILON
-        return any(self._most[lane] >= units for lane in of.shapes[i].lanes if of.lanes[lane].site == number)
-
-    def _barred(self, site: Site, reason: str) -> Candidate:
+    def _barred(self, n: int, reason: str) -> Candidate:
+        site = self._sites[n]
         return Candidate(site.cluster.name, site.cluster.zone, feasible=False, reason=reason, pue=site.pue)
 
-    def _open(self, i: int, spot: Spot) -> Candidate:
-        of, job, site = self._of, self._of.jobs[i], self._of.board.sites[spot.site]
-        mean_s = job.belief.mean_duration_s
-        start = of.snapshot.now + timedelta(seconds=spot.start_s)
-        energy = job.belief.power_w * mean_s / 3.6e6
-        grams = of.tables.booked_g(job, spot.site, spot.slot)
-        later = spot.slot > of.earliest(i)
+    def _open(self, row: _Row, spot: Spot, grams: float | None) -> Candidate:
+        site = self._sites[spot.site]
+        start = self._of.snapshot.now + timedelta(seconds=spot.start_s)
+        later = spot.slot > row.earliest
         return Candidate(
             cluster=site.cluster.name,
             zone=site.cluster.zone,
             feasible=True,
-            reason=wording.offer(known=grams is not None, later=later, room=of.shapes[i].room_now[spot.site]),
+            reason=wording.offer(known=grams is not None, later=later, room=row.shape.room_now[spot.site]),
             start=start,
-            end=start + timedelta(seconds=mean_s),
-            energy_kwh=energy,
+            end=start + timedelta(seconds=row.mean_s),
+            energy_kwh=row.energy_kwh,
             co2e_g=grams,
-            now_co2e_g=of.tables.booked_g(job, spot.site, of.earliest(i)),
-            intensity_g_per_kwh=grams / (energy * site.pue) if grams is not None and energy > 0 else None,
+            now_co2e_g=row.at_once[spot.site],
+            intensity_g_per_kwh=None if grams is None or row.energy_kwh <= 0 else grams / (row.energy_kwh * site.pue),
             pue=site.pue,
-            grade=site.curve.worst_grade(spot.start_s, spot.start_s + mean_s) if site.curve is not None else None,
+            grade=self._grade(spot, row.mean_s),
         )
 
-    def _comparison(self, i: int, spot: Spot) -> wording.Comparison:
-        of, job, sites = self._of, self._of.jobs[i], self._of.board.sites
-        first = of.earliest(i)
-        room = [n for n in range(len(sites)) if of.shapes[i].obstacles[n] is None and of.shapes[i].room_now[n]]
-        now = {n: of.tables.booked_g(job, n, first) for n in room}
+    def _grade(self, spot: Spot, mean_s: float) -> Grade | None:
+        """The lowest quality of the values that a run was scored with."""
+        length = self._of.grid.length(mean_s)
+        key = (spot.site, spot.slot, length)
+        if key not in self._grades:
+            curve, start = self._sites[spot.site].curve, self._of.grid.time(spot.slot)
+            self._grades[key] = None if curve is None else curve.worst_grade(start, start + mean_s)
+        return self._grades[key]
+
+    def _comparison(self, i: int, row: _Row, spot: Spot) -> wording.Comparison:
+        sites = self._sites
+        able = [n for n, barred in enumerate(row.shape.obstacles) if barred is None]
+        room = [n for n in able if row.shape.room_now[n]]
+        now = {n: grams for n in room if (grams := row.at_once[n]) is not None}
         return wording.Comparison(
             cluster=sites[spot.site].cluster.name,
             start_s=spot.start_s,
-            asked_s=of.windows[i][0],
-            grams=of.tables.booked_g(job, spot.site, spot.slot),
-            at_once=min((grams for grams in now.values() if grams is not None), default=None),
-            others={sites[n].cluster.name: g for n, g in now.items() if n != spot.site and g is not None},
-            full=[
-                s.cluster.name
-                for n, s in enumerate(sites)
-                if of.shapes[i].obstacles[n] is None and not of.shapes[i].room_now[n]
-            ],
+            asked_s=self._of.windows[i][0],
+            grams=self._at(row, spot),
+            at_once=min(now.values(), default=None),
+            others={sites[n].cluster.name: grams for n, grams in now.items() if n != spot.site},
+            full=[sites[n].cluster.name for n in able if not row.shape.room_now[n]],
             room_now=bool(room),
-            patience_gain=self._patience_gain(i, spot, room),
-            least_gain=job.min_gain,
+            patience_gain=self._patience_gain(i, row, spot, room),
+            least_gain=row.job.min_gain,
         )
 
-    def _patience_gain(self, i: int, spot: Spot, room: list[int]) -> float:
+    def _patience_gain(self, i: int, row: _Row, spot: Spot, room: list[int]) -> float:
         """Share of the expected CO2e that six hours of patience would have saved; 0 for a job that may wait anyway."""
-        of, job = self._of, self._of.jobs[i]
-        if not of.hurries(i) or of.board.sites[spot.site].curve is None:
+        of, belief = self._of, row.job.belief
+        here = self._sites[spot.site]
+        if not of.hurries(i) or here.curve is None:
             return 0.0
-        key = (like(job.belief), spot.site, spot.slot, tuple(room))
+        key = (id(of.tables.of(belief)), spot.site, spot.slot, tuple(room))
         if key not in self._patience:
             starts = spot.start_s + np.linspace(0.0, PATIENCE_S, PATIENCE_LOOKS)
-            durations, weights = np.array(job.belief.durations_s), np.array(job.belief.weights)
+            durations, weights = np.array(belief.durations_s), np.array(belief.weights)
             offers = [
                 site.pue * site.curve.booked_g(starts, durations, weights)
-                for site in (of.board.sites[n] for n in {*room, spot.site})
+                for site in (self._sites[n] for n in {*room, spot.site})
                 if site.curve is not None
             ]
-            here = of.board.sites[spot.site]
-            now = here.pue * here.curve.booked_g(starts[:1], durations, weights)[0] if here.curve is not None else 0.0
+            now = here.pue * float(here.curve.booked_g(starts[:1], durations, weights)[0])
             self._patience[key] = 1.0 - float(np.min(offers)) / now if now > 0 else 0.0
         return self._patience[key]

@@ -56,9 +56,8 @@ def plan(snapshot: Snapshot, previous: Plan | None = None) -> Plan:
     jobs = sorted(snapshot.jobs, key=lambda job: job.job_id)
     of = columns(snapshot, Board.of(snapshot), jobs)
     lost = {job.job_id: reason for job in jobs if (reason := _hopeless(job, snapshot))}
-    decided, state = _solve(of, lost, state)
-    if previous is not None:
-        decided = _kept(decided, previous)
+    before = {decision.job_id: decision for decision in previous.decisions} if previous is not None else {}
+    decided, state = _solve(of, lost, state, before)
     decisions = tuple(decided[job.job_id] for job in snapshot.jobs)
     return Plan(decisions, _next_look(snapshot, decisions), state)
 
@@ -72,15 +71,25 @@ def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:
     return wording.hopeless(deadline, shortest)
 
 
-def _solve(of: Columns, lost: Mapping[str, str], state: WarmStart) -> tuple[dict[str, Decision], WarmStart]:
+def _solve(
+    of: Columns, lost: Mapping[str, str], state: WarmStart, before: Mapping[str, Decision]
+) -> tuple[dict[str, Decision], WarmStart]:
     """Decisions by job id, and what to remember for the next plan."""
     able = [i for i, job in enumerate(of.jobs) if of.shapes[i].lanes and job.job_id not in lost]
     out = of.only(able)
     build(out, [job.min_gain for job in out.jobs], _levels(out))
     spared, gate = _spared(out, state)
-    solution = solve(out.problem, reuse(state, out), seed=of.snapshot.seed)
+    warm = reuse(state, out)
+    solution = solve(out.problem, warm, seed=of.snapshot.seed)
     outcomes = Outcomes(out, solution, *settle(out, solution, spared))
-    decided = {job.job_id: outcomes.decision(i) for i, job in enumerate(out.jobs)}
+    decided = {}
+    for i, job in enumerate(out.jobs):
+        old, at = before.get(job.job_id), outcomes.start(i)
+        if old is not None and warm is not None and warm.stands and _same_place(old, at):
+            decided[job.job_id] = old
+        else:
+            now = outcomes.decision(i)
+            decided[job.job_id] = _repeated(old, now) if old is not None and _stands(old, now, at) else now
     for i in sorted(set(range(len(of.jobs))) - set(able)):
         job = of.jobs[i]
         decided[job.job_id] = outcomes.undecided(job, of.shapes[i], lost.get(job.job_id, ""))
@@ -131,24 +140,23 @@ def _class(job: WaitingJob) -> str:
     return f"{job.spec.phase.value}/{hardware}/{hours}h"
 
 
-def _kept(decided: Mapping[str, Decision], previous: Plan) -> dict[str, Decision]:
-    """With decisions that stand repeated as they were, so that nothing is announced twice."""
-    before = {decision.job_id: decision for decision in previous.decisions}
-    out = dict(decided)
-    for job_id, now in decided.items():
-        old = before.get(job_id)
-        if old is not None and now.verdict is Verdict.DELAY and _stands(old, now):
-            out[job_id] = replace(old, next_look=now.next_look, start=now.start)
-    return out
-
-
-def _stands(old: Decision, now: Decision) -> bool:
-    if (old.verdict, old.cluster) != (now.verdict, now.cluster) or old.start is None or now.start is None:
+def _same_place(old: Decision, at: tuple[str, datetime] | None) -> bool:
+    """Whether a job that was told to wait still waits for the same start on the same cluster."""
+    if old.verdict is not Verdict.DELAY or at is None or old.start is None or old.cluster != at[0]:
         return False
-    if abs((old.start - now.start).total_seconds()) > SAME_START_S:
+    return abs((old.start - at[1]).total_seconds()) <= SAME_START_S
+
+
+def _stands(old: Decision, now: Decision, at: tuple[str, datetime] | None) -> bool:
+    if now.verdict is not Verdict.DELAY or not _same_place(old, at):
         return False
     was, grams = old.expected_co2e_g, now.expected_co2e_g
     return was == grams or (was is not None and grams is not None and abs(grams - was) <= SAME_GRAMS * abs(was))
+
+
+def _repeated(old: Decision, now: Decision) -> Decision:
+    """The earlier words at the present start, so that nothing is announced twice."""
+    return replace(old, start=now.start, next_look=now.next_look)
 
 
 def _next_look(snapshot: Snapshot, decisions: Iterable[Decision]) -> datetime:

@@ -16,7 +16,7 @@ import numpy as np
 from carbon_sched.planning.problem import Problem, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
-COOLING = (0.05, 0.0125)
+COOLING = (0.05, 0.0125, 0.006)
 """Temperatures, as shares of the mean cost of a unit-hour."""
-ROUNDS = 28
+ROUNDS = 40
+CONVERGING_ROUNDS = 120
 SETTLED = 1e-3
-WARM_COOLING = (0.025, 0.0125)
-WARM_ROUNDS = 7
-MOST_UNBALANCED = 0.4
-"""Warm prices that still leave this share of the load out of balance were not near: start anew."""
+WARM_COOLING = (0.025, 0.006)
+WARM_ROUNDS = 10
+NEAR_ENOUGH, AS_NEAR = 0.2, 2.0
+"""Warm prices must leave at most this share of the load out of balance, or this multiple of what they left before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,21 +49,24 @@ class Prices:
     near: bool = False
 
 
-def solve_prices(problem: Problem, warm: Floats | None = None) -> Prices:
+def solve_prices(problem: Problem, warm: Prices | None = None) -> Prices:
     """Prices for a problem; from `warm` ones of the same shape only a few rounds, if they prove to be near."""
     dual = _Dual(problem)
     start = np.zeros((problem.lanes, problem.price_slots))
-    if warm is not None and warm.shape == start.shape:
-        found = _cool(dual, np.maximum(warm, 0.0), WARM_COOLING, WARM_ROUNDS)
-        if found.unbalanced <= MOST_UNBALANCED:
-            return replace(found, near=True)
+    if warm is not None and warm.values.shape == start.shape:
+        found = _cool(dual, np.maximum(warm.values, 0.0), WARM_COOLING, WARM_ROUNDS)
+        if found.unbalanced <= max(NEAR_ENOUGH, AS_NEAR * warm.unbalanced):
+            # what was left before is remembered, so that a chain of warm plans cannot drift away step by step
+            return replace(found, unbalanced=warm.unbalanced, near=True)
     return _cool(dual, start, COOLING, ROUNDS)
 
 
-def converged_prices(problem: Problem) -> Prices:
-    """Prices for a bound that is worth the name; many times dearer than those that plans are made with."""
-    start = np.zeros((problem.lanes, problem.price_slots))
-    return _cool(_Dual(problem), start, (*COOLING, 0.006, 0.003, 0.0015, 0.0007, 0.0003), 150)
+def price_path(problem: Problem) -> Iterator[tuple[float, Floats]]:
+    """Prices at lower and lower temperatures, many times dearer than those that plans are made with: for bounds."""
+    dual, prices = _Dual(problem), np.zeros((problem.lanes, problem.price_slots))
+    for share in (*COOLING, 0.003, 0.0015, 0.0007, 0.0003):
+        prices, _, _ = _ascend(dual, prices, share * dual.level, CONVERGING_ROUNDS)
+        yield share, prices
 
 
 def _cool(dual: _Dual, prices: Floats, cooling: Sequence[float], rounds: int) -> Prices:
@@ -109,21 +113,34 @@ def _ascend(dual: _Dual, start: Floats, temperature: float, rounds: int) -> tupl
 
 
 class _Dual:
-    """The smoothed dual of one problem on the coarse grid: value and slope at given prices."""
+    """The smoothed dual of one problem on the grid of price slots: value and slope at given prices.
+
+    Only pairs of group and start that some job could take are looked at: A of them, `[A, L]` offers.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        q = problem.coarse
-        self._begin = np.minimum(np.arange(0, problem.starts, q), problem.starts - 1)
         self._problem = problem
-        self._hours = (problem.slots * problem.step_h).astype(np.float32)
-        self._cost = problem.cost[:, :, self._begin] / self._hours[:, None, None]
-        self._cost = np.where(np.isfinite(self._cost), self._cost, np.float32(1e30))
-        last = np.minimum(problem.last // q, len(self._begin) - 1)
-        self._window = Segments.of(problem.group, problem.first // q, last, len(self._begin))
-        self._amount = problem.units * self._hours[problem.group]
-        self.level = self._level()
+        self._windows(problem)
+        group, begin = self._pairs
+        self._hours = (problem.slots[group] * problem.step_h).astype(np.float32)
+        cost = problem.cost[group, :, begin] / self._hours[:, None]
+        self._cost = np.where(np.isfinite(cost), cost, np.float32(1e30))
+        self._ends = np.minimum(begin + problem.slots[group], problem.horizon)
+        self._by_begin, self._by_end = _Rows.of(begin), _Rows.of(self._ends)
+        self._amount = problem.work * problem.step_h
         self._limited = np.isfinite(problem.price_capacity)
         self.weight = np.where(self._limited, np.maximum(problem.price_capacity, 1e-9), 1.0)
+        self.level = self._level()
+
+    def _windows(self, problem: Problem) -> None:
+        """Every job's starts on the grid of price slots, as indices into the pairs that occur."""
+        q = problem.coarse
+        width = -(-problem.starts // q)
+        last = np.minimum(problem.last // q, width - 1)
+        segments = Segments.of(problem.group, np.minimum(problem.first // q, last), last, width)
+        pairs, which = np.unique(segments.flat, return_inverse=True)
+        self._window = replace(segments, flat=which)
+        self._pairs = pairs // width, np.minimum(pairs % width * q, problem.starts - 1)
 
     def _level(self) -> float:
         """Mean cost of a unit-hour at the jobs' best offers, in grams."""
@@ -134,16 +151,16 @@ class _Dual:
     def evaluate(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
         """The smoothed bound in grams, and its slope per price in units of capacity (load / capacity - 1)."""
         heat = np.float32(temperature)
-        total = self._cost + self._charges(prices)
-        least = total.min(axis=1, initial=np.inf)
-        lanes = np.exp((least[:, None, :] - total) / heat)
+        lanes = self._cost + self._charges(prices)
+        least = lanes.min(axis=1, initial=np.inf)
+        np.subtract(least[:, None], lanes, out=lanes)
+        lanes /= heat
+        np.exp(lanes, out=lanes)
         over = lanes.sum(axis=1)
-        best = least - heat * np.log(over)
-        lanes /= over[:, None, :]
-        choice, value = self._jobs(best.ravel(), heat)
-        mass = np.bincount(self._window.flat, weights=choice, minlength=best.size).reshape(best.shape)
-        load = self._load(lanes * mass[:, None, :])
-        slope = np.where(self._limited, load / self.weight - 1.0, -1.0)
+        choice, value = self._jobs(least - heat * np.log(over), heat)
+        mass = np.bincount(self._window.flat, weights=choice, minlength=len(least))
+        lanes *= (mass / over).astype(np.float32)[:, None]
+        slope = np.where(self._limited, self._load(lanes) / self.weight - 1.0, -1.0)
         offered = np.sum(np.where(self._limited, prices * self.weight, 0.0))
         return float(value - offered), slope
 
@@ -160,22 +177,43 @@ class _Dual:
         return share * (self._amount / over)[window.owner], float(np.sum(self._amount * value))
 
     def _charges(self, prices: Floats) -> Singles:
-        """`[G, L, coarse starts]` price per unit-hour of a run, averaged over its length."""
-        return self._problem.charges(prices, self._begin) / self._hours[:, None, None]
+        """`[A, L]` price per unit-hour of a run, averaged over its length."""
+        paid = self._problem.paid(prices).T.astype(np.float32)
+        out: Singles = paid[self._ends] - paid[self._pairs[1]]
+        out /= self._hours[:, None]
+        return out
 
-    def _load(self, mass: Floats) -> Floats:
-        """`[L, price slots]` unit-hours in use when `mass` unit-hours per group, lane and start are chosen."""
-        problem, q = self._problem, self._problem.coarse
-        per_slot = mass / problem.slots[:, None, None]
-        change = np.zeros((problem.lanes, problem.horizon + 1))
-        change[:, self._begin] = per_slot.sum(axis=0)
-        for length in np.unique(problem.slots):
-            ends = np.minimum(self._begin + length, problem.horizon)
-            change[:, ends] -= per_slot[problem.slots == length].sum(axis=0)
-        running = np.cumsum(change[:, :-1], axis=1)
-        return np.add.reduceat(running, np.arange(0, problem.horizon, q), axis=1)
+    def _load(self, mass: Singles) -> Floats:
+        """`[L, price slots]` unit-hours in use when `mass` unit-hours per pair and lane are chosen."""
+        problem = self._problem
+        mass /= problem.slots[self._pairs[0]].astype(np.float32)[:, None]
+        change = np.zeros((problem.horizon + 1, problem.lanes))
+        self._by_begin.add(change, mass, 1.0)
+        self._by_end.add(change, mass, -1.0)
+        running = np.cumsum(change[:-1], axis=0)
+        return np.add.reduceat(running, np.arange(0, problem.horizon, problem.coarse), axis=0).T
 
     def unbalanced(self, prices: Floats, slope: Floats) -> float:
         """Load above capacity, and room left where it is priced, as a share of all load."""
         moves = np.where(prices > 0, np.abs(slope), np.maximum(slope, 0.0))
         return float(np.sum(moves * self.weight * self._limited) / max(self._amount.sum(), 1e-9))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Which rows of a table belong to which slot, for adding them up quickly."""
+
+    order: Ints
+    slots: Ints
+    begins: Ints
+
+    @staticmethod
+    def of(slot: Ints) -> _Rows:
+        order = np.argsort(slot, kind="stable")
+        slots, begins = np.unique(slot[order], return_index=True)
+        return _Rows(order, slots, begins)
+
+    def add(self, into: Floats, rows: Singles, sign: float) -> None:
+        """Add the sum of each slot's rows to it."""
+        if len(self.slots):
+            into[self.slots] += sign * np.add.reduceat(rows[self.order], self.begins, axis=0)

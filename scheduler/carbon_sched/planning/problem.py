@@ -132,11 +132,15 @@ class Problem:
         summed: Floats = np.add.reduceat(self.capacity, borders, axis=1) * self.step_h
         return summed
 
-    def charges(self, prices: Floats, starts: Ints | None = None) -> Singles:
-        """`[G, L, starts]` what a run of each group pays per unit at `prices` (g per unit-hour, `[L, price slots]`)."""
-        begin = np.arange(self.starts) if starts is None else starts
-        paid = np.concatenate([np.zeros((self.lanes, 1)), np.cumsum(np.repeat(prices, self.coarse, axis=1), axis=1)], 1)
-        paid *= self.step_h
-        ends = np.minimum(begin[None, :] + self.slots[:, None], paid.shape[1] - 1)
-        out: Singles = (paid[:, ends] - paid[:, None, begin]).swapaxes(0, 1).astype(np.float32)
+    def paid(self, prices: Floats) -> Floats:
+        """`[L, T + 1]` what a unit held from slot 0 up to each slot pays at `prices` (g per unit-hour)."""
+        each = np.repeat(prices, self.coarse, axis=1)[:, : self.horizon] * self.step_h
+        return np.concatenate([np.zeros((self.lanes, 1)), np.cumsum(each, axis=1)], axis=1)
+
+    def charges(self, prices: Floats) -> Singles:
+        """`[G, L, S]` what a run of each group pays per unit at `prices` (g per unit-hour, `[L, price slots]`)."""
+        paid = self.paid(prices).astype(np.float32)
+        begin = np.arange(self.starts)
+        ends = np.minimum(begin[None, :] + self.slots[:, None], self.horizon)
+        out: Singles = (paid[:, ends] - paid[:, None, begin]).swapaxes(0, 1)
         return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Belief:
     moved_power_w: float
     source: str
 
-    @property
+    @cached_property
     def mean_duration_s(self) -> float:
         """Expected run time in seconds."""
         return sum(d * w for d, w in zip(self.durations_s, self.weights, strict=True))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.planning.placing import NOWHERE
-from carbon_sched.planning.solving import Solution, Warm
+from carbon_sched.planning.prices import Prices
+from carbon_sched.planning.solving import Warm
 from carbon_sched.planning.waiting import Gate
 
 if TYPE_CHECKING:
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carbon_sched.planning.columns import Columns
+    from carbon_sched.planning.solving import Solution
 
     Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class PriceBook:
-    """Capacity prices, g per unit-hour: `values[i, k]` on `lanes[i]` from epoch second `origin + k slot_s` on."""
+    """Capacity prices, g per unit-hour: `values[i, k]` on `lanes[i]` from epoch second `origin + k slot_s` on.
+
+    `unbalanced` is the share of the load that they left out of balance.
+    """
 
     lanes: tuple[tuple[str, str], ...]
     origin: float
     slot_s: float
     values: Floats
+    unbalanced: float = 0.0
 
     def at(self, cluster: str, moment: float) -> float:
         """The highest price on any lane of a cluster at a moment; 0 with room to spare, or where nothing is known."""
@@ -58,15 +64,16 @@ class WarmStart:
     """The state of a plan; an empty one is a cold start.
 
     `waiting` are the jobs told to wait, `seen` those the gate has noted, `placed` the cluster, kind of capacity and
-    start (epoch seconds) of each planned job, `gap` how far the plan was above its bound.
+    start (epoch seconds) of each planned job, and its grams. `world` is a fingerprint
+    of outlooks and free capacity: while it stands, so do the decisions.
     """
 
     waiting: frozenset[str] = frozenset()
     seen: frozenset[str] = frozenset()
     gate: Gate = field(default_factory=Gate)
     prices: PriceBook | None = None
-    placed: Mapping[str, tuple[str, str, float]] = field(default_factory=dict)
-    gap: float = 0.0
+    placed: Mapping[str, tuple[str, str, float, float]] = field(default_factory=dict)
+    world: int = 0
 
 
 def reuse(state: WarmStart, of: Columns) -> Warm | None:
@@ -76,23 +83,37 @@ def reuse(state: WarmStart, of: Columns) -> Warm | None:
     names = {name: i for i, name in enumerate(of.lane_names)}
     lane = np.full(len(of.jobs), NOWHERE)
     start = np.full(len(of.jobs), NOWHERE)
+    paid = np.full(len(of.jobs), np.nan)
     now = of.snapshot.now.timestamp()
     for i, job in enumerate(of.jobs):
-        cluster, kind, moment = state.placed.get(job.job_id, ("", "", 0.0))
+        cluster, kind, moment, grams = state.placed.get(job.job_id, ("", "", 0.0, 0.0))
         if (cluster, kind) in names:
-            lane[i], start[i] = names[cluster, kind], of.grid.slot(moment - now)
-    return Warm(state.prices.moved_to(of), lane, start, state.gap)
+            lane[i], start[i], paid[i] = names[cluster, kind], of.grid.slot(moment - now), grams
+    prices = Prices(state.prices.moved_to(of), state.prices.unbalanced, 0)
+    return Warm(prices, lane, start, paid, stands=state.world == world_of(of))
+
+
+def world_of(of: Columns) -> int:
+    """Fingerprint of everything but the jobs that a plan rests on."""
+    grids = [
+        (view.cluster, tuple((r.end, r.intensity_mg_per_kwh) for r in view.outlook.readings if r.end > of.snapshot.now))
+        for view in sorted(of.snapshot.clusters, key=lambda view: view.cluster.name)
+    ]
+    return hash((repr([cluster for cluster, _ in grids]), *(steps for _, steps in grids), *of.free_now()))
 
 
 def leave(of: Columns, solution: Solution, waiting: frozenset[str], gate: Gate) -> WarmStart:
     """The state after a plan."""
     now = of.snapshot.now.timestamp()
     slot_s = of.grid.coarse * of.grid.step_s
-    book = PriceBook(tuple(of.lane_names), now + of.grid.origin_s, slot_s, solution.prices)
+    book = PriceBook(
+        tuple(of.lane_names), now + of.grid.origin_s, slot_s, solution.prices.values, solution.prices.unbalanced
+    )
+    lanes, starts = solution.lane.tolist(), solution.start.tolist()
     placed = {
-        job.job_id: (*of.lane_names[lane], now + of.grid.time(start))
-        for job, lane, start in zip(of.jobs, solution.lane.tolist(), solution.start.tolist(), strict=True)
+        job.job_id: (*of.lane_names[lane], now + of.grid.time(start), grams)
+        for job, lane, start, grams in zip(of.jobs, lanes, starts, solution.costs().tolist(), strict=True)
         if lane != NOWHERE
     }
     seen = frozenset(job.job_id for job in of.snapshot.jobs)
-    return WarmStart(waiting, seen, gate, book, placed, solution.gap)
+    return WarmStart(waiting, seen, gate, book, placed, world_of(of))

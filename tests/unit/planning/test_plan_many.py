@@ -119,8 +119,8 @@ def test_from_any_previous_the_plan_is_as_good_as_a_fresh_one():
     odd = PriceBook(
         fresh.state.prices.lanes, NOW.timestamp(), 3600.0, 500 * rng.random(fresh.state.prices.values.shape)
     )
-    placed = {j.job_id: ("c0", "gpu", NOW.timestamp() + 3600 * int(rng.integers(0, 24))) for j in jobs}
-    for state in (fresh.state, WarmStart(prices=odd, placed=placed), WarmStart(prices=odd, placed={}, gap=1.0)):
+    placed = {j.job_id: ("c0", "gpu", NOW.timestamp() + 3600 * int(rng.integers(0, 24)), 1.0) for j in jobs}
+    for state in (fresh.state, WarmStart(prices=odd, placed=placed), WarmStart(prices=odd, placed={})):
         warm = plan(now, Plan((), NOW, state))
         assert sum(d.verdict is Verdict.HOLD for d in warm.decisions) <= sum(
             d.verdict is Verdict.HOLD for d in fresh.decisions
