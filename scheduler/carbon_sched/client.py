@@ -27,7 +27,7 @@ from carbon_sched.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -38,11 +38,16 @@ if TYPE_CHECKING:
         ClusterRequest,
         ClusterView,
         DecisionView,
+        GridCheck,
+        GridForecast,
+        GridHistory,
+        GridNow,
         JobList,
         JobRequest,
         JobView,
         LogChunk,
         Problem,
+        ProviderView,
         Receipt,
         ServerView,
         VerifyView,
@@ -191,6 +196,31 @@ class Client:
     def check_cluster(self, name: str) -> ClusterCheck:
         """Have the server call the cluster now; findings in plain words."""
         return cast("ClusterCheck", self._call("POST", f"/v1/clusters/{_part(name)}/check", wait_s=TIMEOUT_S))
+
+    # grid ----------------------------------------------------------------------------------------
+
+    def grid_now(self, zones: Sequence[str] = ()) -> GridNow:
+        """Comparable intensities of these zones, or of those of all clusters; the server may ask providers first."""
+        return cast("GridNow", self._get("/v1/grid/now", {"zone": list(zones)}, wait_s=TIMEOUT_S))
+
+    def grid_forecast(self, zones: Sequence[str] = (), *, hours: float = 48.0) -> GridForecast:
+        """Comparable outlooks from now on."""
+        where = {"zone": list(zones), "hours": hours}
+        return cast("GridForecast", self._get("/v1/grid/forecast", where, wait_s=TIMEOUT_S))
+
+    def grid_history(self, zone: str, *, since: datetime) -> GridHistory:
+        """What would be booked for one zone from `since` until now."""
+        where = {"zone": zone, "since": since.isoformat()}
+        return cast("GridHistory", self._get("/v1/grid/history", where, wait_s=TIMEOUT_S))
+
+    def grid_providers(self) -> list[ProviderView]:
+        """Every intensity provider there is, configured ones first."""
+        return cast("list[ProviderView]", self._get("/v1/grid/providers"))
+
+    def check_grid(self, zones: Sequence[str] = ()) -> GridCheck:
+        """Have the server ask each configured provider once now; findings in plain words."""
+        where = {"zone": list(zones)}
+        return cast("GridCheck", self._call("POST", "/v1/grid/check", params=where, wait_s=TIMEOUT_S))
 
     # ledger --------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.time import UTC
 from carbon_sched.grid.chain import Grid
-from carbon_sched.grid.series import SeriesFile
+from carbon_sched.grid.configured import ConfiguredGrid
+from carbon_sched.grid.http import Web
 from carbon_sched.grid.yearly import YearlyTable
 from carbon_sched.grid.zones import known_zone
 from carbon_sched.local_server import ServerFiles
@@ -37,12 +38,15 @@ from carbon_sched.service.dispatch import Dispatch
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
+from carbon_sched.service.forecasts import OwnForecasts
+from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.loops import Loops, Step
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
+from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
@@ -107,11 +111,14 @@ def build(
     vault = FileVault(settings.data_dir / "vault.key")
     bundles = FileBundles(settings.data_dir / "bundles")
     clusters = RayClusters(settings.data_dir, clock, sys.executable)
-    yearly = YearlyTable.load()
-    grid = Grid([SeriesFile(item.file, item.zone) for item in settings.grid.series], yearly)
+    archive, forecasts = Archive(store), OwnForecasts(clock)
+    configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
+    grid = Grid(configured.sources(), YearlyTable.load(), forecaster=forecasts)
     outlooks = Outlooks(grid)
     fleet = Fleet(store, clusters, clock, signals)
     closing.callback(fleet.close)
+    refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
+    closing.callback(refresh.close)
     policies, estimates = Policies(preset), Estimates(store)
     package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     journals = Journals()
@@ -134,8 +141,15 @@ def build(
             Step("dispatch", dispatch.step, signals.dispatch),
             Step("follow", follow.step, signals.follow),
             Step("collect", collect.step, signals.collect),
+            Step("forecast", forecasts.step, signals.wake_for_zones()),
+            *refresh.steps(),
         ]
     )
+
+    def check(name: str) -> list[dict[str, str]]:
+        cluster = fleet.get(name)
+        found = check_cluster(clusters.client(cluster), cluster)
+        return [{"level": one.level.value, "topic": one.topic, "text": one.text} for one in found]
 
     def end(*, stop_local_clusters: bool) -> None:
         if stop_local_clusters:
@@ -159,8 +173,11 @@ def build(
         logs=logs,
         statements=statements,
         signals=signals,
-        known_zone=lambda zone: known_zone(zone, {item.zone for item in settings.grid.series}),
-        check_cluster=lambda name: check_cluster(fleet.client(fleet.get(name)), fleet.get(name)),
+        intensities=Intensities(grid, refresh, fleet, clock),
+        known_zone=lambda zone: known_zone(zone, configured.zones()),
+        grid_providers=configured.describe,
+        check_grid=lambda zones: configured.check(zones, clock.now()),
+        check_cluster=check,
         shutdown=end,
     )
     return Server(context, loops, closing)

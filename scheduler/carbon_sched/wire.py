@@ -283,6 +283,99 @@ class ClusterCheck(TypedDict):
     findings: list[dict[str, str]]
 
 
+class IntensityView(TypedDict):
+    """Carbon intensity of a zone over `[start, end)`; low and high are the 10 % and 90 % quantiles of a forecast."""
+
+    zone: str
+    start: str
+    end: str
+    g_per_kwh: float
+    low_g_per_kwh: float | None
+    high_g_per_kwh: float | None
+    signal: str
+    basis: str
+    perimeter: str
+    kind: str
+    grade: str
+    provider: str
+    model_version: str
+    issued_at: str
+    fetched_at: str
+    licence: str
+
+
+class GridNow(TypedDict):
+    """GET /v1/grid/now?zone=A&zone=B: comparable intensities; without zones, of all clusters."""
+
+    at: str
+    readings: list[IntensityView]
+    notes: list[str]
+
+
+class ZoneReadings(TypedDict):
+    """One zone: readings in order of time, without gaps."""
+
+    zone: str
+    readings: list[IntensityView]
+
+
+class GridForecast(TypedDict):
+    """GET /v1/grid/forecast?zone=A&zone=B&hours=N: comparable outlooks over `[at, until)`; notes say what was done."""
+
+    at: str
+    until: str
+    zones: list[ZoneReadings]
+    notes: list[str]
+
+
+class GridHistory(TypedDict):
+    """GET /v1/grid/history?zone=A&since=T: what would be booked for `[since, until)`."""
+
+    zone: str
+    since: str
+    until: str
+    readings: list[IntensityView]
+
+
+class ProviderView(TypedDict):
+    """One of GET /v1/grid/providers. `key` says where it is read, `zones` (if configured) for which it is asked.
+
+    `problems` are the zones whose newest request failed, and why.
+    """
+
+    provider: str
+    configured: bool
+    zones: list[str]
+    coverage: str
+    counts: str
+    forecast: str
+    needs_key: str
+    key: str
+    licence: str
+    options: list[str]
+    problems: dict[str, str]
+
+
+class GridFinding(TypedDict):
+    """What the check of one provider or file found; `problem`, `detail` and `remedy` are empty when all is well."""
+
+    provider: str
+    zone: str
+    ok: bool
+    problem: str
+    detail: str
+    remedy: str
+    newest_at: str | None
+    g_per_kwh: float | None
+    forecast_until: str | None
+
+
+class GridCheck(TypedDict):
+    """POST /v1/grid/check: every configured source was asked once, past its memory."""
+
+    findings: list[GridFinding]
+
+
 class ServerView(TypedDict):
     """GET /v1/server."""
 

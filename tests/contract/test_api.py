@@ -55,7 +55,10 @@ class Served:
             logs=self.world.logs,
             statements=self.world.statements,
             signals=self.world.signals,
+            intensities=None,
             known_zone=known_zone,
+            grid_providers=list,
+            check_grid=lambda _zones: [],
             check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
             shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
         )

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
-from carbon_sched.api import clusters, jobs, ledger, server
+from carbon_sched.api import clusters, grid, jobs, ledger, server
 from carbon_sched.domain.errors import CarbonSchedError, InvalidInput, NotAllowed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def create_app(context: Context) -> FastAPI:
             raise NotAllowed(message)
 
     app.include_router(server.public)
-    for router in (server.router, jobs.router, clusters.router, ledger.router):
+    for router in (server.router, jobs.router, clusters.router, grid.router, ledger.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(authenticate)])
     app.add_exception_handler(CarbonSchedError, _domain_error)
     app.add_exception_handler(RequestValidationError, _request_error)

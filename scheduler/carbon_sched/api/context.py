@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from carbon_sched.service.accept import Accept
     from carbon_sched.service.decide import Decide
     from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.intensities import Intensities
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
+    from carbon_sched.wire import GridFinding, ProviderView
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class Context:
     logs: Logs
     statements: Statements
     signals: Signals
+    intensities: Intensities
     known_zone: Callable[[str], str]
+    grid_providers: Callable[[], list[ProviderView]]
+    check_grid: Callable[[Sequence[str]], list[GridFinding]]
     check_cluster: Callable[[str], list[dict[str, str]]]
     shutdown: Callable[..., None]
 

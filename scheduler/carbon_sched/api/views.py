@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from carbon_sched.domain.decision import Candidate, Decision
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job
-    from carbon_sched.wire import AttemptView, CandidateView, ClusterView, DecisionView, JobView
+    from carbon_sched.wire import (
+        AttemptView,
+        CandidateView,
+        ClusterView,
+        DecisionView,
+        IntensityView,
+        JobView,
+    )
 
 
 def _time(value: datetime | None) -> str | None:
@@ -130,4 +137,27 @@ def cluster_view(cluster: Cluster, status: ClusterStatus | None, intensity: Read
         "intensity_g_per_kwh": intensity.intensity_mg_per_kwh / 1000,
         "intensity_grade": intensity.grade.value,
         "intensity_provider": intensity.provider,
+    }
+
+
+def intensity_view(reading: Reading) -> IntensityView:
+    """A reading in g/kWh."""
+    low, high = reading.low_mg_per_kwh, reading.high_mg_per_kwh
+    return {
+        "zone": reading.zone,
+        "start": to_rfc3339(reading.start),
+        "end": to_rfc3339(reading.end),
+        "g_per_kwh": reading.intensity_mg_per_kwh / 1000,
+        "low_g_per_kwh": None if low is None else low / 1000,
+        "high_g_per_kwh": None if high is None else high / 1000,
+        "signal": reading.signal.value,
+        "basis": reading.basis.value,
+        "perimeter": reading.perimeter.value,
+        "kind": reading.kind.value,
+        "grade": reading.grade.value,
+        "provider": reading.provider,
+        "model_version": reading.model_version,
+        "issued_at": to_rfc3339(reading.issued_at),
+        "fetched_at": to_rfc3339(reading.fetched_at),
+        "licence": reading.licence,
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import GridError, GridRateLimited, ZoneNotCovered
 from carbon_sched.domain.intensity import Kind
+from carbon_sched.grid.level import derived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -82,6 +83,12 @@ class CachedSource:
         memory = self._memories.get(zone)
         return str(memory.error) if memory and memory.error else None
 
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """(zone, why) of every zone whose newest request failed."""
+        with self._lock:
+            zones = sorted(self._memories)
+        return tuple((zone, why) for zone in zones if (why := self.problem(zone)) is not None)
+
     def readings(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
         """What is known of `[start, end)`; asks the provider for what is not fresh.
 
@@ -89,21 +96,48 @@ class CachedSource:
 
         Raises the provider's error while it fails and nothing usable is known of the period.
         """
-        if zone not in self._zones:
-            raise ZoneNotCovered(f"{self.name} does not cover {zone}")
-        memory = self._memory(zone)
+        memory = self._covered(zone)
         # Who finds a request under way waits for it only while nothing at all is known.
         if memory.asking.acquire(blocking=not memory.readings):
             try:
                 self._refresh(memory, zone, start, now)
             finally:
                 memory.asking.release()
+        return self.known(zone, start, end, now)
+
+    def refresh(self, zone: str, start: datetime, now: datetime) -> None:
+        """Ask for what is not fresh from `start` on, and wait for it; a failure is kept (`problem`), not raised."""
+        memory = self._covered(zone)
+        with memory.asking:
+            self._refresh(memory, zone, start, now)
+
+    def known(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
+        """What is remembered of `[start, end)`, without asking; raises as `readings` does."""
+        memory = self._covered(zone)
         with memory.guard:
             known = list(memory.readings.values())
         found = [r for r in known if r.start < end and r.end > start and _usable(r, now)]
         if not found and memory.error is not None:
             raise copy.copy(memory.error).with_traceback(None)
         return _ordered(found)
+
+    def restore(self, zone: str, archived: Sequence[Reading], now: datetime) -> int:
+        """Take back what was archived before a restart; returns how many readings are remembered for it.
+
+        What the provider said in this life is not replaced. Past days that are whole are not asked for again.
+        """
+        memory = self._covered(zone)
+        mine = [r for r in archived if r.provider == self.name and _said(r) and r.end > now - KEEP]
+        with memory.asking, memory.guard:
+            newest = {r.start: r for r in sorted(mine, key=lambda r: (r.fetched_at, r.issued_at))}
+            memory.readings = newest | memory.readings
+            memory.held |= _whole_days(newest.values())
+            return len(newest)
+
+    def _covered(self, zone: str) -> _Memory:
+        if zone not in self._zones:
+            raise ZoneNotCovered(f"{self.name} does not cover {zone}")
+        return self._memory(zone)
 
     def _memory(self, zone: str) -> _Memory:
         with self._lock:
@@ -166,6 +200,37 @@ class CachedSource:
                     memory.readings[reading.start] = reading  # the same forecast, confirmed now: it does not grow old
         if new and self._on_new:
             self._on_new(new)
+
+
+class FromMemory:
+    """Implements `ports.GridSource` on a `CachedSource` for who must never wait for a network."""
+
+    def __init__(self, source: CachedSource) -> None:
+        self._source = source
+
+    def zones(self) -> frozenset[str]:
+        """Those of the source."""
+        return self._source.zones()
+
+    def readings(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
+        """What the source remembers; its last error when that is nothing and the last request failed."""
+        return self._source.known(zone, start, end, now)
+
+
+def _said(reading: Reading) -> bool:
+    """Whether it is what the provider said: the archive also holds what was booked, cut and at another's level."""
+    aligned = all(at.second == at.microsecond == 0 for at in (reading.start, reading.end))
+    return aligned and not derived(reading)
+
+
+def _whole_days(readings: Collection[Reading]) -> set[datetime]:
+    """Midnights of the days that past values cover without a hole."""
+    covered: dict[datetime, timedelta] = {}
+    for reading in readings:
+        if reading.kind is not Kind.FORECAST:
+            day = _midnight(reading.start)
+            covered[day] = covered.get(day, timedelta()) + (reading.end - reading.start)
+    return {day for day, length in covered.items() if length >= DAY}
 
 
 def _same(left: Reading, right: Reading) -> bool:

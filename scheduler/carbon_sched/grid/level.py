@@ -7,12 +7,13 @@ rescaled says so in `model_version`, and is never kind `measured`.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.intensity import MAX_INTENSITY_MG_PER_KWH, Comparability, Grade, Kind, Reading
-from carbon_sched.grid.tiling import mean_mg_per_kwh, seconds, tile
+from carbon_sched.grid.tiling import mean_mg_per_kwh, overlaps, seconds, tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,9 @@ MIN_OVERLAP = timedelta(hours=3)
 MIN_FOR_YEARLY = timedelta(hours=24)
 """A yearly level says nothing about a few hours: the ratio needs a whole day of the shape at least."""
 
+AT_LEVEL, IN_STEPS = "at the level of", "in steps of"
+"""How `model_version` says that a value was rescaled, and after whom."""
+
 
 def refined(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Reading]:
     """`lead` with the finer steps of `national` inside its intervals, each interval's mean kept.
@@ -29,13 +33,15 @@ def refined(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Readin
     An interval is refined where `national` covers it with at least two steps and a mean above zero.
     """
     out: list[Reading] = []
+    starts, ends = [step.start for step in national], [step.end for step in national]
     for reading in lead:
-        steps, holes = tile([national], reading.start, reading.end)
+        near = national[bisect.bisect_right(ends, reading.start) : bisect.bisect_left(starts, reading.end)]
+        steps, holes = tile([near], reading.start, reading.end)
         mean = mean_mg_per_kwh(steps)
         if holes or len(steps) < 2 or not mean:
             out.append(reading)
             continue
-        mark = f"{reading.model_version} in steps of {steps[0].provider}".strip()
+        mark = f"{reading.model_version} {IN_STEPS} {steps[0].provider}".strip()
         out += [
             _scaled(step, reading, reading.intensity_mg_per_kwh / mean, mark, _worse(reading, step)) for step in steps
         ]
@@ -44,16 +50,16 @@ def refined(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Readin
 
 def at_level_of(lead: Sequence[Reading], national: Sequence[Reading]) -> list[Reading]:
     """`national` scaled to the mean level of `lead` over the time that both cover; empty when that is too little."""
-    common: list[Reading] = []
-    for reading in lead:
-        common += tile([national], reading.start, reading.end)[0]
-    if seconds(common) < MIN_OVERLAP.total_seconds():
+    common = level = own = 0.0
+    for ours, theirs, length in overlaps(lead, national):
+        common += length
+        level += ours.intensity_mg_per_kwh * length
+        own += theirs.intensity_mg_per_kwh * length
+    if common < MIN_OVERLAP.total_seconds():
         return []
-    shared = [piece for step in common for piece in tile([lead], step.start, step.end)[0]]
-    level, own = mean_mg_per_kwh(shared), mean_mg_per_kwh(common)
     if not level or not own:
         return []
-    mark = f"at the level of {lead[0].provider} (x{level / own:.3f})"
+    mark = f"{AT_LEVEL} {lead[0].provider} (x{level / own:.3f})"
     return [_scaled(reading, lead[0], level / own, mark, reading.grade) for reading in national]
 
 
@@ -67,7 +73,7 @@ def at_yearly_level(yearly: Reading, national: Sequence[Reading]) -> list[Readin
     if not own or seconds(national) < MIN_FOR_YEARLY.total_seconds():
         return []
     ratio = yearly.intensity_mg_per_kwh / own
-    mark = f"at the level of {yearly.provider} {yearly.model_version} (x{ratio:.3f})"
+    mark = f"{AT_LEVEL} {yearly.provider} {yearly.model_version} (x{ratio:.3f})"
     grade = Grade.OWN_FORECAST if yearly.grade is Grade.ZONE_YEAR else yearly.grade
     return [_scaled(reading, yearly, ratio, mark, grade) for reading in national]
 
@@ -95,6 +101,11 @@ def _times(intensity_mg_per_kwh: int, ratio: float) -> int:
 
 def _worse(left: Reading, right: Reading) -> Grade:
     return max(left.grade, right.grade, key=lambda grade: grade.rank)
+
+
+def derived(reading: Reading) -> bool:
+    """Whether it was rescaled here; else it is what its provider said."""
+    return AT_LEVEL in reading.model_version or IN_STEPS in reading.model_version
 
 
 def native(readings: Sequence[Reading], like: Comparability) -> list[Reading]:

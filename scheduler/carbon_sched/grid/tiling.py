@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.time import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.intensity import Reading
@@ -49,6 +49,20 @@ def _gaps(found: Sequence[Reading], hole: Interval) -> list[Interval]:
             gaps.append(Interval(at, reading.start))
         at = reading.end
     return [*gaps, Interval(at, hole.end)] if at < hole.end else gaps
+
+
+def overlaps(left: Sequence[Reading], right: Sequence[Reading]) -> Iterator[tuple[Reading, Reading, float]]:
+    """Pairs that overlap and for how many seconds, in order of time; both sides ordered and free of overlaps."""
+    i = j = 0
+    while i < len(left) and j < len(right):
+        one, other = left[i], right[j]
+        length = (min(one.end, other.end) - max(one.start, other.start)).total_seconds()
+        if length > 0:
+            yield one, other, length
+        if one.end <= other.end:
+            i += 1
+        else:
+            j += 1
 
 
 def clip(reading: Reading, start: datetime, end: datetime) -> Reading:

@@ -50,6 +50,10 @@ class Fleet:
         with self._store.transaction(write=False) as tx:
             return tx.clusters()
 
+    def zones(self) -> list[str]:
+        """The grid zones of all clusters, each once."""
+        return list(dict.fromkeys(cluster.zone for cluster in self.all()))
+
     def get(self, name: str) -> Cluster:
         """One cluster, or NotFound."""
         for cluster in self.all():
@@ -90,6 +94,7 @@ class Fleet:
         with self._lock:
             self._due.pop(cluster.name, None)
         self._signals.poll.set()
+        self._signals.zones_changed()
 
     def remove(self, name: str) -> None:
         """Forget a cluster; Conflict while jobs are open there. A local head of ours is ended."""

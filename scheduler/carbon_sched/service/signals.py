@@ -14,8 +14,19 @@ class Signals:
         self.follow = threading.Event()
         self.collect = threading.Event()
         self.poll = threading.Event()
+        self._zones: list[threading.Event] = []
         self._changed = threading.Condition()
         self._generation = 0
+
+    def wake_for_zones(self) -> threading.Event:
+        """An event for one more loop that must look again when a cluster brings a new zone."""
+        self._zones.append(threading.Event())
+        return self._zones[-1]
+
+    def zones_changed(self) -> None:
+        """Tell those loops."""
+        for event in self._zones:
+            event.set()
 
     def job_changed(self) -> None:
         """Tell every waiting reader that some job changed."""

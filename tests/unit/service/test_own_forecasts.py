@@ -1,0 +1,155 @@
+"""Our own forecast in the grid's chain: shape, grade, what it may know, and what asking costs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from carbon_sched.domain.intensity import Grade, Kind
+from carbon_sched.grid.chain import Grid
+from carbon_sched.grid.yearly import YearlyTable
+from carbon_sched.service import forecasts
+from carbon_sched.service.forecasts import OwnForecasts
+from tests.fakes.clock import StoppedClock
+from tests.fakes.grid import HOUR, T0, FakeSource, reading
+
+DAY = timedelta(days=1)
+YEARLY = YearlyTable.load()
+
+
+def daily(hour: int) -> float:
+    """At its lowest at noon UTC."""
+    return 300 + 100 * math.cos(2 * math.pi * hour / 24)
+
+
+class Lagging(FakeSource):
+    """Says only what has ended by `now - lag`: nothing of the future."""
+
+    def __init__(self, values, start, lag=timedelta(0)):
+        super().__init__({"DE": values}, start)
+        self.lag = lag
+
+    def readings(self, zone, start, end, now):
+        return [r for r in super().readings(zone, start, end, now) if r.end <= now - self.lag]
+
+
+def history(days: int, then=daily) -> list[float]:
+    return [daily(h % 24) for h in range(24 * days)] + [then(h % 24) for h in range(24 * 14)]
+
+
+def outlook(values, days, own=None, lag=timedelta(0), now=None, ahead=7 * DAY):
+    now = now or T0 + days * DAY
+    grid = Grid([Lagging(values, T0, lag)], YEARLY, forecaster=own or OwnForecasts(StoppedClock(now)))
+    return grid.outlook("DE", now, now + ahead)
+
+
+def test_three_days_of_history_make_a_forecast_of_grade_c_with_a_band():
+    found = outlook(history(3), 3)
+    ours = [r for r in found.readings if r.grade is Grade.OWN_FORECAST]
+    assert ours[0].start == T0 + 3 * DAY
+    assert ours[-1].end >= T0 + 10 * DAY
+    assert {(r.provider, r.kind) for r in ours} == {("carbon-sched", Kind.FORECAST)}
+    assert ours[0].model_version == "damped profile on fake"
+    assert all(r.low_mg_per_kwh <= r.intensity_mg_per_kwh <= r.high_mg_per_kwh for r in ours)
+    first_day = ours[:24]
+    assert min(first_day, key=lambda r: r.intensity_mg_per_kwh).start.hour == 12
+    assert first_day[12].intensity_mg_per_kwh == pytest.approx(200_000, rel=0.02)
+
+
+def test_a_departure_decays_to_the_climatology():
+    """The last day lies 60 g above the others: the forecast begins above the profile and returns to it."""
+    values = history(3)
+    values[48:72] = [value + 60 for value in values[48:72]]
+    ours = outlook(values, 3).readings
+    profile = sum(values[:72]) / 72 * 1000
+    means = [sum(r.intensity_mg_per_kwh for r in ours[24 * d : 24 * d + 24]) / 24 for d in range(7)]
+    above = [mean - profile for mean in means]
+    assert above[0] > 15_000
+    assert all(later < earlier for earlier, later in pairwise(above))
+    assert above[6] < 0.1 * above[0] + 500
+
+
+def test_less_than_two_days_are_no_forecast():
+    assert {r.model_version for r in outlook(history(1), 1).readings} != {"damped profile on fake"}
+    assert OwnForecasts(StoppedClock(T0))("DE", [reading("DE", T0, T0 + HOUR, 300)], T0 + HOUR, T0 + DAY) == []
+
+
+def test_the_future_changes_nothing():
+    """Whatever comes after now: before a fit, after one, and a day later when the model is fitted anew."""
+    worlds = [(history(12), OwnForecasts(StoppedClock(T0 + 12 * DAY)))]
+    worlds.append((history(12, then=lambda _: 900.0), OwnForecasts(StoppedClock(T0 + 12 * DAY))))
+    plain = [outlook(values, 12, own) for values, own in worlds]
+    for _, own in worlds:
+        own.step()
+    fitted = [outlook(values, 12, own) for values, own in worlds]
+    assert plain[0] == plain[1]
+    assert fitted[0] == fitted[1]
+
+
+def test_a_model_is_not_used_for_a_moment_before_it_was_fitted():
+    now = T0 + 26 * DAY
+    own, values = OwnForecasts(StoppedClock(now)), history(26)
+    outlook(values, 26, own)
+    own.step()
+    assert outlook(values, 26, own).readings[0].model_version == "ridge on fake"
+    before = outlook(values, 26, own, now=now - 3 * HOUR)
+    fresh = outlook(values, 26, OwnForecasts(StoppedClock(now)), now=now - 3 * HOUR)
+    assert before.readings[0].model_version == "damped profile on fake"
+    assert before == fresh
+
+
+def test_models_are_fitted_once_a_day_and_never_by_asking(monkeypatch):
+    fits = []
+    fit = forecasts.fit_zones
+    monkeypatch.setattr(forecasts, "fit_zones", lambda *a: fits.append(a) or fit(*a))
+    now = T0 + 9 * DAY
+    clock, values = StoppedClock(now), history(9)
+    own = OwnForecasts(clock)
+    for _ in range(3):
+        outlook(values, 9, own)
+    assert fits == []
+    for _ in range(3):
+        own.step()
+        outlook(values, 9, own)
+    assert len(fits) == 1
+    clock.pass_s(23 * 3600)
+    outlook(values, 9, own, now=clock.now())
+    own.step()
+    assert len(fits) == 1
+    clock.pass_s(3600)
+    outlook(values, 9, own, now=clock.now())
+    own.step()
+    assert len(fits) == 2
+
+
+def test_forecasts_of_a_provider_are_gone_on_from_but_not_learnt(monkeypatch):
+    learnt = []
+    fit = forecasts.fit_zones
+    monkeypatch.setattr(forecasts, "fit_zones", lambda h, *a: learnt.append(h) or fit(h, *a))
+    now, values = T0 + 9 * DAY, history(9)
+    own = OwnForecasts(StoppedClock(now))
+    known = FakeSource({"DE": values}).readings("DE", T0, now + DAY, now)
+    known = [r if r.start < now else replace(r, kind=Kind.FORECAST) for r in known]
+    found = own("DE", known, now, now + 3 * DAY)
+    assert found[0].start == now + DAY
+    own.step()
+    assert [series.end for series in learnt[0].values()] == [now]
+
+
+def test_a_day_old_feed_is_forecast_from_its_end():
+    found = outlook(history(5), 5, lag=DAY).readings
+    assert found[0].start == T0 + 5 * DAY
+    assert found[0].grade is Grade.OWN_FORECAST
+    assert min(found[:24], key=lambda r: r.intensity_mg_per_kwh).start.hour == 12
+
+
+def test_a_running_quarter_hour_leaves_no_hole():
+    now = T0 + 3 * DAY + timedelta(minutes=45)
+    quarters = [daily(q // 4 % 24) for q in range(4 * 24 * 3 + 3)]
+    source = FakeSource({"DE": quarters}, step=timedelta(minutes=15))
+    found = Grid([source], YEARLY, forecaster=OwnForecasts(StoppedClock(now))).outlook("DE", now, now + DAY)
+    assert {r.grade for r in found.readings if r.start < now + DAY} == {Grade.OWN_FORECAST}
