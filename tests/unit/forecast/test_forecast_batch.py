@@ -7,7 +7,7 @@ import pytest
 
 from carbon_sched.forecast import baselines
 from carbon_sched.forecast.batch import rolling_bands, rolling_forecast, rolling_forecasts
-from carbon_sched.forecast.skill import captured_saving
+from carbon_sched.forecast.skill import captured_saving, coverage
 from tests.fakes.weather import intensity
 
 START = datetime(2021, 1, 1, tzinfo=timezone.utc)
@@ -59,6 +59,16 @@ def test_the_mean_is_the_same_with_and_without_bands():
     np.testing.assert_allclose(mean, bands[..., 0], rtol=1e-6)
     assert np.all(bands[..., 1] <= bands[..., 2])
     assert np.all(bands[..., 2] <= bands[..., 3])
+
+
+def test_bands_come_from_the_zones_own_past_errors():
+    values = intensity(200 * DAY)
+    first, last = 130 * DAY, 198 * DAY
+    bands = rolling_bands({"A": values}, START, first, last, leads=24)["A"]
+    covered = coverage(bands[..., 1], bands[..., 3], values, first)
+    assert 0.7 < covered.min() < covered.max() < 0.9
+    # The mean of a skewed error lies above its median; only past errors can tell by how much.
+    assert np.all(bands[..., 0] > bands[..., 2])
 
 
 def test_a_young_zone_climbs_the_ladder():

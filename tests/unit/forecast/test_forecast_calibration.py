@@ -75,6 +75,18 @@ def test_the_mean_is_kept_up_without_bands_and_is_the_same():
     assert np.nanmin(full.in_force[..., 0]) > 0.0
 
 
+def test_a_forecast_is_judged_by_the_band_it_was_issued_with():
+    start = Errors.none(3)
+    in_force = start.in_force.copy()
+    for day, half_width in ((6, 1.0), (7, 0.001)):
+        in_force[day % KEPT_DAYS, ..., LOW], in_force[day % KEPT_DAYS, ..., HIGH] = -half_width, half_width
+    errors = Errors(start.recent, start.base, start.stretch, in_force, 7)
+    after = errors.plus(np.arange(7 * 24 + 6, 8 * 24), np.full((3, 18), 0.5, np.float32), KNOTS)
+    by_knot = after.stretch[:, 1]
+    assert by_knot[0] > 0.0  # an hour ahead: issued today, with the narrow band, and missed
+    assert by_knot[2] < 0.0  # a day ahead: issued yesterday, with the wide one
+
+
 def test_hour_by_hour_is_the_same_as_all_at_once():
     met = stream(30 * 24)
     once = Errors.none(3).plus(np.arange(30 * 24), met, KNOTS)

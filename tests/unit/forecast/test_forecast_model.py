@@ -56,6 +56,8 @@ def test_slots_begin_with_the_one_that_holds_the_issue(model):
     assert (len(hourly.mean), len(fine.mean)) == (24, 96)
     assert fine.starts[4] - fine.starts[0] == HOUR
     assert hourly.known_until == ISSUE.replace(minute=0)
+    from_the_hour = forecast(model, HISTORY, ISSUE.replace(minute=0), 24, QUARTER)
+    np.testing.assert_array_equal(fine.mean[:95], from_the_hour.mean[1:])
 
 
 @pytest.mark.parametrize("step", [HOUR, QUARTER, timedelta(minutes=5)])

@@ -24,6 +24,11 @@ def test_a_record_judges_what_would_have_been_forecast():
     assert 0.5 < record.covered < 1.0
 
 
+def test_only_issues_whose_first_day_has_come_true_are_judged():
+    record = track_records({"A": HourlySeries(START, intensity(12 * 24))}, START + 12 * DAY)["A"]
+    assert record.issues == (12 - 2 - 1) * 24
+
+
 def test_a_flat_zone_has_nothing_to_capture():
     record = track_records({"A": HourlySeries(START, np.full(40 * 24, 480.0))}, START + 40 * DAY, days=8)["A"]
     assert record.possible == pytest.approx(0.0)
