@@ -68,6 +68,9 @@ def list_clusters(as_json: bool) -> None:
 @click.option("--pools", type=click.Path(), metavar="FILE", help="YAML list of node pools, for GPU types and scaling.")
 @click.option("--price-per-gpu-hour", type=float, help="Price, in your currency.")
 @click.option("--start-grace", metavar="DURATION", help="How long a job may take to start there (default 5m).")
+@click.option(
+    "--meter-key", multiple=True, metavar="file:PATH|KEY", help="Public key of a machine meter there. Repeatable."
+)
 @click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
 @json_option
 def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
@@ -168,10 +171,13 @@ def _translated(given: dict[str, Any]) -> dict[str, Any]:
     from carbon_sched.cli.times import parse_duration
 
     headers = dict(_header(text) for text in given.pop("header"))
+    meter_keys = [_meter_key(text) for text in given.pop("meter_key")]
     grace, pools, token, ca_file = (given.pop(key) for key in ("start_grace", "pools", "token", "ca_file"))
     result = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value}
     if headers:
         result["headers"] = headers
+    if meter_keys:
+        result["meter_keys"] = meter_keys
     if grace:
         result["start_grace_s"] = parse_duration("--start-grace", grace)
     if token:
@@ -189,6 +195,18 @@ def _header(text: str) -> tuple[str, str]:
         remedy = "Write KEY=file:PATH or KEY=env:VARIABLE; secrets themselves are never stored"
         raise InvalidInput("--header", key, "does not say where its value is read", remedy)
     return key, _absolute(reference)
+
+
+def _meter_key(text: str) -> str:
+    """A public key is no secret: it travels itself."""
+    kind, _, where = text.partition(":")
+    if kind != "file":
+        return text
+    try:
+        return Path(where).expanduser().read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Name the file that `carbon-sched meter key --output FILE` wrote"
+        raise InvalidInput("--meter-key", where, f"cannot be read ({error.__class__.__name__})", remedy) from None
 
 
 def _absolute(reference: str) -> str:

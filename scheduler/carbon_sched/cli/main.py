@@ -27,6 +27,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "clusters": ("clusters:clusters", "Register Ray clusters, and see how they are."),
         "server": ("server:server", "See and end the server behind these commands."),
         "serve": ("server:serve", "Run a server in the foreground."),
+        "meter": ("meter:meter", "Meter this machine's energy for the jobs on it."),
+    },
+    "Grid": {
+        "grid": ("grid:grid", "See how clean the electricity is, and who says so."),
     },
     "Accounts": {
         "audit": ("audit:audit", "Reports, and the proof that nobody changed them."),

@@ -14,7 +14,7 @@ from carbon_sched_runtime.counters import Reading
 from carbon_sched_runtime.machine import Claim, Machine
 from carbon_sched_runtime.nvml import GpuProcesses
 from carbon_sched_runtime.reader import Reader
-from carbon_sched_runtime.wire import parse_segment
+from carbon_sched_runtime.wire import append_signature, parse_segment
 from tests.fakes.metering import SECOND_NS, FakeProc, FakeSources, cpu, gpu
 
 A, B = "cs-aaaaaaaaaa-a1", "cs-bbbbbbbbbb-a1"
@@ -330,3 +330,107 @@ def test_any_life_of_readers_books_the_counter_difference(tmp_path_factory, step
     assert bench.total("gpu:a") == bench.sources.readings["gpu:a"].counter_uj - 7_000_000
     names = [str(segment.name) for segment in bench.segments()]
     assert len(names) == len(set(names))
+
+
+# A reader that signs ----------------------------------------------------------------------------------------------
+
+
+def sign(data: bytes) -> bytes:
+    return append_signature(data, "key", "A" * 86 + "==")
+
+
+def signed_and_not(bench) -> tuple[int, int]:
+    """Microjoules of the GPU in signed and in unsigned segments."""
+    sums = [0, 0]
+    for segment in bench.segments():
+        sums[segment.signature is None] += sum(row.energy_uj for row in segment.rows if row.device == "gpu:a")
+    return sums[0], sums[1]
+
+
+def another_user(bench, monkeypatch) -> None:
+    """From now on what is in the meters' folder is another user's."""
+    monkeypatch.setattr(type(bench.machine), "checkpoints", lambda self: [(d, False) for d, _ in CHECKPOINTS(self)])
+
+
+CHECKPOINTS = Machine.checkpoints
+
+
+def test_a_meter_that_comes_back_signs_what_it_had_booked_and_the_hole(bench):
+    first = Reader(bench.machine, bench.sources, sign)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    first.tick()
+    bench.sources.advance(60, gpu_a=50_000_000)
+    Reader(bench.machine, bench.sources, sign).end()
+
+    assert signed_and_not(bench) == (150_000_000, 0)
+
+
+def test_what_another_user_booked_is_published_unsigned_and_nothing_is_lost(bench, monkeypatch):
+    wrapper = Reader(bench.machine, bench.sources)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    wrapper.tick()
+    bench.sources.advance(1, gpu_a=50_000_000)
+    another_user(bench, monkeypatch)
+    meter = Reader(bench.machine, bench.sources, sign)
+    bench.sources.advance(1, gpu_a=7_000_000)
+    monkeypatch.undo()
+    meter.end()
+
+    assert meter.hand_over_trouble == ""
+    assert signed_and_not(bench) == (7_000_000, 150_000_000)
+
+
+def test_a_wrapper_of_the_same_user_does_not_get_its_rows_signed(bench):
+    wrapper = Reader(bench.machine, bench.sources)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    wrapper.tick()
+    bench.sources.advance(1, gpu_a=7_000_000)
+    Reader(bench.machine, bench.sources, sign).end()
+
+    assert signed_and_not(bench) == (0, 107_000_000)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda s: s["accounts"]["book"]["rows"].append(["gpu:a", 0, "counter", "evil", "r", [], 0, 10**15, 10**15]),
+        lambda s: s["accounts"]["book"].update(spans=[["gpu:x\n", 0, "odd", 0, 1, 2, 3, 4, 5, ["!"]]]),
+        lambda s: s["accounts"].update(offset_us="soon"),
+        lambda s: s.update(processes=[["many"]]),
+        lambda s: s.update(sealing=[["../../evil", "x"]]),
+        lambda s: s.update(busy=[]),
+        lambda s: s.update(turn=10**30),
+    ],
+)
+def test_a_checkpoint_that_somebody_made_up_neither_stops_the_meter_nor_is_signed(bench, monkeypatch, edit):
+    wrapper = Reader(bench.machine, bench.sources)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    wrapper.tick()
+    state = json.loads(bench.machine.checkpoints()[0][0])
+    edit(state)
+    bench.machine.write_checkpoint(json.dumps(state).encode())
+    another_user(bench, monkeypatch)
+    meter = Reader(bench.machine, bench.sources, sign)
+    bench.sources.advance(1, gpu_a=7_000_000)
+    monkeypatch.undo()
+    meter.end()
+
+    assert signed_and_not(bench)[0] == 7_000_000
+    signed = [s for s in bench.segments() if s.signature]
+    assert {row.owner for s in signed for row in s.rows} <= {"idle", "unattributed"}
+
+
+def test_a_segment_that_the_meter_published_is_not_replaced_by_anothers_checkpoint(bench, monkeypatch):
+    meter = Reader(bench.machine, bench.sources, sign)
+    bench.sources.advance(1, gpu_a=100_000_000)
+    meter.tick(seal=True)
+    (name, path) = next(iter(bench.machine.published(0)))
+    ours = Path(path).read_bytes()
+    state = json.loads(bench.machine.checkpoints()[0][0])
+    unsigned = ours[: ours.rindex(b"sig ")].decode()
+    state["sealing"] = [[name, unsigned]]
+    bench.machine.write_checkpoint(json.dumps(state).encode())
+    another_user(bench, monkeypatch)
+    Reader(bench.machine, bench.sources, sign)
+
+    assert Path(path).read_bytes() == ours
