@@ -129,7 +129,8 @@ class World:
         self.clusters = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
         adapters = FakeClusters(*self.clusters.values())
         self.bundles = FileBundles(folder / "bundles")
-        vault = FileVault(folder / "vault.key")
+        (folder / "server").mkdir(exist_ok=True)
+        vault = FileVault(folder / "server" / "vault.key")
         package = folder / "runtime.zip"
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
+"""Fields whose values no error repeats."""
+
 
 def create_app(context: Context) -> FastAPI:
     """The application serving `context`; every route but /healthz wants the server's bearer token."""
@@ -67,7 +70,15 @@ def _request_error(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     remedy = "See GET /v1/openapi.json for what is accepted"
-    return _domain_error(request, InvalidInput(field or "body", first.get("input", ""), first["msg"].lower(), remedy))
+    value = first.get("input", "")
+    # whole bodies, unknown fields and what belongs into these fields may hold secrets in the wrong place
+    if (
+        not isinstance(value, (str, int, float))
+        or first["type"] == "extra_forbidden"
+        or MAY_HOLD_SECRETS & {*first["loc"]}
+    ):
+        value = "(not shown)"
+    return _domain_error(request, InvalidInput(field or "body", value, first["msg"].lower(), remedy))
 
 
 def _bug(_request: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli import runtime_env
 from carbon_sched.cli.script_options import Beside, Given, read_job_file, read_script
+from carbon_sched.cli.secrets import anchored_secrets
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.working_dir import select
 
@@ -71,6 +72,9 @@ def read_job(
     what = _words(rest, is_command, job_file, folder)
     script = _metadata(what.script) if what.script is not None else Beside()
     options = {**script.options, **job_file.options, **flags}
+    places = ((script, what.script.parent if what.script else Path()), (job_file, folder), (Beside(flags), Path()))
+    if secrets := anchored_secrets([(beside.options.get("secret"), place) for beside, place in places]):
+        options["secret"] = secrets
     notes: list[str] = []
     merged = _environment(script, what.script, job_file, folder, environment, notes)
     remote, local = _working_dir(merged, script, what.script, job_file, folder, flags)

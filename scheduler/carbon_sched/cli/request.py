@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli.runtime_env import json_object
+from carbon_sched.cli.secrets import parse_secrets
 from carbon_sched.cli.times import (
     parse_amount,
     parse_count,
@@ -64,6 +65,7 @@ class _Builder:
             "cluster": ("clusters", _texts),
             "data": ("data", _data),
             "metadata": ("metadata", _text_map),
+            "secret": ("secrets", parse_secrets),
         }
 
 

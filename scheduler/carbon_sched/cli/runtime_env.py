@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 INSTALLERS = ("pip", "uv", "conda")
 """Keys that say which packages a job gets; naming one replaces what a script says of its own dependencies."""
 YAML_ENDINGS = (".yaml", ".yml")
+NOT_SHOWN = "(not shown)"
+"""An environment often holds passwords."""
 
 
 def from_flags(file: str | None, text: str | None) -> dict[str, Any]:
     """The environment of `--runtime-env FILE` or `--runtime-env-json TEXT`; InvalidInput for both, as with Ray."""
     if file is not None and text is not None:
-        raise InvalidInput("--runtime-env-json", text, "stands beside --runtime-env", "Give one of the two")
+        raise InvalidInput("--runtime-env-json", NOT_SHOWN, "stands beside --runtime-env", "Give one of the two")
     if text is not None:
-        return json_object("--runtime-env-json", text)
+        return json_object("--runtime-env-json", text, secret=True)
     return read_file("--runtime-env", Path(file)) if file is not None else {}
 
 
@@ -32,7 +34,7 @@ def from_option(label: str, value: Any, folder: Path) -> dict[str, Any]:
     if isinstance(value, str):
         return read_file(label, folder / value)
     if not isinstance(value, dict):
-        raise InvalidInput(label, value, "is neither a table nor a path", "Write the fields of Ray's runtime_env")
+        raise InvalidInput(label, NOT_SHOWN, "is neither a table nor a path", "Write the fields of Ray's runtime_env")
     return value
 
 
@@ -59,14 +61,15 @@ def read_file(label: str, path: Path) -> dict[str, Any]:
     return content
 
 
-def json_object(label: str, text: str) -> dict[str, Any]:
-    """A JSON object given as text."""
+def json_object(label: str, text: str, *, secret: bool = False) -> dict[str, Any]:
+    """A JSON object given as text; where it may hold a `secret`, errors do not show it."""
+    shown = NOT_SHOWN if secret else text
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise InvalidInput(label, text, f"is not JSON ({error})", """Write it as '{"key": "value"}'""") from None
+        raise InvalidInput(label, shown, f"is not JSON ({error})", """Write it as '{"key": "value"}'""") from None
     if not isinstance(value, dict):
-        raise InvalidInput(label, text, "is not a JSON object", """Write it as '{"key": "value"}'""")
+        raise InvalidInput(label, shown, "is not a JSON object", """Write it as '{"key": "value"}'""")
     return value
 
 

@@ -26,7 +26,7 @@ OPTIONS = (
     "name", "phase", "stage", "model", "project", "team",
     "workers", "gpus-per-worker", "gpus", "gpu-type", "placement",
     "duration", "power", "deadline", "max-delay", "earliest", "interruptible",
-    "cluster", "policy", "data", "metadata",
+    "cluster", "policy", "data", "metadata", "secret",
     "working-dir", "runtime-env",
     "entrypoint-num-cpus", "entrypoint-num-gpus", "entrypoint-memory",
     "entrypoint-resources", "entrypoint-label-selector",

@@ -42,6 +42,9 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("gpu-type", "TYPE", "Kind of GPU, such as H100."),
         ("placement", "HOW", f"How workers lie on nodes: {', '.join(PLACEMENTS)}."),
     ),
+    "What it must not tell": (
+        ("secret", "NAME=file:PATH|env:VAR", "Variable that the server reads when it starts the job. Repeatable."),
+    ),
     "As `ray job submit` takes it": (
         ("working-dir", "DIR|URI", "Folder (or remote zip) the job runs in; default: the script's project folder."),
         ("runtime-env", "FILE", "YAML file with a runtime_env."),
@@ -54,7 +57,7 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("metadata-json", "JSON", "Metadata for the job, text to text."),
     ),
 }
-REPEATABLE = ("cluster", "data")
+REPEATABLE = ("cluster", "data", "secret")
 FROM_RAY = {
     "address": "Clusters are registered once: carbon-sched clusters add NAME --address URL --zone ZONE; "
     "then --cluster NAME sends a job there",

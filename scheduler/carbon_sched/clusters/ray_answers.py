@@ -7,7 +7,7 @@ resource names included.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
@@ -48,6 +48,7 @@ class JobDetails(_Answer):
     submission_id: str | None = None
     status: Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
     message: str | None = None
+    runtime_env: Any = None
     error_type: str | None = None
     driver_node_id: str | None = None
     driver_exit_code: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -50,6 +50,9 @@ MARKED_FILE_BYTES = 64 * 1024
 MARKED_ERROR = b"Closing HTTP stream due to internal server error.\n"
 # The monitor reports every 5 s.
 STALE_REPORT_S = 120.0
+OUR_VARIABLES = ("CARBON_SCHED_", "RAY_")
+LEAST_SECRET = 4
+"""Shorter values, such as 1 or yes, are no secrets, and blotting them out would make messages unreadable."""
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -201,7 +204,8 @@ class RayClient:
             return
         if f"submission_id {submission.submission_id} already exists" in answer.text:
             return
-        raise self._http.failure(answer, "/api/jobs/")
+        quotable = replace(answer, secrets=(*answer.secrets, *_confidential(dict(submission.runtime_env))))
+        raise self._http.failure(quotable, "/api/jobs/")
 
     def _check_label_selector(self) -> None:
         version = self._ray()
@@ -361,9 +365,21 @@ def _request_body(submission: RaySubmission) -> dict[str, object]:
 
 
 def _ray_job(job: ray_answers.JobDetails) -> RayJob:
+    message = job.message or ""
+    for value in _confidential(job.runtime_env):  # a failed setup may quote the whole environment
+        message = message.replace(value, "***")
     return RayJob(
-        job.submission_id or "", job.status, job.message or "", job.error_type, job.driver_node_id, job.driver_exit_code
+        job.submission_id or "", job.status, message, job.error_type, job.driver_node_id, job.driver_exit_code
     )
+
+
+def _confidential(runtime_env: Any) -> tuple[str, ...]:
+    """The user's values among a job's variables, longest first: any of them may be a secret, and none is repeated."""
+    given = runtime_env.get("env_vars") if isinstance(runtime_env, dict) else None
+    if not isinstance(given, dict):
+        return ()
+    values = {str(value) for name, value in given.items() if not name.startswith(OUR_VARIABLES)}
+    return tuple(sorted((v for v in values if len(v) >= LEAST_SECRET), key=len, reverse=True))
 
 
 def _check_id(submission_id: str) -> str:

@@ -73,6 +73,8 @@ class Accept:
         if spec.bundle_sha256 and not self._bundles.has(spec.bundle_sha256):
             remedy = "Upload it first with PUT /v1/bundles/SHA256"
             raise InvalidInput("bundle_sha256", spec.bundle_sha256, "is not stored here", remedy)
+        for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
+            self._vault.secret(name, ref)
         return spec
 
     def stop(self, job_id: str) -> Job:

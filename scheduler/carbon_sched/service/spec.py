@@ -91,10 +91,12 @@ def _sha256(value: str | None) -> str | None:
 
 def _runtime_env(value: dict[str, object]) -> dict[str, object]:
     env_vars = value.get("env_vars", {})
-    if not isinstance(env_vars, dict) or not all(isinstance(v, str) for v in env_vars.values()):
-        raise InvalidInput("runtime_env.env_vars", env_vars, "is not a map of text to text", "Quote the values")
-    for name in env_vars:
+    if not isinstance(env_vars, dict):
+        raise InvalidInput("runtime_env.env_vars", "(not shown)", "is not a map of text to text", "Write NAME: value")
+    for name, text in env_vars.items():
         _variable("runtime_env.env_vars", name)
+        if not isinstance(text, str):
+            raise InvalidInput("runtime_env.env_vars", name, "does not have text as its value", "Quote the value")
     working_dir = value.get("working_dir")
     if working_dir is not None and "://" not in str(working_dir):
         remedy = (

@@ -27,6 +27,7 @@ class FileVault:
     """Implements `ports.Vault`. The key is made at first use; who copies the database without it copies no secrets."""
 
     def __init__(self, key_file: Path) -> None:
+        self._folder = key_file.parent.resolve()
         self._key = _read_or_make(key_file)
         self._cipher = AESGCM(self._key)
 
@@ -49,15 +50,22 @@ class FileVault:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def secret(self, name: str, ref: SecretRef) -> str:
-        """Read it now, from the file or from this server's environment; a file's last line break is left out."""
+        """Read it now, from the file or from this server's environment; a file's last line break is left out.
+
+        Raises InvalidInput where it is not there, or in the server's own folder.
+        """
         if ref.env is not None:
             value = os.environ.get(ref.env)
             if value is None:
                 remedy = "Set it where the server runs, or name a file"
                 raise InvalidInput(f"secret {name}", ref, "is not set in the server's environment", remedy)
             return value
+        path = Path(ref.file or "")
+        if path.resolve().is_relative_to(self._folder):
+            remedy = "Keep secrets of jobs elsewhere: the server's own are there"
+            raise InvalidInput(f"secret {name}", ref, "lies in the server's data folder", remedy)
         try:
-            with Path(ref.file or "").open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8") as file:
                 return file.read(SECRET_LIMIT).removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             remedy = "Name a text file that the server can read"

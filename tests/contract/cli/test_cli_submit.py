@@ -182,7 +182,7 @@ def test_json_of_a_submission(api, shell):
         (["missing.py"], "script: 'missing.py' cannot be read (No such file or directory)"),
         (["python", "train.py"], "carbon-sched submit -- python train.py"),
         (["--working-dir", "none", "train.py"], "working-dir: 'none' is not a folder"),
-        (["--runtime-env-json", "{", "train.py"], "--runtime-env-json: '{' is not JSON"),
+        (["--runtime-env-json", "{", "train.py"], "--runtime-env-json: '(not shown)' is not JSON"),
         ([], "submit job.py"),
     ],
 )

@@ -300,8 +300,11 @@ def test_the_same_key_with_another_environment_is_a_conflict(world):
         world.submit(key="k", runtime_env={"env_vars": {"A": "2"}})
 
 
-def test_a_secret_that_cannot_be_read_fails_the_job_and_names_it(world):
-    job = world.submit(secrets={"A": "file:/nowhere/at/all"})
+def test_a_secret_that_cannot_be_read_fails_the_job_and_names_it(world, tmp_path):
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "a").write_text("x")
+    job = world.submit(secrets={"A": f"file:{tmp_path}/secrets/a"})
+    (tmp_path / "secrets" / "a").unlink()
     world.settle()
     failed = world.job(job)
     assert failed.state is JobState.FAILED
@@ -313,3 +316,21 @@ def test_a_secret_given_in_clear_is_refused_without_echoing_it(world, text):
     with pytest.raises(InvalidInput) as caught:
         world.submit(secrets={"A": text})
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_that_is_not_there_is_refused_at_once_and_so_are_the_servers_own(world, tmp_path):
+    for where, words in (
+        ("file:/nowhere/at/all", "cannot be read"),
+        ("env:NOBODY_SET_THIS", "is not set in the server's environment"),
+        (f"file:{tmp_path}/server/vault.key", "lies in the server's data folder"),
+        (f"file:{tmp_path}/x/../server/vault.key", "lies in the server's data folder"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            world.submit(secrets={"A": where})
+
+
+def test_values_of_the_environment_are_not_told_when_they_are_wrong(world):
+    with pytest.raises(InvalidInput, match="NUMBER") as caught:
+        world.submit(runtime_env={"env_vars": {"PASSWORD": "hunter2", "NUMBER": 123456}})
+    assert "hunter2" not in str(caught.value)
+    assert "123456" not in str(caught.value)
