@@ -21,8 +21,8 @@ from carbon_sched.ports import RaySubmission
 from tests.fakes.ray_cluster import RealClock
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
 
     from carbon_sched.clusters.ray_client import RayClient
 

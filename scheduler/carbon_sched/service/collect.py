@@ -155,9 +155,7 @@ class Collect:
                 body |= _evidence(segment, machine, MACHINE_POTS)
                 tx.append_fact(Fact(FactKind.MACHINE_ENERGY_RECORDED, self._clock.now(), body))
 
-    def _add(
-        self, tx: Transaction, attempt: Attempt, segment: Segment, key: str, spans: Sequence[EnergySpan]
-    ) -> bool:
+    def _add(self, tx: Transaction, attempt: Attempt, segment: Segment, key: str, spans: Sequence[EnergySpan]) -> bool:
         """Store once; True when it is new."""
         try:
             return tx.add_segment(
