@@ -34,18 +34,18 @@ from carbon_sched.store.engine import open_store
 from carbon_sched.store.vault import FileVault
 from carbon_sched_runtime import wire
 from tests.fakes.cluster import FakeCluster, FakeClusters
+from tests.fakes.fuse import FusedClusters, FusedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.wire import JobRequest
+    from tests.fakes.fuse import Fuse
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 LONG_AGO, FAR_AHEAD = timedelta(days=60), timedelta(days=60)
-PATIENCE_S = 60.0
-"""Steps are waited for to their end, however busy the machine is."""
 MACHINE, BOOT, READER = "0123456789ab", "01234567-0123-0123-0123-0123456789ab", "89abcdef"
 
 
@@ -113,6 +113,15 @@ def a_cluster(name: str, zone: str, pue: float = 1.0, **more: Any) -> Cluster:
     return Cluster(name, zone, Pue(round(pue * 1e6), "2026", "test"), address=f"http://{name}", **more)
 
 
+class InOrder(Lanes):
+    """No threads: one lane after another, always in the same order."""
+
+    def run(self, work: Mapping[str, Callable[[], object]]) -> list[str]:
+        for do in work.values():
+            do()
+        return []
+
+
 class World:
     """Everything wired; `settle` runs the loops' steps until nothing changes any more."""
 
@@ -122,12 +131,27 @@ class World:
         clusters: Sequence[Cluster],
         grid: dict[str, list[tuple[float, float]]],
         *,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
+        before: World | None = None,
+        fuse: Fuse | None = None,
     ) -> None:
-        self.clock, self.signals = FakeClock(), Signals()
+        """Clusters are worked on one after another, or with `patience_s` side by side, as in a real server.
+
+        `before` is an earlier server's world on the same folder, which this one goes on with; `fuse` may kill it.
+        """
+        self.clock = before.clock if before else FakeClock()
+        self.ids = before.ids if before else FakeIds()
+        self.signals = Signals()
+
+        def lanes(name: str) -> Lanes:
+            return InOrder(name) if patience_s is None else Lanes(name, patience_s)
+
         self.store = open_store(f"sqlite:///{folder / 'w.sqlite'}", self.clock)
-        self.clusters = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
+        made = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
+        self.clusters = before.clusters if before else made
         adapters = FakeClusters(*self.clusters.values())
+        if fuse is not None:
+            self.store, adapters = FusedStore(self.store, fuse), FusedClusters(adapters, fuse)  # type: ignore[assignment]
         self.bundles = FileBundles(folder / "bundles")
         (folder / "server").mkdir(exist_ok=True)
         vault = FileVault(folder / "server" / "vault.key")
@@ -136,7 +160,7 @@ class World:
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
         self.outlooks = outlooks = Outlooks(FakeGrid(grid))
         policies, estimates = Policies(preset), Estimates(self.store)
-        self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, FakeIds(), self.signals)
+        self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
         self.decide = Decide(self.store, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(
             self.store,
@@ -146,11 +170,11 @@ class World:
             vault,
             self.clock,
             self.signals,
-            Lanes("dispatch", patience_s),
+            lanes("dispatch"),
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
-        self.follow = Follow(self.store, self.fleet, journals, self.clock, self.signals, Lanes("follow", patience_s))
+        self.follow = Follow(self.store, self.fleet, journals, self.clock, self.signals, lanes("follow"))
         self.statements = Statements(self.store)
         self.collect = Collect(
             self.store,
@@ -161,8 +185,11 @@ class World:
             self.logs,
             self.clock,
             self.signals,
-            Lanes("collect", patience_s),
+            lanes("collect"),
         )
+        if before is not None:
+            self.dispatch.take_over()
+            return
         for cluster in clusters:
             self.fleet.put(cluster)
 
