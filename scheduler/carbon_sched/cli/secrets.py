@@ -1,4 +1,4 @@
-"""Secrets of a job: `NAME=file:PATH` or `NAME=env:VARIABLE`, from flags and files. No error shows what stands behind `=`.
+"""Secrets of a job: `NAME=file:PATH` or `NAME=env:VARIABLE`, from flags and files. No error shows what was given.
 
 A reference travels, never a secret; whoever writes the secret itself in its place must not find it in a log.
 """

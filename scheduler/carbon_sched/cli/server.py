@@ -168,7 +168,14 @@ def _follow(path: Path) -> None:
 @click.option("--database", metavar="URL", help="postgresql://... for a team (default: SQLite in the data folder).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings (default: config.yaml in the data folder).")
-def serve(config: Path | None, **flags: Any) -> int:
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning")),
+    default="info",
+    envvar="CARBON_SCHED_LOG_LEVEL",
+    help="How much is logged (default info).",
+)
+def serve(config: Path | None, log_level: str, **flags: Any) -> int:
     """Run a server in the foreground.
 
     Commands start one by themselves; this is for a team's server, or to watch one.
@@ -188,5 +195,5 @@ def serve(config: Path | None, **flags: Any) -> int:
         raise ServerUnavailable(
             f"this installation cannot run a server: {error.name} is missing. Run: pip install 'carbon-sched[server]'"
         ) from None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return run(load_settings(flags, config))
