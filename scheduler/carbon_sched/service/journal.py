@@ -93,7 +93,7 @@ class Segment:
     @property
     def identity(self) -> str:
         """What it is booked under: nobody can take a signed segment's place with an unsigned one of its name."""
-        return f"{self.name}#{self.key_id}" if self.independent else self.name
+        return f"{self.name}#{self.key_id}" if self.key_id else self.name
 
     @property
     def owners(self) -> frozenset[str]:

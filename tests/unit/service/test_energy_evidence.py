@@ -316,3 +316,17 @@ def test_the_cover_is_the_union_of_what_was_watched(covered, asked):
 
     seconds = {second for first, last in covered for second in range(first, last)}
     assert cover.supersedes(span) == bool(seconds & set(range(*asked)))
+
+
+def test_what_was_stored_before_its_key_was_registered_is_not_booked_a_second_time(world, tmp_path):
+    job, attempt = begin(world)
+    late = SigningKey(tmp_path / "late.key")
+    put_signed(world, late, {attempt.attempt_id: WH, wire.IDLE: 7})
+    world.clock.pass_s(31)
+    world.settle()
+    world.fleet.put(a_cluster("c", "DE", meter_keys=(str(late.public),)))
+    world.collect._pull._racks.clear()
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert reporters(receipt) == {"self-reported": 3600}
+    assert world.statements._book.machine_energy_uj == {(MACHINE, wire.IDLE): 7}
