@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,9 @@ def test_a_jobs_windows_agree_with_its_segments(place, stubbed_nvml):
     travels.mkdir()
     (travels / "carbon_sched_runtime").symlink_to(Path(carbon_sched_runtime.__file__).parent)
     (place.folder / "job.py").write_text(JOB)
-    code, out, error = place.run(f"{sys.executable} -S job.py", PYTHONPATH=f"{travels}:{pynvml_alone(place.folder)}")
+    code, out, error = place.run(
+        f"{shlex.quote(sys.executable)} -S job.py", PYTHONPATH=f"{travels}:{pynvml_alone(place.folder)}"
+    )
 
     assert code == 0, error
     assert "gCO2e (given)" in out
