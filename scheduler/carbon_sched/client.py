@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -97,6 +98,14 @@ class Client:
     def health(self) -> dict[str, Any]:
         """`{"ok": true, "version": ...}`, without credentials being checked."""
         return cast("dict[str, Any]", self._get("/healthz"))
+
+    def date(self) -> datetime | None:
+        """The server's clock, to the second; None where it does not tell."""
+        with self._send("HEAD", "/healthz") as response:
+            try:
+                return parsedate_to_datetime(response.headers["Date"])
+            except (KeyError, ValueError):
+                return None
 
     def server(self) -> ServerView:
         """What runs there."""

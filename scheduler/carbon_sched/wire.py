@@ -357,7 +357,10 @@ class ProviderView(TypedDict):
 
 
 class GridFinding(TypedDict):
-    """What the check of one provider or file found; `problem`, `detail` and `remedy` are empty when all is well."""
+    """What the check of one provider or file found; `problem`, `detail` and `remedy` are empty when all is well.
+
+    `forecast_until` is None without a forecast; a provider is asked for the next hours only, so it may reach further.
+    """
 
     provider: str
     zone: str

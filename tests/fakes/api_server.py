@@ -18,6 +18,7 @@ from tests.fakes.api_views import (
     AT,
     cluster_view,
     decision_view,
+    grid_views,
     job_view,
     problem,
     receipt_view,
@@ -72,6 +73,7 @@ class FakeApi:
     receipts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
     bundles: dict[str, bytes] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=grid_views)
     entries: list[dict[str, Any]] = field(default_factory=list)
     server: dict[str, Any] = field(default_factory=server_view)
     refuse: dict[str, Any] | None = None
@@ -116,6 +118,8 @@ class FakeApi:
                 return 202, self.jobs[job_id][0]
             case [method, "v1", "clusters", *rest]:
                 return self._cluster(method, call, rest)
+            case [_, "v1", "grid", what]:
+                return 200, self.grid[what]
             case ["GET", "v1", "ledger", "entries"]:
                 after = int(call.query.get("after", ["0"])[0])
                 return 200, [entry for entry in self.entries if entry["seq"] > after]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from datetime import datetime, timedelta
 from typing import Any
+
+from carbon_sched.domain.time import to_rfc3339
 
 AT = "2026-11-23T18:00:00Z"
 
@@ -191,6 +195,83 @@ def cluster_view(name: str = "north", **changes: Any) -> dict[str, Any]:
         "intensity_provider": "Ember",
     }
     return view | changes
+
+
+def intensity_view(start: str = AT, end: str = "2026-11-23T19:00:00Z", **changes: Any) -> dict[str, Any]:
+    """An hour of a zone, live."""
+    view: dict[str, Any] = {
+        "zone": "DE",
+        "start": start,
+        "end": end,
+        "g_per_kwh": 312.0,
+        "low_g_per_kwh": None,
+        "high_g_per_kwh": None,
+        "signal": "average",
+        "basis": "lifecycle",
+        "perimeter": "consumption",
+        "kind": "measured",
+        "grade": "A-live",
+        "provider": "energy-charts",
+        "model_version": "",
+        "issued_at": AT,
+        "fetched_at": AT,
+        "licence": "CC BY 4.0",
+    }
+    return view | changes
+
+
+def outlook_views(zone: str = "DE", hours: int = 48) -> list[dict[str, Any]]:
+    """Hourly: 200 to 400 g/kWh, lowest at noon UTC; from the sixth hour on our own forecast with a band of +-50."""
+    start = datetime.fromisoformat(AT.replace("Z", "+00:00"))
+    found = []
+    for hour in range(hours):
+        at, until = start + timedelta(hours=hour), start + timedelta(hours=hour + 1)
+        value = 300.0 + 100.0 * math.cos(2 * math.pi * at.hour / 24)
+        view = intensity_view(to_rfc3339(at), to_rfc3339(until), zone=zone, g_per_kwh=value)
+        if hour >= 6:
+            view |= {"low_g_per_kwh": value - 50, "high_g_per_kwh": value + 50, "kind": "forecast"}
+            view |= {"grade": "C-own-forecast", "provider": "carbon-sched", "model_version": "ridge on energy-charts"}
+        found.append(view)
+    return found
+
+
+def finding_view(provider: str = "energy-charts", **changes: Any) -> dict[str, Any]:
+    """A provider that is well."""
+    view: dict[str, Any] = {
+        "provider": provider, "zone": "DE", "ok": True, "problem": "", "detail": "", "remedy": "",
+        "newest_at": AT, "g_per_kwh": 312.0, "forecast_until": "2026-11-23T23:00:00Z",
+    }  # fmt: skip
+    return view | changes
+
+
+def provider_view(provider: str = "energy-charts", **changes: Any) -> dict[str, Any]:
+    """A provider in use."""
+    view: dict[str, Any] = {
+        "provider": provider, "configured": True, "zones": ["DE", "FR"], "coverage": "about 35 European countries",
+        "counts": "average, lifecycle, consumption", "forecast": "to the end of tomorrow", "needs_key": "none",
+        "key": "", "licence": "CC BY 4.0", "options": [], "problems": {},
+    }  # fmt: skip
+    return view | changes
+
+
+def grid_views() -> dict[str, Any]:
+    """The answers of /v1/grid/..., by their last word."""
+    readings = outlook_views()
+    return {
+        "now": {"at": AT, "readings": [intensity_view()], "notes": []},
+        "forecast": {
+            "at": AT,
+            "until": readings[-1]["end"],
+            "zones": [{"zone": "DE", "readings": readings}],
+            "notes": [],
+        },
+        "history": {"zone": "DE", "since": AT, "until": readings[-1]["end"], "readings": readings},
+        "providers": [
+            provider_view(),
+            provider_view("entsoe", configured=False, zones=[], needs_key="required (free)"),
+        ],
+        "check": {"findings": [finding_view()]},
+    }
 
 
 def server_view(**changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from carbon_sched.wire import GridCheck, GridForecast, GridHistory, GridNow, Pro
 
 router = APIRouter()
 
-NOW = timedelta(minutes=1)
+NOW = timedelta(hours=1)
 MAX_HOURS = 168.0
 PAST = timedelta(days=1)
 

@@ -93,6 +93,7 @@ def _view(
 
 
 def _finding(one: Diagnosis) -> GridFinding:
+    ahead = one.forecast_until if one.newest and one.forecast_until and one.forecast_until > one.newest.end else None
     return {
         "provider": one.provider,
         "zone": one.zone,
@@ -102,7 +103,7 @@ def _finding(one: Diagnosis) -> GridFinding:
         "remedy": one.remedy,
         "newest_at": to_rfc3339(one.newest.start) if one.newest else None,
         "g_per_kwh": one.newest.intensity_mg_per_kwh / MG_PER_G if one.newest else None,
-        "forecast_until": to_rfc3339(one.forecast_until) if one.forecast_until else None,
+        "forecast_until": to_rfc3339(ahead) if ahead else None,
     }
 
 
