@@ -5,11 +5,12 @@ from __future__ import annotations
 import getpass
 import logging
 import secrets
+import signal
 import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from carbon_sched.grid.zones import known_zone
 from carbon_sched.local_server import ServerFiles
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
+from carbon_sched.service.awake import Awake
 from carbon_sched.service.book import Book
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
@@ -51,17 +53,21 @@ from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.store.bundles import FileBundles
-from carbon_sched.store.engine import open_store
+from carbon_sched.store.engine import open_store, sqlite_file
+from carbon_sched.store.location import check_local_filesystem
 from carbon_sched.store.vault import FileVault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from carbon_sched.settings import Settings
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+LOOPS_S = 10.0
+DRAIN_S = 15.0
+"""How long an ending server waits for its loops, and then for a submission under way."""
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_EPOCH = 1_735_689_600
 """2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""
@@ -94,11 +100,12 @@ class RandomIds:
 
 @dataclass(frozen=True)
 class Server:
-    """A built server: what it serves, what repeats, what must be closed."""
+    """A built server: what it serves, what repeats, what must be closed, and `drain(seconds)` for what is under way."""
 
     context: Context
     loops: Loops
     closing: ExitStack
+    drain: Callable[[float], list[str]]
 
 
 def build(
@@ -130,7 +137,18 @@ def build(
     book = Book(outlooks, statements, clock)
     collect = Collect(store, fleet, journals, book, estimates, logs, clock, signals, Lanes("collect"))
 
+    if sqlite_file(settings.database_url) is not None:  # then we are the only server, and our last one is no more
+        dispatch.take_over()
+
+    def moved() -> None:
+        if sqlite_file(settings.database_url) is not None:
+            dispatch.take_over()  # leases end by the wall clock
+        loops.wake()
+
+    awake = Awake(clock, moved)
+
     def poll() -> float:
+        awake.look()
         fleet.poll_due()
         return POLL_S
 
@@ -180,28 +198,33 @@ def build(
         check_cluster=check,
         shutdown=end,
     )
-    return Server(context, loops, closing)
+    return Server(context, loops, closing, dispatch.drain)
 
 
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop (SIGTERM, SIGINT or the API); returns its exit code.
 
+    It ends in order: no new requests, the submission under way to its end, everything else is left to the next server.
     The port is bound before anything starts, so a port in use is a clear error and the address is known. One server per
     data folder: a second one raises Conflict.
     """
+    database = sqlite_file(settings.database_url)
+    if database is not None:
+        check_local_filesystem(database)
     files = ServerFiles(settings.data_dir)
     with files.exclusive():
         token = files.token(RandomIds().token)
         listener = _bind(settings.host, settings.port)
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
         shutdown, stop_local = threading.Event(), threading.Event()
+        _end_on_signals(shutdown)
         server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
         with server.closing:
             server.loops.start()
-            _run_http(server, listener, shutdown, lambda: files.announce(url))
-            late = server.loops.stop()
+            _run_http(server, listener, shutdown, lambda: files.announce(url), files.withdraw)
+            late = server.loops.stop(LOOPS_S) + server.drain(DRAIN_S)
             if late:
-                log.warning("loops still busy at shutdown: %s", ", ".join(late))
+                log.warning("still busy at shutdown: %s", ", ".join(late))
             if stop_local.is_set():
                 _stop_local_heads(server.context)
         files.withdraw()
@@ -220,13 +243,40 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run_http(server: Server, listener: socket.socket, shutdown: threading.Event, ready: Callable[[], None]) -> None:
-    """Serve until `shutdown`; uvicorn's own signal handling turns SIGTERM and SIGINT into the same."""
+def _end_on_signals(shutdown: threading.Event) -> None:
+    """SIGTERM and Ctrl-C end the server in order; the second one ends it at once, which it survives like kill -9."""
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        shutdown.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signals: it would raise them again at its end, and so kill us before we are done."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to us."""
+        yield
+
+
+def _run_http(
+    server: Server,
+    listener: socket.socket,
+    shutdown: threading.Event,
+    ready: Callable[[], None],
+    ending: Callable[[], None],
+) -> None:
+    """Serve until `shutdown`; calls `ready` once it listens, and `ending` before it stops to."""
     config = uvicorn.Config(create_app(server.context), log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    http = uvicorn.Server(config)
+    http = _Http(config)
 
     def watch() -> None:
         shutdown.wait()
+        ending()  # commands that look for a server now start the next one, and wait for our lock
         server.context.signals.job_changed()  # long-polling readers answer now
         http.should_exit = True
 

@@ -71,10 +71,7 @@ class Decide:
         read = self._read()
         if not read.snapshot.jobs:
             return LONGEST_LOOK_S
-        unasked = self._fleet.unknown([view.cluster.name for view in read.snapshot.clusters])
-        for name in unasked:
-            self._fleet.poll(self._fleet.get(name))
-        if unasked:
+        if self._fleet.ask_unknown():
             read = self._read()
         result = plan(read.snapshot, self._previous)
         self._previous = result
@@ -86,8 +83,7 @@ class Decide:
     def preview(self, spec: JobSpec) -> Decision:
         """The decision a job like this would get now, with nothing stored (dry run)."""
         self._fleet.ensure_any()
-        for name in self._fleet.unknown([cluster.name for cluster in self._fleet.all()]):
-            self._fleet.poll(self._fleet.get(name))
+        self._fleet.ask_unknown()
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
         waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, ClusterStatus, LocalHead, Pue
 from carbon_sched.domain.errors import ClusterError, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.service.lanes import Lanes
 
 if TYPE_CHECKING:
     from carbon_sched.ports import Clock, ClusterClient, Clusters, Store
@@ -23,6 +24,9 @@ POLL_S = 5.0
 STARTING_POLL_S = 0.5
 STARTING = "its Ray head on this machine is starting"
 MAX_BACKOFF_S = 60.0
+FIRST_ANSWER_S = 10.0
+"""A plan waits this long for clusters that were never asked; those that hang longer are left out of it."""
+CLOSE_S = 1.0
 
 
 def embedded_default() -> Cluster:
@@ -41,7 +45,8 @@ class Fleet:
         self._seen: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
-        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="poll")
+        self._awaited: set[str] = set()
+        self._lanes = Lanes("poll")
 
     # configuration -------------------------------------------------------------------------------
 
@@ -137,19 +142,24 @@ class Fleet:
         return status
 
     def poll_due(self) -> None:
-        """Ask every cluster whose time has come, concurrently; one that keeps failing is asked less often."""
+        """Ask every cluster whose time has come, side by side; one that keeps failing is asked less often."""
         now = self._clock.monotonic()
         due = [cluster for cluster in self.all() if self._due.get(cluster.name, 0.0) <= now]
-        list(self._pool.map(self.poll, due))
+        self._lanes.run({cluster.name: partial(self.poll, cluster) for cluster in due})
 
-    def unknown(self, names: list[str]) -> list[str]:
-        """Those of `names` that have never been asked."""
+    def ask_unknown(self) -> bool:
+        """Ask those that never answered yet, side by side; whether there were any. Each is waited for once."""
         with self._lock:
-            return [name for name in names if name not in self._statuses]
+            known = set(self._statuses)
+        unknown = {cluster.name: cluster for cluster in self.all() if cluster.name not in known}
+        self._lanes.run({name: partial(self.poll, cluster) for name, cluster in unknown.items()})
+        self._lanes.drain(FIRST_ANSWER_S, unknown.keys() - self._awaited)
+        self._awaited.update(unknown)
+        return bool(unknown)
 
     def close(self) -> None:
-        """Stop the polling threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the polls under way end, for a moment."""
+        self._lanes.drain(CLOSE_S)
 
     def _keep(self, cluster: Cluster, status: ClusterStatus) -> None:
         with self._lock:

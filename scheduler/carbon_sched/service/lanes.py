@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,15 @@ class Lanes:
             raise errors[0]
         return [lane for lane in work if lane not in begun]
 
-    def drain(self, timeout_s: float) -> list[str]:
-        """Wait for what is under way; returns the lanes that are not done in time."""
+    def drain(self, timeout_s: float, lanes: Collection[str] | None = None) -> list[str]:
+        """Wait for what is under way, in all lanes or in these; returns the lanes that are not done in time."""
+
+        def busy() -> set[str]:
+            return self._busy if lanes is None else self._busy.intersection(lanes)
+
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy, timeout_s)
-            return sorted(self._busy)
+            self._changed.wait_for(lambda: not busy(), timeout_s)
+            return sorted(busy())
 
     def _do(self, lane: str, work: Callable[[], object]) -> None:
         error: BaseException | None = None

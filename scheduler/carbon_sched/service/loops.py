@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,18 @@ class Loops:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout_s: float = 20.0) -> list[str]:
-        """Ask all to stop, wait for each; returns the names of those that did not end in time."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """Have every step done again now."""
         for step in self._steps:
             step.wake.set()
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """Ask all to stop and wait for them; returns the names of those that did not end in time."""
+        self._stopping.set()
+        self.wake()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _repeat(self, step: Step) -> None:

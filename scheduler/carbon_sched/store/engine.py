@@ -55,6 +55,12 @@ def open_store(url: str, clock: Clock, *, wait_s: float = WAIT_S) -> SqlStore:
     return SqlStore(engine, clock, wait_s)
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file behind an SQLite URL, None for another database. Raises InvalidInput as `open_store` does."""
+    parsed = _parse(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
 class SqlStore:
     """The `Store` port over SQLAlchemy; may be used from any thread."""
 

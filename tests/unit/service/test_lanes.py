@@ -28,6 +28,7 @@ def test_a_lane_that_hangs_is_left_behind_and_passed_over_until_it_is_done():
     assert patient.run({"slow": lambda: done.append("slow"), "fast": lambda: done.append("fast")}) == ["slow"]
     assert done == ["fast"]
     assert lanes.drain(0.01) == ["slow"]
+    assert lanes.drain(FOREVER_S, ["fast"]) == []
     release.set()
     assert lanes.drain(FOREVER_S) == []
     assert patient.run({"slow": lambda: done.append("slow")}) == []

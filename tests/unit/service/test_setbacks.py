@@ -2,14 +2,18 @@
 
 import threading
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from carbon_sched.domain.cluster import Pue
 from carbon_sched.domain.errors import ClusterUnclear
 from carbon_sched.domain.job import JobState
-from carbon_sched.service import follow
-from tests.fakes.world import World, a_cluster
+from carbon_sched.service import fleet, follow
+from carbon_sched.service.awake import Awake
+from carbon_sched.service.lanes import Lanes
+from tests.fakes.clock import StoppedClock
+from tests.fakes.world import START, World, a_cluster
 
 CLEAN_AND_DIRTY = {"SE-SE3": [(0, 50.0)], "DE": [(0, 400.0)]}
 CLUSTERS = [a_cluster("dirty", "DE", 1.2, home=True), a_cluster("clean", "SE-SE3", 1.1)]
@@ -147,6 +151,77 @@ def test_a_bug_in_following_or_collecting_one_job_stops_no_other(world, monkeypa
     world.settle()
     assert world.statements.receipt(jobs[1].job_id)["final"]
     assert not world.statements.receipt(jobs[0].job_id)["final"]
+
+
+def test_a_first_plan_waits_for_no_cluster_that_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "FIRST_ANSWER_S", 0.05)
+    world = World(tmp_path, CLUSTERS, CLEAN_AND_DIRTY)
+    world.fleet._lanes = Lanes("poll", 0.05)
+    release = threading.Event()
+    hanging, status = world.clusters["clean"], world.clusters["clean"].status
+    monkeypatch.setattr(hanging, "status", lambda: release.wait() and status())
+    world.fleet.poll(CLUSTERS[0])
+    job = world.submit()
+    world.decide.step()
+    assert world.attempts(job)[0].cluster == "dirty"
+    release.set()
+    assert world.fleet._lanes.drain(60) == []
+    assert world.fleet.status("clean").usable
+    world.close()
+
+
+# the machine sleeps ----------------------------------------------------------------------------------------------
+
+
+def delayed(tmp_path, **flexibility):
+    """A job that waits for a cleaner hour, and its world."""
+    world = World(tmp_path, [a_cluster("only", "DE")], {"DE": [(0, 400.0), (3600, 50.0)]})
+    job = world.submit(duration_s=60, **flexibility)
+    world.settle()
+    assert world.job(job).not_before == START + timedelta(hours=1)
+    return world, job
+
+
+@pytest.mark.parametrize(("slept_h", "flexibility"), [(1.5, {"max_delay_s": 7200}), (9, {"max_delay_s": 7200})])
+def test_a_job_whose_start_was_slept_through_starts_at_once(tmp_path, slept_h, flexibility):
+    world, job = delayed(tmp_path, **flexibility)
+    world.clock.at += timedelta(hours=slept_h)
+    world.settle()
+    assert world.job(job).state is JobState.STARTING
+    world.close()
+
+
+def test_a_job_whose_deadline_was_slept_through_is_refused_with_that_reason(tmp_path):
+    world, job = delayed(tmp_path, deadline="2026-03-01T14:00:00Z")
+    world.clock.at += timedelta(hours=3)
+    world.settle()
+    assert world.job(job).state is JobState.REFUSED
+    assert "cannot end by 2026-03-01T14:00:00Z" in world.job(job).reason
+    world.close()
+
+
+def test_a_submission_whose_fence_was_slept_through_is_made_again(world):
+    job = world.submit()
+    world.settle()
+    world.clock.at += timedelta(hours=3)
+    world.settle()
+    assert [attempt.outcome for attempt in world.attempts(job)] == ["expired", ""]
+    assert world.job(job).state is JobState.STARTING
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "ticks_s", "jumps"), [(1, 1, 0), (60, 60, 0), (3600, 1, 1), (-3600, 1, 1), (4, 0, 0)]
+)
+def test_a_clock_that_jumps_is_noticed_once(wall_s, ticks_s, jumps):
+    clock, seen = StoppedClock(), []
+    awake = Awake(clock, lambda: seen.append(1))
+    awake.look()
+    clock.at += timedelta(seconds=wall_s)
+    clock.ticks += ticks_s
+    awake.look()
+    clock.pass_s(1)
+    awake.look()
+    assert len(seen) == jumps
 
 
 # what Ray tells late, or never -----------------------------------------------------------------------------------
