@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks
@@ -25,8 +26,8 @@ class Shutdown(TypedDict, total=False):
 
 @public.get("/healthz")
 def health() -> dict[str, Any]:
-    """Alive, and which version."""
-    return {"ok": True, "version": __version__}
+    """Alive, and which version, on which Python."""
+    return {"ok": True, "version": __version__, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
 @router.get("/server")
