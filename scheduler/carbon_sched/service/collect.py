@@ -226,7 +226,7 @@ def _watched(segment: Segment) -> dict[str, object]:
 
 def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findings:
     """What the recorded energy itself shows to be missing."""
-    missing, notes = list(found.missing), list(found.notes)
+    missing, notes = [*found.missing, *found.gaps], list(found.notes)
     if not spans:
         missing.append("no energy was recorded")
     elif job.spec.resources.gpus and not any(span.device_kind == "gpu" for span in spans):

@@ -79,7 +79,8 @@ class Pull:
         said = of_record(record, shelf.names())
         found = shelf.findings(attempt.attempt_id, attempt.opened_at)
         parts = [said, found, *others]
-        return Findings([line for p in parts for line in p.missing], [line for p in parts for line in p.notes])
+        missing, notes = [line for p in parts for line in p.missing], [line for p in parts for line in p.notes]
+        return Findings(missing, notes, [line for p in parts for line in p.gaps])
 
     def _others(
         self, client: ClusterClient, cluster: Cluster, attempt: Attempt, record: AttemptRecord | None

@@ -54,14 +54,18 @@ def remark(note: wire.Note) -> Remark:
 
 @dataclass
 class Findings:
-    """What is known to be missing from an attempt's energy, and what its reader should know beside that."""
+    """What is known to be missing from an attempt's energy, and what its reader should know beside that.
+
+    `missing` may still arrive and is waited for; `gaps` were never measured, and no waiting brings them.
+    """
 
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
 
     def capped(self) -> Findings:
         """The same, each sentence once, at most so many of each."""
-        return Findings(_capped(self.missing), _capped(self.notes))
+        return Findings(_capped(self.missing), _capped(self.notes), _capped(self.gaps))
 
 
 def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:
@@ -72,14 +76,14 @@ def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:
         device = one.device or "a device"
         if one.kind == "unmetered-head":
             if one.attempt == attempt:
-                found.missing.append(
+                found.gaps.append(
                     f"the first {one.missed_ms / 1000:g} s, before the machine's first reading since boot"
                 )
         elif one.kind in _BOOKED_FROM_POWER:
             words = f"the counter of {device} could not be believed for a time: booked from power [{one.kind}]"
             found.notes.append(words + often)
         elif one.kind.endswith("-unknown"):
-            found.missing.append(f"energy of {device} for a time, which could not be read [{one.kind}]{often}")
+            found.gaps.append(f"energy of {device} for a time, which could not be read [{one.kind}]{often}")
         elif one.kind in _KNOWN:
             found.notes.append(_KNOWN[one.kind].format(device=device) + often)
     return found
