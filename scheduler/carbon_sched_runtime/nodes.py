@@ -307,11 +307,15 @@ def watch(cluster: Cluster, ears: Ears, report: Report) -> None:
     keeper.finish(wait)
 
 
+def ignore_signals() -> None:
+    """Ray's stop of the job reaches this process too; the wrapper says when the job has ended."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main(attempt: str) -> int:
     """Attach, watch, detach; ALONE when there is but one node after all."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        # Ray's stop reaches this process too; the wrapper says when the job has ended.
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     shield_imports()
     address = os.environ["RAY_ADDRESS"]
     packages = [str(uri) for uri in json.loads(os.environ.get("CARBON_SCHED_PACKAGES", "[]"))]
@@ -321,6 +325,7 @@ def main(attempt: str) -> int:
             address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False,
             runtime_env={"py_modules": packages} if packages else None,
         )  # fmt: skip
+        ignore_signals()  # again: ray.init made SIGTERM end the process
         if sum(bool(node["Alive"]) for node in ray.nodes()) <= 1:
             return ALONE
         watch(RayCluster(ray, address, attempt, packages), Ears(), say)

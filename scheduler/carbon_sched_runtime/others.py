@@ -102,7 +102,7 @@ class OtherNodes:
         # Its actors end with it; whoever meters those nodes next goes on from their checkpoints.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        self._reap(block=True)
+        self._reap(block=True, killed=True)
         missing = f"the meters of other nodes did not close their journals within {timeout_s:g} s"
         self._report("fault", reason=missing)
         return missing
@@ -154,7 +154,7 @@ class OtherNodes:
             said = {"event": "fault", "reason": "more happened on other nodes than this record holds"}
         self._report(said["event"], **{name: said.get(name) for name in FIELDS.get(said["event"], ("reason",))})
 
-    def _reap(self, *, block: bool) -> None:
+    def _reap(self, *, block: bool, killed: bool = False) -> None:
         if self._pid is None:
             return
         pid, status = os.waitpid(self._pid, 0 if block else os.WNOHANG)
@@ -167,7 +167,7 @@ class OtherNodes:
         self._next_look = time.monotonic() + (ALONE_AGAIN_S if code == ALONE else AGAIN_S)
         if code == ALONE:
             self._starts -= 1
-        elif not self._ending:
+        elif not killed and (code or not self._ending):
             self._report("fault", reason=f"the meter of other nodes ended by itself with {code}")
 
 

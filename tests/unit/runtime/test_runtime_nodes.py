@@ -133,6 +133,14 @@ def test_what_the_helper_says_goes_into_the_record(monkeypatch, tmp_path, heard)
     assert helper.pid is None
 
 
+def test_a_helper_that_dies_while_it_closes_is_said(monkeypatch, tmp_path, heard):
+    helper = a_helper(monkeypatch, tmp_path, heard, "import os; os.read(0, 10); os.kill(os.getpid(), 15)")
+    helper.beat()
+    helper.end()
+    assert helper.wait(30) is None
+    assert heard == [("fault", {"reason": "the meter of other nodes ended by itself with -15"})]
+
+
 def test_a_helper_that_does_not_end_is_ended_and_what_is_missing_said(monkeypatch, tmp_path, heard):
     helper = a_helper(monkeypatch, tmp_path, heard, "import time; time.sleep(600)")
     helper.beat()
