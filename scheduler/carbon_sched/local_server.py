@@ -37,6 +37,7 @@ START_S = 120.0
 HANDOVER_S = 45.0
 """Longest end of another server that is waited for; ending Ray heads may take half a minute."""
 TERMINATE_S = 15.0
+DYING_S = 1.0
 POLL_S = 0.03
 LOG_LIMIT = 10 * 1024 * 1024
 LOG_SHOWN = 8
@@ -196,9 +197,9 @@ class LocalServer:
         return None
 
     def crashed(self) -> bool:
-        """Whether the last server ended without saying so."""
+        """Whether the last server ended without saying so; one that was just killed is given a moment to be gone."""
         running = self.files.read()
-        return running is not None and not processes.alive(running.process)
+        return running is not None and _wait_until(lambda: not processes.alive(running.process), DYING_S)
 
     def ensure(self, *, busy: Callable[[Running], bool], end: Callable[[Running], None]) -> Running:
         """The running server; starts one where there is none, and replaces an older one that has nothing to do.

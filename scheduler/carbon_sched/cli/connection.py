@@ -11,13 +11,19 @@ from carbon_sched.cli.output import say
 from carbon_sched.domain.errors import Conflict, NotAllowed, NotFound, ServerUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from carbon_sched.client import Client
     from carbon_sched.local_server import LocalServer, Running
     from carbon_sched.wire import JobView
 
+    T = TypeVar("T")
+
 ID_LENGTH = 10
 ID_LETTERS = frozenset("0123456789abcdefghjkmnpqrstvwxyz")
 LAST = "last"
+RENEWALS = 3
 SHOWN_IDS = 5
 
 
@@ -35,6 +41,16 @@ class Connection:
         say("the local server went away; starting it again")
         self.client = client_of(self.local, _ensure(self.local))
         return True
+
+    def ask(self, question: Callable[[Client], T]) -> T:
+        """Ask the server something that may be asked twice; a local one that crashed is started again, a few times."""
+        for _ in range(RENEWALS):
+            try:
+                return question(self.client)
+            except ServerUnavailable:
+                if not self.renew():
+                    raise
+        return question(self.client)
 
 
 def connect(*, start: bool = True) -> Connection:

@@ -16,6 +16,7 @@ from carbon_sched.domain.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from carbon_sched.cli.connection import Connection
     from carbon_sched.cli.job_source import JobSource, Sent
     from carbon_sched.cli.request import Built
     from carbon_sched.cli.script_options import Given
@@ -53,11 +54,11 @@ def _submit(
         bundle = _zip(source.sent, folder) if source.sent else None
         connection = connect()
         if bundle is not None and not dry_run:
-            _upload(connection.client, bundle)
+            _upload(connection, bundle)
             built.request["bundle_sha256"] = bundle.sha256
     if dry_run:
         return _preview(connection.client, built, as_json)
-    job = _post(connection.client, built)
+    job = _post(connection, built)
     if no_wait:
         return _handed_over(job, as_json)
     from carbon_sched.cli.follow import attach
@@ -136,9 +137,11 @@ def _no_room(error: OSError) -> InvalidInput:
     return InvalidInput("TMPDIR", tempfile.gettempdir(), f"cannot hold the zip ({error.strerror or error})", remedy)
 
 
-def _post(client: Client, built: Built) -> JobView:
+def _post(connection: Connection, built: Built) -> JobView:
+    """Submit once, also over a server that crashes amid it: the key makes one job of two requests."""
+    key = os.urandom(16).hex()
     try:
-        return client.submit(built.request, idempotency_key=os.urandom(16).hex())
+        return connection.ask(lambda client: client.submit(built.request, idempotency_key=key))
     except KeyboardInterrupt:
         warn("interrupted while submitting: the job may have been accepted; `carbon-sched list` tells")
         raise
@@ -153,12 +156,15 @@ def _handed_over(job: JobView, as_json: bool) -> int:
     return 0
 
 
-def _upload(client: Client, bundle: Any) -> None:
+def _upload(connection: Connection, bundle: Any) -> None:
     from carbon_sched.cli.progress import Progress
 
-    with Progress(f"uploading {bundle.files} files, {bundle.size_bytes / 2**20:.1f} MiB"):
+    def upload(client: Client) -> None:
         if not client.has_bundle(bundle.sha256):
             client.put_bundle(bundle.sha256, bundle.path)
+
+    with Progress(f"uploading {bundle.files} files, {bundle.size_bytes / 2**20:.1f} MiB"):
+        connection.ask(upload)
 
 
 def _preview(client: Client, built: Built, as_json: bool) -> int:

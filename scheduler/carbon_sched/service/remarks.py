@@ -95,7 +95,7 @@ def of_record(record: AttemptRecord | None, held: Sequence[str]) -> Findings:
         return Findings(["the wrapper left no record"])
     if not record.complete:
         return Findings(["the wrapper did not finish its energy journal", *map(_quoted, record.faults)])
-    found = Findings(list(map(_quoted, record.faults)))
+    found = Findings(gaps=list(map(_quoted, record.faults)))  # it is done: what it could not meter does not come
     for part in record.remark.split("; "):
         outlived, altered = _OUTLIVED.fullmatch(part), _ALTERED.fullmatch(part)
         if outlived:
@@ -104,7 +104,7 @@ def of_record(record: AttemptRecord | None, held: Sequence[str]) -> Findings:
             words = "energy segments were altered or removed while the job ran; the wrapper put them back"
             found.notes.append(f"{altered.group(1)} {words}")
         elif part and part not in record.faults:
-            found.missing.append(_quoted(part))
+            found.gaps.append(_quoted(part))
     absent = _absent(record, held)
     if absent:
         found.missing.append(f"{absent} of {record.segments} energy segments that the wrapper announced")

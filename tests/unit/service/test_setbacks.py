@@ -242,6 +242,17 @@ def test_a_job_too_quick_to_be_seen_running_has_its_energy(world):
     assert receipt["energy_kwh"] == pytest.approx(1e-6)
 
 
+def test_a_receipt_waits_for_nothing_that_cannot_come(world):
+    """The wrapper itself says what it could not meter, and that it is done."""
+    job, attempt, clean = running(world)
+    world.record(attempt, {"event": "fault", "reason": "metering broke"}, *ENDED)
+    clean.end(attempt.attempt_id, "SUCCEEDED", 0)
+    world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert receipt["final"]
+    assert any("metering broke" in text for text in receipt["missing"])
+
+
 def test_a_wrapper_that_came_too_late_after_ray_said_running_leads_to_a_new_attempt(world):
     job = world.submit()
     world.settle()
