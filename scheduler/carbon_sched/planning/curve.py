@@ -53,6 +53,12 @@ class Curve:
         ranked, booked = (np.concatenate([[0.0], np.cumsum(v * np.diff(at))]) for v in (floored, level))
         return Curve(at, level, ranked, booked, grades)
 
+    def flat(self, seconds: float) -> Curve:
+        """Without any movement: at the mean of the time from now on."""
+        reach = min(seconds, max(float(self.edges[-1]), 1.0))
+        mean = float(np.diff(_at(self.edges, self.booked, np.array([0.0, reach])))[0]) / reach
+        return Curve.from_values([0.0, reach], [mean], self.grades[-1:])
+
     def ranked_g(self, starts: Floats, durations: Floats, weights: Floats) -> Floats:
         """Expected grams per kilowatt of power for a run begun at each start; shape of `starts`.
 

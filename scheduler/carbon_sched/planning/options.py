@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec, Resources
     from carbon_sched.planning.snapshot import ClusterView, Snapshot, WaitingJob
 
+DISTRUSTED_S = 86_400.0
+"""A grid whose forecasts are not believed is taken at the mean of its next day."""
 FRESH_S = 60.0
 """A job this young is refused when nothing alive could ever hold it; an older one waits, since nodes come and go."""
 
@@ -73,6 +75,8 @@ def _site(view: ClusterView, snapshot: Snapshot, comparable: Comparability | Non
     readings = view.outlook.readings
     usable = bool(readings) and all(reading.comparability == comparable for reading in readings)
     curve = Curve.of(view.outlook, snapshot.now) if usable else None
+    if curve is not None and not view.trusted:
+        curve = curve.flat(DISTRUSTED_S)
     return Site(view.cluster, view.status, ClusterRoom(view, snapshot.now), curve)
 
 

@@ -46,12 +46,17 @@ class Reservation:
 
 @dataclass(frozen=True)
 class ClusterView:
-    """One cluster as the planner sees it. `status` None: it never answered. `outlook` begins at or before `now`."""
+    """One cluster as the planner sees it. `status` None: it never answered. `outlook` begins at or before `now`.
+
+    `trusted` False: the zone's forecasts have of late said the opposite of what came (planning.trust): no job waits on
+    them, and the zone is ranked by the mean of its outlook.
+    """
 
     cluster: Cluster
     status: ClusterStatus | None
     outlook: Outlook
     reservations: tuple[Reservation, ...] = ()
+    trusted: bool = True
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TIE = 1e-9
 WINDOW_DAYS = 28
-ENOUGH_JOBS = 50
+ENOUGH_JOBS = 20
 
 
 def best_start(costs: Floats) -> Ints:

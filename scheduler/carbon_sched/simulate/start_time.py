@@ -77,7 +77,9 @@ def learnt_beliefs(jobs: Jobs, classes: Ints, points: int = POINTS) -> Floats:
     return out
 
 
-def decide(waits: Waits, forecast: Singles, first_issue: int, rule: Rule) -> Ints:
+def decide(
+    waits: Waits, forecast: Singles, first_issue: int, rule: Rule, believed: NDArray[np.bool_] | None = None
+) -> Ints:
     """Hours each job waits, `[J]`; -1 for jobs submitted before the first forecast or whose belief is unknown.
 
     Args:
@@ -86,6 +88,7 @@ def decide(waits: Waits, forecast: Singles, first_issue: int, rule: Rule) -> Int
             is the expected intensity of hour `first_issue + i + k`.
         first_issue: see above.
         rule: how to choose.
+        believed: `[issues]` whether a forecast may be acted on (`planning.trust`); where not, nobody waits.
     """
     jobs = waits.jobs
     waited = np.full(len(jobs), -1)
@@ -101,6 +104,8 @@ def decide(waits: Waits, forecast: Singles, first_issue: int, rule: Rule) -> Int
             continue
         costs = _costs(waits, waiting, Curve.from_values(edges, row.astype(np.float64)), issue)
         wait = best_start(costs)
+        if believed is not None and not believed[issue - first_issue]:
+            wait[:] = 0
         if len(new):
             gate = _turned_away(waits, rule, gate, issue, new, costs[-len(new) :], wait[-len(new) :])
         if rule.replan:

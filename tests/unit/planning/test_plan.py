@@ -263,3 +263,12 @@ def test_the_next_look_is_the_first_start_or_the_next_hour():
     result = plan(snapshot([cluster("de", [400, 400, 100])], [job(wait_h=2)]))
     assert result.next_look == NOW + timedelta(hours=1)
     assert plan(snapshot([cluster("de", [400, 100], step_s=60)], [job(wait_h=2)])).next_look < NOW + timedelta(hours=1)
+
+
+def test_nobody_waits_on_forecasts_that_said_the_opposite_of_late():
+    from dataclasses import replace
+
+    lying = replace(cluster("de", [400, 400, 100, 400]), trusted=False)
+    decision = one([lying], job(wait_h=5))
+    assert decision.verdict is Verdict.PLACE
+    assert decision.expected_co2e_g == pytest.approx(325)
