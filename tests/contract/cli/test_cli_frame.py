@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
+from carbon_sched import wire
+from carbon_sched.cli import main
 from carbon_sched.cli.main import COMMANDS
 from carbon_sched.cli.main import cli as commands
 from carbon_sched.client import Client
@@ -142,3 +145,24 @@ def test_help_of_every_command_has_an_example_and_its_line_in_the_overview(shell
     if not hasattr(found, "commands"):
         assert f"carbon-sched {command}" in out.partition("Example")[2]
     assert COMMANDS[command][1] in " ".join(out.split())
+
+
+def commands_with_json(group: click.Group, path: str = "") -> set[str]:
+    found = set()
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            found |= commands_with_json(command, f"{path}{name} ")
+        elif any("--json" in parameter.opts for parameter in command.params):
+            found.add(path + name)
+    return found
+
+
+def test_the_shape_of_every_json_is_documented():
+    page = (Path(main.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    documented = {re.sub(r" --.*", "", name) for names, _ in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert documented == commands_with_json(commands)
+    shapes = {name for _, shape in rows for name in re.findall(r"`([A-Z]\w+)`", shape)}
+    assert shapes
+    assert all(hasattr(wire, name) for name in shapes)

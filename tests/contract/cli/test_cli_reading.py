@@ -64,7 +64,7 @@ def test_a_remote_server_is_neither_ended_nor_read_from_here(api, shell):
 
 READING = [
     ["status"], ["status", ID], ["list"], ["logs", ID], ["wait", ID], ["explain", ID], ["receipt", ID], ["stop", ID],
-    ["clusters", "list"], ["clusters", "check", "north"], ["server", "status"], ["audit", "verify"],
+    ["clusters", "list"], ["clusters", "check", "north"], ["server", "status"], ["audit", "verify"], ["doctor"],
     ["grid", "now"], ["grid", "forecast", "DE"], ["grid", "history", "DE"], ["grid", "providers"], ["grid", "check"],
 ]  # fmt: skip
 
