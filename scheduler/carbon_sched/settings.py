@@ -16,6 +16,8 @@ from carbon_sched.domain.errors import InvalidInput
 
 REFERENCE = re.compile("(file|env):.+")
 NOT_SHOWN = "(not shown)"
+HARMLESS = ("provider", "zone", "file", "signal", "basis", "perimeter")
+"""Settings of the grid whose values an error may repeat; a key may stand in place of any other."""
 
 
 class SeriesSetting(BaseModel):
@@ -162,7 +164,7 @@ def _told(first: ErrorDetails, file: Path) -> InvalidInput:
     if first["type"] == "extra_forbidden":
         known = ", ".join(_siblings(loc))
         value, problem, remedy = NOT_SHOWN, "is not a setting", f"Correct it in {file}; there are: {known}"
-    if loc == ("grid",) or ("providers" in loc and loc[-1] != "provider"):
+    if loc[0] == "grid" and loc[-1] not in HARMLESS:
         value = NOT_SHOWN
     if first["type"] in ("reference", "secret"):
         problem = first["msg"]

@@ -17,9 +17,16 @@ from carbon_sched.compose import build
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.intensity import Grade
 from carbon_sched.domain.time import UTC
+from carbon_sched.grid.chain import Grid
+from carbon_sched.grid.configured import ConfiguredGrid
+from carbon_sched.grid.http import Limits, Web
 from carbon_sched.grid.pacing import TokenBucket
-from carbon_sched.settings import load_settings
+from carbon_sched.grid.yearly import YearlyTable
+from carbon_sched.service.outlooks import Outlooks
+from carbon_sched.service.refresh import Archive, Refresh
+from carbon_sched.settings import GridSettings, ProviderSetting, load_settings
 from tests.fakes.grid_server import KEY, GridServer
+from tests.fakes.world import World, a_cluster
 
 TOKEN = "cs_test"
 KEYLESS = ("energy-charts", "neso", "energidataservice", "rte-odre")
@@ -123,10 +130,40 @@ def test_three_countries_without_any_key_can_be_ranked(start, grid):
     assert len(grid.requests) == asked, "planning asked a provider"
 
 
+LEVELS = {"de": 400.0, "fr": 50.0, "uk": 200.0}
+
+
+def test_a_job_goes_where_the_chain_says_it_is_clean(grid, tmp_path):
+    """Decision and candidates over the real chain: FR is cleanest, each candidate tells its grade."""
+    world = World(tmp_path, [a_cluster(name, name) for name in ("DE", "FR", "GB")], {})
+    grid.reset(world.clock.now())
+    energy_charts = grid.answers["energy-charts"]
+
+    def by_country(server, path, query, headers):
+        server.value = lambda _: LEVELS[query["country"][0]]
+        return energy_charts(server, path, query, headers)
+
+    grid.answers["energy-charts"] = by_country
+    web = Web(world.clock, lambda _: None, lambda: 0.0, Limits(tries=1))
+    entries = tuple(ProviderSetting(provider=name, url=grid.base(name)) for name in KEYLESS)
+    configured = ConfiguredGrid(GridSettings(providers=entries), web, lambda _: None)
+    archive = Archive(world.store)
+    refresh = Refresh(configured.live, archive, world.store, world.fleet.zones, world.clock, world.signals)
+    refresh.ask(world.fleet.zones())
+    world.decide._outlooks = Outlooks(Grid(configured.sources(), YearlyTable.load()))
+    decision = world.decide.preview(world.accept.spec({"entrypoint": "x", "duration_s": 3600}, submitter="ada"))
+    assert decision.cluster == "FR"
+    found = {c.cluster: (round(c.intensity_g_per_kwh), c.grade) for c in decision.candidates}
+    assert {name: level for name, (level, _) in found.items()} == {"DE": 400, "FR": 50, "GB": 200}
+    assert {grade for _, grade in found.values()} <= {Grade.LIVE, Grade.PROVIDER_FORECAST}
+    refresh.close()
+    world.close()
+
+
 def test_forecast_and_history_of_any_place(start, grid):
     server = start()
-    found = server.client.grid_forecast(["aws:eu-west-3", "GB"], hours=72)
-    assert [one["zone"] for one in found["zones"]] == ["FR", "GB"]
+    found = server.client.grid_forecast(["aws:eu-west-2", "NL"], hours=72)
+    assert [one["zone"] for one in found["zones"]] == ["GB", "NL"]
     for one in found["zones"]:
         readings = one["readings"]
         assert all(a["end"] == b["start"] for a, b in pairwise(readings))
@@ -151,19 +188,19 @@ def test_forecast_and_history_of_any_place(start, grid):
 def test_without_zones_those_of_the_clusters_are_told(start):
     server = start()
     assert server.client.grid_now()["readings"] == []
-    server.clusters("DE", "FR")
-    assert [one["zone"] for one in server.client.grid_now()["readings"]] == ["DE", "FR"]
+    server.clusters("DE", "NL")
+    assert [one["zone"] for one in server.client.grid_now()["readings"]] == ["DE", "NL"]
 
 
 def test_history_survives_a_restart_without_network(start, grid):
     server = start()
-    server.clusters("DE", "FR")
+    server.clusters("DE", "NL")
     server.refresh()
     grid.fault = 503
     again = start()
     again.refresh()
     now = again.context.clock.now()
-    outlooks = again.context.outlooks.of(["DE", "FR"], now, now + DAY)
+    outlooks = again.context.outlooks.of(["DE", "NL"], now, now + DAY)
     assert {outlook.readings[0].grade for outlook in outlooks.values()} == {Grade.LIVE}
     past = again.context.outlooks.actual("DE", now - 27 * DAY, now - HOUR, now)
     assert {r.grade for r in past} == {Grade.LIVE}
@@ -206,10 +243,12 @@ def test_check_names_the_problem_and_its_remedy(start, grid, monkeypatch, fault,
 
 def test_check_without_a_network(start, tmp_path):
     server = start("    - {provider: series-url, url: 'http://127.0.0.1:9', zones: [DE]}")
+    server.clusters("FR")
     found = server.client.check_grid()["findings"]
     dead = next(one for one in found if one["provider"] == "series-url")
     assert dead["problem"] == "it does not answer"
     assert "network" in dead["remedy"]
+    assert next(one["zone"] for one in found if one["provider"] == "energy-charts") == "FR", "the clusters' zones"
 
 
 def test_check_looks_at_files_too(start, tmp_path):

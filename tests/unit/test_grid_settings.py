@@ -102,6 +102,13 @@ def test_what_is_wrong_is_named_and_no_key_is_repeated(load, text, field, words)
     assert "1234567" not in str(caught.value)
 
 
+@pytest.mark.parametrize("grid", ["{token: %s}", "[%s]", "{providers: {key: %s}}", "{series: [%s]}"])
+def test_a_key_in_the_wrong_place_is_not_repeated_either(load, grid):
+    with pytest.raises(InvalidInput) as caught:
+        load(f"grid: {grid.replace('%s', CANARY)}\n")
+    assert CANARY not in str(caught.value) + caught.value.value
+
+
 UNUSABLE = {
     "unknown provider": ("{provider: gridnobody}", "is not an intensity provider. Choose from"),
     "unknown option": ("{provider: neso, options: {speed: 3}}", "is not an option of it"),

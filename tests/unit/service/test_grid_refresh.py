@@ -12,11 +12,13 @@ from carbon_sched.domain.intensity import Grade, Kind
 from carbon_sched.grid.cache import CachedSource, FromMemory
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.yearly import YearlyTable
+from carbon_sched.service import refresh
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.signals import Signals
 from carbon_sched.store.engine import open_store
 from tests.fakes.clock import StoppedClock
 from tests.fakes.grid import HOUR, T0, reading
+from tests.fakes.world import World, a_cluster
 
 NOW = T0 + timedelta(days=30)
 DAY = timedelta(days=1)
@@ -118,14 +120,17 @@ def test_each_zone_is_asked_once_per_interval_and_only_those_in_use(store, clock
     assert [zone for zone, _, _ in provider.asked[5:]].count("FR") == 2
 
 
-def test_a_new_zone_wakes_the_loops():
-    signals = Signals()
-    events = [signals.wake_for_zones(), signals.wake_for_zones()]
-    signals.zones_changed()
+def test_a_new_zone_wakes_the_loops(tmp_path):
+    world = World(tmp_path, [], {})
+    events = [world.signals.wake_for_zones(), world.signals.wake_for_zones()]
+    world.fleet.put(a_cluster("new", "DE"))
     assert all(event.is_set() for event in events)
+    assert world.fleet.zones() == ["DE"]
+    world.close()
 
 
-def test_new_readings_are_archived_and_wake_the_planner(store, clock):
+def test_new_readings_are_archived_and_wake_the_planner(store, clock, monkeypatch):
+    monkeypatch.setattr(refresh, "BATCH", 100)
     provider = Provider()
     life = Life(store, clock, provider)
     life.turn()

@@ -138,6 +138,10 @@ def test_forecasts_of_a_provider_are_gone_on_from_but_not_learnt(monkeypatch):
     assert found[0].start == now + DAY
     own.step()
     assert [series.end for series in learnt[0].values()] == [now]
+    stale = [r if r.end <= now - DAY else replace(r, kind=Kind.FORECAST) for r in known]
+    own("FR", stale, now, now + 3 * DAY)
+    own.step()
+    assert [series.end for series in learnt[1].values()] == [now - DAY], "a forecast that nobody confirmed"
 
 
 def test_a_day_old_feed_is_forecast_from_its_end():
