@@ -175,9 +175,9 @@ class Client:
         """Every transition of the job, oldest first."""
         return cast("list[dict[str, str]]", self._get(f"/v1/jobs/{_part(job_id)}/events"))
 
-    def logs(self, job_id: str, *, offset: int = 0, wait_s: float = 0.0) -> LogChunk:
-        """Output from byte `offset` on; waits up to `wait_s` for something new."""
-        where = {"offset": offset, "wait_s": wait_s}
+    def logs(self, job_id: str, *, attempt: int | None = None, offset: int = 0, wait_s: float = 0.0) -> LogChunk:
+        """Output from byte `offset` of an attempt's log on (None: the newest's); waits up to `wait_s` for more."""
+        where = {"attempt": attempt, "offset": offset, "wait_s": wait_s}
         return cast("LogChunk", self._get(f"/v1/jobs/{_part(job_id)}/logs", where, wait_s=wait_s))
 
     def stop(self, job_id: str) -> JobView:

@@ -146,8 +146,13 @@ class DecisionView(TypedDict):
 
 
 class LogChunk(TypedDict):
-    """GET /v1/jobs/{id}/logs?offset=N&wait_s=S: text from byte `offset` on; go on with `next_offset` until `final`."""
+    """GET /v1/jobs/{id}/logs?attempt=A&offset=N&wait_s=S: text from byte `offset` on of one attempt's log.
 
+    Go on with the chunk's `attempt` (0 before any) and `next_offset` until `final`: behind the end of one attempt's log
+    the next one's begins. Without `attempt`, the newest's.
+    """
+
+    attempt: int
     text: str
     next_offset: int
     final: bool

@@ -178,7 +178,8 @@ def test_every_route_but_health_wants_the_token(served):
 
 def test_logs_are_served_by_byte_and_wait_for_more(served):
     job = served.client.submit({"entrypoint": "true"}, idempotency_key="k")
-    assert served.client.logs(job["job_id"], wait_s=0.1) == {"text": "", "next_offset": 0, "final": False}
+    nothing_yet = {"attempt": 0, "text": "", "next_offset": 0, "final": False}
+    assert served.client.logs(job["job_id"], wait_s=0.1) == nothing_yet
     served.world.settle()
     attempt = f"cs-{job['job_id']}-a1"
     served.world.clusters["clean"].files[f"job-driver-{attempt}.log"] = "one\nzwei ☕".encode()

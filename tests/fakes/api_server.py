@@ -85,7 +85,9 @@ class FakeApi:
         """Script the next submitted job: its states one after another, and what it writes."""
         job_id = states[0]["job_id"]
         self.life = [state | {"version": number} for number, state in enumerate(states)]
-        self.logs[job_id] = [{"text": text, "next_offset": len(text.encode()), "final": False}] if text else []
+        self.logs[job_id] = (
+            [{"attempt": 1, "text": text, "next_offset": len(text.encode()), "final": False}] if text else []
+        )
         self.decisions[job_id] = decision or decision_view(job_id=job_id)
         self.receipts[job_id] = [receipt_view(job_id=job_id)]
 
@@ -181,13 +183,13 @@ class FakeApi:
         return 404, problem("not-found", 404, 121, f"job {job_id} has not been planned yet")
 
     def _log(self, call: Call, job_id: str) -> dict[str, Any]:
-        """The chunk behind `offset`; when all is told, the job has ended."""
-        offset = int(call.query["offset"][0])
+        """The chunk behind `attempt` and `offset`; when all is told, the job has ended."""
+        behind = (int(call.query.get("attempt", ["0"])[0]), int(call.query["offset"][0]))
         for chunk in self.logs[job_id]:
-            if chunk["next_offset"] > offset:
+            if (chunk["attempt"], chunk["next_offset"]) > behind:
                 return chunk
         self.jobs[job_id] = self.jobs[job_id][-1:]
-        return {"text": "", "next_offset": offset, "final": True}
+        return {"attempt": max(1, behind[0]), "text": "", "next_offset": behind[1], "final": True}
 
     def _cluster(self, method: str, call: Call, rest: list[str]) -> tuple[int, Any]:
         if not rest:

@@ -161,11 +161,12 @@ def show_events(job_id: str, context: Ctx) -> list[dict[str, str]]:
 def read_logs(
     job_id: str,
     context: Ctx,
+    attempt: Annotated[int | None, Query(ge=0)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> LogChunk:
-    """Output of the newest attempt from byte `offset` on; waits up to `wait_s` for more."""
-    return context.logs.read(job_id, offset, wait_s)
+    """Output of an attempt (the newest) from byte `offset` on, then of the next one; waits up to `wait_s` for more."""
+    return context.logs.read(job_id, offset, wait_s, attempt)
 
 
 @router.post("/jobs/{job_id}/stop", status_code=202)

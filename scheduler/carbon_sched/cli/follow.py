@@ -34,7 +34,6 @@ LOG_WAIT_S = 20.0
 PLAN_WAIT_S = 2.0
 RECEIPT_S = 60.0
 RECEIPT_POLL_S = 0.5
-RENEWALS = 3
 INTERRUPTED = 130
 STATES = {
     "dispatching": "going to {where}",
@@ -68,7 +67,6 @@ class Follower:
         self._connection, self._job = connection, job
         self._id = job["job_id"]
         self._out = out or sys.stdout.buffer
-        self._renewals = 0
         self._told: set[str] = set()
         self._deciding = False
         self._shown: DecisionView | None = None
@@ -92,18 +90,21 @@ class Follower:
         return code
 
     def stream(self) -> None:
-        """Write the job's output as it comes, from its first byte to its last."""
-        offset = 0
+        """Write the job's output as it comes, from the first byte of its newest attempt to the last one of its last."""
+        attempt, offset = None, 0
         while True:
             if self._job["state"] == "queued":
                 self._await_start()
                 continue
+            where = {"attempt": attempt, "offset": offset, "wait_s": LOG_WAIT_S}
             with self._progress(self._state_line, self._job["state"], delay_s=1.0 if offset == 0 else 3600.0):
-                chunk = self._ask(lambda client, at=offset: client.logs(self._id, offset=at, wait_s=LOG_WAIT_S))  # type: ignore[misc]
+                chunk = self._ask(lambda client, where=where: client.logs(self._id, **where))  # type: ignore[misc]
+            if attempt and chunk["attempt"] != attempt:
+                say(f"attempt {chunk['attempt']} begins")
             if chunk["text"]:
                 self._out.write(chunk["text"].encode("utf-8"))
                 self._out.flush()
-                offset = chunk["next_offset"]
+            attempt, offset = chunk["attempt"], chunk["next_offset"]
             if chunk["final"]:
                 return
             if not chunk["text"]:
@@ -222,16 +223,11 @@ class Follower:
         self._job = self._ask(lambda client: client.job(self._id, wait_version=version, timeout_s=wait_s))
 
     def _ask(self, question: Callable[[Client], T]) -> T:
-        """Ask the server; one that crashed is started again, a few times."""
-        while True:
-            try:
-                return question(self._connection.client)
-            except ServerUnavailable as error:
-                self._renewals += 1
-                if self._renewals > RENEWALS or not self._connection.renew():
-                    raise ServerUnavailable(
-                        f"{error}\njob {self._id} is kept: carbon-sched wait --logs {self._id}"
-                    ) from None
+        """Ask the server, over its crashes."""
+        try:
+            return self._connection.ask(question)
+        except ServerUnavailable as error:
+            raise ServerUnavailable(f"{error}\njob {self._id} is kept: carbon-sched wait --logs {self._id}") from None
 
 
 def _same(one: DecisionView, other: DecisionView | None) -> bool:

@@ -13,7 +13,8 @@ from carbon_sched.cli.output import json_option, print_json, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from carbon_sched.wire import JobView
+    from carbon_sched.client import Client
+    from carbon_sched.wire import JobView, LogChunk
 
 STATES = (
     "queued", "dispatching", "starting", "running", "stopping", "succeeded", "failed", "stopped", "refused", "lost",
@@ -102,11 +103,11 @@ def logs(job: str, follow: bool, as_json: bool) -> int:
     view = find_job(connection.client, job)
     if follow:
         return _followed(lambda follower: follower.stream() or 0, connection, view)
-    text, offset, final = _whole_log(connection.client, view["job_id"])
+    log = _whole_log(connection.client, view["job_id"])
     if as_json:
-        print_json({"text": text, "next_offset": offset, "final": final})
+        print_json(log)
     else:
-        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.buffer.write(log["text"].encode("utf-8"))
     return 0
 
 
@@ -215,12 +216,11 @@ def _followed(do: Callable[[Any], int], connection: Any, view: JobView) -> int:
         return detached(view["job_id"])
 
 
-def _whole_log(client: Any, job_id: str) -> tuple[str, int, bool]:
-    """Everything written so far; pages are as large as the server makes them."""
-    pieces, offset = [], 0
-    while True:
-        chunk = client.logs(job_id, offset=offset)
+def _whole_log(client: Client, job_id: str) -> LogChunk:
+    """Everything the newest attempt wrote so far; pages are as large as the server makes them."""
+    chunk = client.logs(job_id)
+    pieces = [chunk["text"]]
+    while chunk["text"] and not chunk["final"]:
+        chunk = client.logs(job_id, attempt=chunk["attempt"], offset=chunk["next_offset"])
         pieces.append(chunk["text"])
-        offset = chunk["next_offset"]
-        if chunk["final"] or not chunk["text"]:
-            return "".join(pieces), offset, chunk["final"]
+    return {**chunk, "text": "".join(pieces)}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import ClusterError, StoreError
+from carbon_sched.domain.errors import ClusterError, NotFound, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,16 @@ BYTES_PER_S = 4_000_000
 """Ray answers with the whole log every time, so the larger it is, the less often we ask."""
 
 
+@dataclass(frozen=True)
+class _Page:
+    """What one attempt wrote so far; `final` when no more will come, `superseded` when another attempt follows."""
+
+    attempt: int
+    data: bytes
+    final: bool
+    superseded: bool = False
+
+
 class Logs:
     """Serves byte ranges; many followers of one job share one read of the cluster."""
 
@@ -32,17 +43,22 @@ class Logs:
         self._lock = threading.Lock()
         self._live: dict[str, tuple[float, bytes]] = {}
 
-    def read(self, job_id: str, offset: int, wait_s: float) -> LogChunk:
-        """Text from byte `offset` of the newest attempt's log; waits up to `wait_s` for something new.
+    def read(self, job_id: str, offset: int, wait_s: float, attempt: int | None = None) -> LogChunk:
+        """Text from byte `offset` of an attempt's log (None: the newest's); waits up to `wait_s` for something new.
 
-        `next_offset` never cuts a UTF-8 character; undecodable bytes are replaced. `final` once nothing will follow.
+        The chunk names the attempt that it is of, in whose log `next_offset` counts: behind the end of one attempt
+        comes the beginning of the next. No chunk cuts a UTF-8 character; undecodable bytes are replaced. `final` once
+        nothing will follow. Raises NotFound for an attempt that the job never had.
         """
         until = self._clock.monotonic() + wait_s
         while True:
             generation = self._signals.generation
-            data, final = self._bytes(job_id)
-            if len(data) > offset or final or self._clock.monotonic() >= until:
-                return _chunk(data, offset, final=final)
+            page = self._page(job_id, attempt)
+            if page.superseded and len(page.data) <= offset:
+                attempt, offset = page.attempt + 1, 0
+                continue
+            if len(page.data) > offset or page.final or self._clock.monotonic() >= until:
+                return _chunk(page, offset)
             self._signals.wait_for_change(generation, min(FRESH_S, max(0.0, until - self._clock.monotonic())))
 
     def keep(self, attempt: Attempt) -> None:
@@ -57,16 +73,22 @@ class Logs:
         with self._lock:
             self._live.pop(attempt.attempt_id, None)
 
-    def _bytes(self, job_id: str) -> tuple[bytes, bool]:
+    def _page(self, job_id: str, number: int | None) -> _Page:
+        """The whole log of attempt `number`, or of the next one that a cluster took; None: of the newest."""
         with self._store.transaction(write=False) as tx:
             job = tx.job(job_id)
             attempts = [attempt for attempt in tx.attempts(job_id=job_id) if attempt.accepted]
-        if not attempts:
-            return b"", job.state.final
-        attempt = attempts[-1]
-        if self._path(attempt).exists():
-            return self._path(attempt).read_bytes(), job.state.final
-        return self._from_cluster(attempt), job.state.final and attempt.collected
+        if number is not None and number > job.attempts:
+            raise NotFound(f"job {job_id} has no attempt {number}; it has had {job.attempts}")
+        wanted = attempts[-1:] if number is None else [attempt for attempt in attempts if attempt.number >= number]
+        if not wanted:
+            return _Page(number or 0, b"", final=job.state.final)
+        attempt = wanted[0]
+        kept = self._path(attempt).exists()
+        data = self._path(attempt).read_bytes() if kept else self._from_cluster(attempt)
+        newest = attempt is attempts[-1]
+        final = newest and job.state.final and (kept or attempt.collected)
+        return _Page(attempt.number, data, final=final, superseded=not newest)
 
     def _from_cluster(self, attempt: Attempt) -> bytes:
         with self._lock:
@@ -101,13 +123,14 @@ class Logs:
         return self._directory / f"{attempt.attempt_id}.log"
 
 
-def _chunk(data: bytes, offset: int, *, final: bool) -> LogChunk:
-    piece = data[offset : offset + CHUNK]
-    last = offset + len(piece) == len(data) and final
+def _chunk(page: _Page, offset: int) -> LogChunk:
+    piece = page.data[offset : offset + CHUNK]
+    last = offset + len(piece) == len(page.data) and (page.final or page.superseded)
     if not last:
         piece = piece[: len(piece) - _incomplete_tail(piece)]
     end = offset + len(piece)
-    return {"text": piece.decode("utf-8", "replace"), "next_offset": end, "final": final and end >= len(data)}
+    final = page.final and end >= len(page.data)
+    return {"attempt": page.attempt, "text": piece.decode("utf-8", "replace"), "next_offset": end, "final": final}
 
 
 def _incomplete_tail(piece: bytes) -> int:

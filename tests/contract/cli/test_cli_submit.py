@@ -63,6 +63,18 @@ def test_an_attached_job_prints_its_own_output_to_stdout_and_all_else_to_stderr(
     assert max(map(len, err.splitlines())) <= 80
 
 
+def test_a_follower_is_told_where_another_attempt_begins(api, shell):
+    api.tell(job_view(state="running"), job_view(state="succeeded", exit_code=0, **ENDED))
+    api.logs[ID] = [
+        {"attempt": 1, "text": "half of it\n", "next_offset": 11, "final": False},
+        {"attempt": 2, "text": "all\n", "next_offset": 4, "final": False},
+        {"attempt": 2, "text": "of it\n", "next_offset": 10, "final": False},
+    ]
+    _, out, err = shell("submit", "train.py")
+    assert out == "half of it\nall\nof it\n"
+    assert err.count("attempt 2 begins") == err.count("begins") == 1
+
+
 @pytest.mark.parametrize(
     ("end", "wanted", "words"),
     [
