@@ -7,58 +7,66 @@ from carbon_sched.domain.intensity import Grade
 from carbon_sched.domain.job import Phase
 from carbon_sched.policy.document import MAX_BYTES, MAX_DEPTH
 from carbon_sched.policy.load import load_policy, parse_policy
-from carbon_sched.policy.model import Declared, OnMissing, Patience, Policy
+from carbon_sched.policy.model import Policy, Selected
+from carbon_sched.policy.presets import preset
 from carbon_sched.policy.schema import PhasesForm, duration_s
+from carbon_sched.policy.settings import Declared, Settings
 
 HEAD = "apiVersion: carbon-sched/v1\nname: team-a\n"
 
 
 def policy(body: str = "") -> Policy:
-    return parse_policy((HEAD + body).encode(), "team-a.yaml")
+    return parse_policy((HEAD + body).encode(), "team-a.yaml", preset)
 
 
 def problems(content: str | bytes) -> tuple:
     with pytest.raises(InvalidFile) as caught:
-        parse_policy(content if isinstance(content, bytes) else content.encode(), "bad.yaml")
+        parse_policy(content if isinstance(content, bytes) else content.encode(), "bad.yaml", preset)
     return caught.value.problems
 
 
+def settings(body: str = "", **job) -> Settings:
+    return policy(body).settings(Selected(**job))
+
+
 def test_everything_left_out_means_place_and_never_delay():
-    assert policy() == Policy(
-        name="team-a",
-        default=Patience(max_delay_s=0, declared=Declared.HONOUR),
-        on_missing=OnMissing.FALLBACK,
-        digest=policy().digest,
-        source="team-a.yaml",
-    )
+    assert settings() == Settings()
+    assert settings().delay_s(None, duration_s=3600) == 0
 
 
-def test_a_phase_completes_its_rules_from_the_default():
-    flexible = policy(
+def test_a_phase_completes_its_settings_from_the_files_own():
+    body = (
         "flexibility:\n"
         "  max_delay: 2h\n"
         "  declared: ignore\n"
-        "  phases:\n"
-        "    inference-batch: {max_delay: 1d12h}\n"
-        "    evaluation: {declared: honour}\n"
+        "phases:\n"
+        "  inference-batch: {flexibility: {max_delay: 1d12h}}\n"
+        "  evaluation: {flexibility: {declared: honour}, minimum_gain: 0.1}\n"
     )
-    assert flexible.patience(Phase.PRETRAINING) == Patience(7200, Declared.IGNORE)
-    assert flexible.patience(Phase.INFERENCE_BATCH) == Patience(36 * 3600, Declared.IGNORE)
-    assert flexible.patience(Phase.EVALUATION) == Patience(7200, Declared.HONOUR)
+    assert settings(body, phase="pretraining") == Settings(max_delay_s=7200, declared=Declared.IGNORE)
+    assert settings(body, phase="inference-batch").max_delay_s == 36 * 3600
+    assert settings(body, phase="inference-batch").declared is Declared.IGNORE
+    assert settings(body, phase="evaluation") == Settings(max_delay_s=7200, minimum_gain=0.1)
 
 
 def test_a_declared_delay_replaces_the_granted_one_unless_it_is_ignored():
-    honouring = policy("flexibility: {max_delay: 1h}\n")
-    ignoring = policy("flexibility: {max_delay: 1h, declared: ignore}\n")
-    assert honouring.delay_s(Phase.OTHER, None) == 3600
-    assert honouring.delay_s(Phase.OTHER, 60) == 60
-    assert honouring.delay_s(Phase.OTHER, 7200) == 7200
-    assert honouring.delay_s(Phase.OTHER, -5) == 0
-    assert ignoring.delay_s(Phase.OTHER, 7200) == 3600
+    honouring = settings("flexibility: {max_delay: 1h}\n")
+    ignoring = settings("flexibility: {max_delay: 1h, declared: ignore}\n")
+    assert honouring.delay_s(None, duration_s=60) == 3600
+    assert honouring.delay_s(60, duration_s=60) == 60
+    assert honouring.delay_s(7200, duration_s=60) == 7200
+    assert honouring.delay_s(-5, duration_s=60) == 0
+    assert ignoring.delay_s(7200, duration_s=60) == 3600
+
+
+def test_a_delay_may_grow_with_the_run_time_and_the_longer_one_holds():
+    mixed = settings("flexibility: {max_delay: 1h, max_delay_of_duration: 0.25}\n")
+    assert mixed.delay_s(None, duration_s=86_400) == 21_600
+    assert mixed.delay_s(None, duration_s=600) == 3600
 
 
 def test_only_a_policy_that_falls_back_waits_on_yearly_averages():
-    falls_back, runs_now = policy(), policy("signal: {on_missing: run-now}\n")
+    falls_back, runs_now = settings(), settings("signal: {on_missing: run-now}\n")
     assert falls_back.may_wait_on(Grade.WORLD_YEAR)
     assert runs_now.may_wait_on(Grade.OWN_FORECAST)
     assert not runs_now.may_wait_on(Grade.ZONE_YEAR)
@@ -94,8 +102,8 @@ WRONG_VALUES = {
     "unknown key": (HEAD + "descripton: x\n", [(3, 1, "descripton")]),
     "unknown nested key": (HEAD + "signal:\n  # why\n  on_mising: fallback\n", [(5, 3, "signal.on_mising")]),
     "unknown phase": (
-        HEAD + "flexibility:\n  phases:\n    finetunning: {}\n",
-        [(5, 5, "flexibility.phases.finetunning")],
+        HEAD + "phases:\n  finetunning: {}\n",
+        [(4, 3, "phases.finetunning")],
     ),
     "other version": ("apiVersion: carbon-sched/v2\nname: a\n", [(1, 13, "apiVersion")]),
     "no version": ("name: a\n", [(1, 1, "apiVersion")]),
@@ -110,13 +118,50 @@ WRONG_VALUES = {
     "delay without unit": (HEAD + "flexibility:\n  max_delay: 6\n", [(4, 14, "flexibility.max_delay")]),
     "delay beyond sense": (HEAD + "flexibility: {max_delay: 31d}\n", [(3, 26, "flexibility.max_delay")]),
     "delay in a phase": (
-        HEAD + "flexibility:\n  phases:\n    other:\n      max_delay: soon\n",
-        [(6, 18, "flexibility.phases.other.max_delay")],
+        HEAD + "phases:\n  other:\n    flexibility:\n      max_delay: soon\n",
+        [(6, 18, "phases.other.flexibility.max_delay")],
     ),
     "boolean for a word": (HEAD + "flexibility: {declared: false}\n", [(3, 25, "flexibility.declared")]),
     "list for a mapping": (HEAD + "signal:\n- fallback\n", [(4, 1, "signal")]),
     "text for a mapping": (HEAD + "flexibility: none\n", [(3, 14, "flexibility")]),
-    "number for a phase": (HEAD + "flexibility: {phases: {other: 3}}\n", [(3, 31, "flexibility.phases.other")]),
+    "number for a phase": (HEAD + "phases: {other: 3}\n", [(3, 17, "phases.other")]),
+    "delay in proportion to a negative": (
+        HEAD + "flexibility: {max_delay_of_duration: -1}\n",
+        [(3, 38, "flexibility.max_delay_of_duration")],
+    ),
+    "certain beyond reach": (
+        HEAD + "flexibility: {deadline_confidence: 1}\n",
+        [(3, 36, "flexibility.deadline_confidence")],
+    ),
+    "unknown key of a rule": (
+        HEAD + "rules:\n- when: {team: a}\n  set: {}\n- when: {tema: b}\n  set: {}\n",
+        [(6, 10, "rules.1.when.tema")],
+    ),
+    "rule for no known phase": (
+        HEAD + "rules:\n- when: {phase: [evaluation, training]}\n  set: {}\n",
+        [(4, 29, "rules.0.when.phase.1")],
+    ),
+    "rule without settings": (HEAD + "rules:\n- when: {team: a}\n", [(4, 3, "rules.0.set")]),
+    "value of a rule": (
+        HEAD + "rules:\n- when: {}\n  set: {queue: {priority: top}}\n",
+        [(5, 27, "rules.0.set.queue.priority")],
+    ),
+    "time of day": (
+        HEAD + "quiet_hours:\n- {from: '9:00', to: '17:00', zone: Europe/Berlin}\n",
+        [(4, 10, "quiet_hours.0.from")],
+    ),
+    "zone of no place": (
+        HEAD + "quiet_hours:\n- {from: '09:00', to: '17:00', zone: Europe/Bonn}\n",
+        [(4, 39, "quiet_hours.0.zone")],
+    ),
+    "no hours at all": (
+        HEAD + "quiet_hours:\n- {from: '09:00', to: '09:00', zone: UTC}\n",
+        [(4, 3, "quiet_hours.0")],
+    ),
+    "lock of no key": (HEAD + "locked: [minimum_gain, max_delay]\n", [(3, 24, "locked")]),
+    "extends nobody": (HEAD + "extends: balnced\n", [(3, 10, "extends")]),
+    "extends itself": (HEAD + "extends: team-a\n", [(3, 10, "extends")]),
+    "clusters as text": (HEAD + "clusters: {denied: paris}\n", [(3, 20, "clusters.denied")]),
     "two lines of description": (HEAD + 'description: "a\\nb"\n', [(3, 14, "description")]),
     "long description": (HEAD + f"description: {'x' * 201}\n", [(3, 14, "description")]),
     "a list": ("- name: a\n", [(1, 1, "the file")]),
@@ -157,7 +202,7 @@ NOT_PLAIN_YAML = {
     "UTF-16": ("name: a\n".encode("utf-16"), (1, 1), "is not UTF-8"),
     "control character": (b"name: a\ndescription: \x07\n", (2, 1), "U+0007"),
     "endless digits": (b"minimum_gain: " + b"9" * 5000, (1, 15), "too many digits"),
-    "too large": (b"#" * (MAX_BYTES + 1), (1, 1), "larger than 64 KiB"),
+    "too large": (b"#" * (MAX_BYTES + 1), (1, 1), "larger than 256 KiB"),
     "deep lists": (b"a: " + b"[" * 60_000, (1, 4 + MAX_DEPTH - 1), "nested deeper"),
     "deep mappings": (b"{a: " * 15_000, (1, 4 * (MAX_DEPTH - 1) + 2), "nested deeper"),
     "deep blocks": (b"".join(b" " * n + b"a:\n" for n in range(60)), (MAX_DEPTH, MAX_DEPTH), "nested deeper"),
@@ -187,19 +232,22 @@ def test_words_that_yaml_1_1_turns_into_something_else_stay_text():
 
 def test_a_misspelt_key_is_answered_with_the_likely_one():
     (found,) = problems(HEAD + "flexibility: {max_dely: 6h}\n")
-    assert found.remedy == "Did you mean max_delay? Known here: max_delay, declared, phases"
+    assert (
+        found.remedy
+        == "Did you mean max_delay? Known here: max_delay, max_delay_of_duration, declared, deadline_confidence, interruptible, retries, start_now"
+    )
 
 
 def test_the_message_lists_every_problem_one_per_line():
     with pytest.raises(InvalidFile) as caught:
-        parse_policy(b"apiVersion: 1\nname: a\nminimum_gain: x\n", "bad.yaml")
+        parse_policy(b"apiVersion: 1\nname: a\nminimum_gain: x\n", "bad.yaml", preset)
     assert [line[:11] for line in str(caught.value).splitlines()] == ["bad.yaml:1:", "bad.yaml:3:"]
     assert caught.value.exit_code == 120
 
 
 def test_a_message_never_floods_the_screen():
     with pytest.raises(InvalidFile) as caught:
-        parse_policy((HEAD + "".join(f"key{n}: 1\n" for n in range(300))).encode(), "bad.yaml")
+        parse_policy((HEAD + "".join(f"key{n}: 1\n" for n in range(300))).encode(), "bad.yaml", preset)
     assert len(caught.value.problems) == 300
     assert str(caught.value).splitlines()[20:] == ["... and 280 more"]
 
@@ -207,17 +255,17 @@ def test_a_message_never_floods_the_screen():
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "with-bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
-    assert load_policy(path).name == "team-a"
+    assert load_policy(path, preset).name == "team-a"
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InvalidFile, match=r"gone\.yaml: cannot be read: No such file or directory\. Check its path"):
-        load_policy(tmp_path / "gone.yaml")
+        load_policy(tmp_path / "gone.yaml", preset)
 
 
 def test_a_huge_file_is_refused_without_being_read_whole(tmp_path):
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(50 * 1024 * 1024 * 1024)  # sparse: reading it whole would take all memory
-    with pytest.raises(InvalidFile, match="larger than 64 KiB"):
-        load_policy(path)
+    with pytest.raises(InvalidFile, match="larger than 256 KiB"):
+        load_policy(path, preset)

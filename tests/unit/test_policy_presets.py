@@ -6,6 +6,7 @@ import pytest
 
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase
+from carbon_sched.policy.model import Selected
 from carbon_sched.policy.presets import DEFAULT, preset, preset_names, presets_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,17 +27,17 @@ def test_a_preset_is_valid_named_as_its_file_and_says_what_it_does(name):
 
 @pytest.mark.parametrize("phase", Phase)
 def test_balanced_delays_only_what_declared_itself_flexible(phase):
-    policy = preset(DEFAULT)
-    assert policy.delay_s(phase, None) == 0
-    assert policy.delay_s(phase, 3600) == 3600
-    assert policy.minimum_gain > 0
+    settings = preset(DEFAULT).settings(Selected(phase=phase.value))
+    assert settings.delay_s(None, duration_s=60) == 0
+    assert settings.delay_s(3600, duration_s=60) == 3600
+    assert settings.minimum_gain > 0
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_run_now_never_delays(phase):
-    policy = preset("run-now")
-    assert policy.delay_s(phase, None) == 0
-    assert policy.delay_s(phase, 3600) == 0
+    settings = preset("run-now").settings(Selected(phase=phase.value))
+    assert settings.delay_s(None, duration_s=60) == 0
+    assert settings.delay_s(3600, duration_s=60) == 0
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():

@@ -17,8 +17,8 @@ from carbon_sched.domain.errors import InvalidFile, Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_BYTES = 64 * 1024
-"""More than a thousand times a preset's size; a larger file is refused before it is parsed."""
+MAX_BYTES = 256 * 1024
+"""Room for hundreds of rules; a larger file is refused before it is parsed."""
 MAX_DEPTH = 16
 
 Location = tuple[str | int, ...]

@@ -4,39 +4,111 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from carbon_sched.domain.errors import InvalidFile, Problem
+from carbon_sched.domain.errors import InvalidFile, InvalidInput, Problem
 from carbon_sched.policy.document import Document, Location, parse_document, read_document
+from carbon_sched.policy.layers import level
+from carbon_sched.policy.model import Policy, Selected
 from carbon_sched.policy.schema import PolicyForm
+from carbon_sched.policy.settings import KEYS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
-    from carbon_sched.policy.model import Policy
+    from carbon_sched.policy.model import Layer, Level
+
+    Find = Callable[[str], Policy]
+    """Looks up the policy that a file extends; raises InvalidInput naming those there are."""
+
+MOST_LEVELS = 5
 
 
-def load_policy(path: Path) -> Policy:
+def load_policy(path: Path, find: Find) -> Policy:
     """Read a policy file; raises InvalidFile with every problem found."""
-    return _policy(read_document(path))
+    return _policy(read_document(path), find)
 
 
-def parse_policy(content: bytes, source: str) -> Policy:
+def parse_policy(content: bytes, source: str, find: Find) -> Policy:
     """Read a policy from bytes that came from `source`; raises InvalidFile with every problem found."""
-    return _policy(parse_document(content, source))
+    return _policy(parse_document(content, source), find)
 
 
-def _policy(document: Document) -> Policy:
+def _policy(document: Document, find: Find) -> Policy:
     try:
         form = PolicyForm.model_validate(document.values)
     except ValidationError as error:
         problems = [_problem(details, document) for details in error.errors(include_url=False)]
         raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column)))) from None
-    return form.policy(digest=hashlib.sha256(document.content).hexdigest(), source=document.file)
+    parent = _parent(form, document, find)
+    own = level(form, document)
+    above = parent.levels if parent else ()
+    if problems := [*_unknown_locks(own, document), *_loosened(own, above, document)]:
+        raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column))))
+    digest = hashlib.sha256(document.content + (parent.digest.encode() if parent else b"")).hexdigest()
+    return Policy(form.name, (*above, own), form.description, form.team or "", digest, document.file)
+
+
+def _parent(form: PolicyForm, document: Document, find: Find) -> Policy | None:
+    """What the file extends; refused where that is itself, unknown, or too long a chain."""
+    if form.extends is None:
+        return None
+    try:
+        parent = None if form.extends == form.name else find(form.extends)
+    except InvalidInput as error:
+        what, remedy = f"is '{form.extends}', which {error.problem}", error.remedy
+    else:
+        if parent and len(parent.levels) < MOST_LEVELS:
+            return parent
+        what, remedy = "is the policy itself", "Give this one another name, or name another"
+        if parent:
+            what, remedy = f"makes more than {MOST_LEVELS} levels", "Merge some of the policies above"
+    place = document.place(("extends",))
+    raise InvalidFile((Problem(document.file, place.line, place.column, "extends", what, remedy),))
+
+
+# locks -------------------------------------------------------------------------------------------
+
+
+def _unknown_locks(own: Level, document: Document) -> list[Problem]:
+    found = []
+    for number, key in enumerate(document.values.get("locked", [])):
+        if key in own.locked and key not in KEYS:
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            remedy = f"Did you mean {close[0]}? Known: {', '.join(KEYS)}" if close else f"Known: {', '.join(KEYS)}"
+            place = document.place(("locked", number))
+            found.append(Problem(document.file, place.line, place.column, "locked", f"names no key: '{key}'", remedy))
+    return found
+
+
+def _loosened(own: Level, above: tuple[Level, ...], document: Document) -> list[Problem]:
+    """Values that would undo what a level above has locked for every job."""
+    locked = {key: holder.name for holder in reversed(above) for key in holder.locked}
+    if not locked:
+        return []
+    settings = Policy("", above).settings(Selected())
+    found = []
+    for layer in own.layers:
+        for key in sorted(locked.keys() & layer.values.keys()):
+            bound, value = getattr(settings, KEYS[key].attribute), layer.values[key]
+            if KEYS[key].tighter(bound, value) != value:
+                found.append(_loose(layer, key, locked[key], document))
+    return found
+
+
+def _loose(layer: Layer, key: str, holder: str, document: Document) -> Problem:
+    place = document.place(layer.locations[key])
+    field = ".".join(map(str, layer.locations[key]))
+    what = f"is looser than {holder} allows, which has locked {key}"
+    return Problem(document.file, place.line, place.column, field, what, "Tighten it, or leave it out")
+
+
+# what pydantic found -----------------------------------------------------------------------------
 
 
 def _problem(details: ErrorDetails, document: Document) -> Problem:
@@ -81,7 +153,7 @@ def _known_keys(location: Location) -> str:
 def _description(location: Location) -> str:
     """What the schema says to write there."""
     if not location:
-        return f"Begin with the keys {', '.join(_key(PolicyForm, name) for name in PolicyForm.model_fields)}"
+        return "Begin with apiVersion and name"
     form = _form(location[:-1])
     for name, field in form.model_fields.items():
         if _key(form, name) == location[-1] and field.description:
@@ -90,7 +162,7 @@ def _description(location: Location) -> str:
 
 
 def _form(location: Location) -> type[BaseModel]:
-    """The schema class of the mapping at `location`."""
+    """The schema class of the mapping at `location`; items of lists have the class of the list."""
     form: type[BaseModel] = PolicyForm
     for step in location:
         annotations = {_key(form, name): field.annotation for name, field in form.model_fields.items()}
@@ -99,8 +171,8 @@ def _form(location: Location) -> type[BaseModel]:
 
 
 def _inner(annotation: Any) -> type[BaseModel] | None:
-    """The schema class in an annotation such as `PatienceForm | None`."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+    """The schema class in an annotation such as `SettingsForm | None` or `list[RuleForm]`."""
+    for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None

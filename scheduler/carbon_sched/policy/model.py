@@ -1,59 +1,156 @@
-"""A policy as the planner and the service see it: frozen values, whatever file they came from."""
+"""A policy as the rest of the system sees it: levels of files, resolved into frozen settings for one job.
+
+A policy file extends another (shipped preset <- organisation <- team). Within a file, the values at its top come first,
+then those of the job's phase, then every rule that matches, in order; a later value replaces an earlier one. A key that
+a file locks may only be tightened by the files that extend it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.intensity import Grade
+from carbon_sched.policy.settings import KEYS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from carbon_sched.domain.job import Phase
-
-
-class Declared(str, Enum):
-    """What becomes of flexibility that a job declares itself (a deadline, a longest delay)."""
-
-    HONOUR = "honour"
-    IGNORE = "ignore"
-
-
-class OnMissing(str, Enum):
-    """What to do about time when there is no live signal and no forecast for a zone."""
-
-    FALLBACK = "fallback"
-    RUN_NOW = "run-now"
+    from carbon_sched.domain.job import JobSpec
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long jobs of one phase may wait for a cleaner hour.
+class Selected:
+    """What rules may ask about a job; `labels` are its metadata."""
 
-    `max_delay_s` is granted to a job that declares nothing itself; 0 places it at once. `declared` says whether a
-    job's own word is used instead.
+    team: str = ""
+    project: str = ""
+    phase: str = "other"
+    stage: str = ""
+    model: str = ""
+    submitter: str = ""
+    gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Selected:
+        """The features of a submitted job."""
+        return cls(
+            team=spec.team,
+            project=spec.project,
+            phase=spec.phase.value,
+            stage=spec.stage,
+            model=spec.model,
+            submitter=spec.submitter,
+            gpus=spec.resources.gpus,
+            labels=spec.metadata,
+        )
+
+
+FEATURES = ("team", "project", "submitter", "model", "stage", "phase")
+"""What a rule may name values of, the most telling first."""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """When a layer applies: every feature that is named must be one of its values; empty applies to every job."""
+
+    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpus_at_least: float = 0.0
+    gpus_at_most: float = float("inf")
+
+    def matches(self, job: Selected) -> bool:
+        """Whether the job is one of those meant."""
+        return (
+            all(getattr(job, feature) in wanted for feature, wanted in self.values.items())
+            and self.gpus_at_least <= job.gpus <= self.gpus_at_most
+            and all(job.labels.get(key) == value for key, value in self.labels.items())
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values set together: at the top of a file, for a phase, or by a rule.
+
+    All are keyed by the dotted key (`flexibility.max_delay`); a place is `FILE:LINE`, a location the steps to it in the
+    file (`("rules", 0, "set", "flexibility", "max_delay")`).
     """
 
-    max_delay_s: float = 0.0
-    declared: Declared = Declared.HONOUR
+    selector: Selector
+    values: Mapping[str, Any]
+    places: Mapping[str, str]
+    locations: Mapping[str, tuple[str | int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One file: its layers in order, and the keys that files extending it may only tighten."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    locked: frozenset[str] = frozenset()
+
+    def applying(self, job: Selected) -> Iterator[Layer]:
+        """Its layers that apply to a job, in order."""
+        found = {index for feature, table in self._index.items() for index in table.get(getattr(job, feature), ())}
+        for index in sorted(found.union(self._rest)):
+            if self.layers[index].selector.matches(job):
+                yield self.layers[index]
+
+    @cached_property
+    def _index(self) -> dict[str, dict[str, list[int]]]:
+        """Layers by the value of the most telling feature they name, so that a job meets few of many rules."""
+        index: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for number, layer in enumerate(self.layers):
+            if feature := _telling(layer):
+                for value in layer.selector.values[feature]:
+                    index[feature][value].append(number)
+        return index
+
+    @cached_property
+    def _rest(self) -> tuple[int, ...]:
+        return tuple(number for number, layer in enumerate(self.layers) if not _telling(layer))
+
+
+def _telling(layer: Layer) -> str | None:
+    return next((feature for feature in FEATURES if feature in layer.selector.values), None)
 
 
 @dataclass(frozen=True)
-class Policy:
-    """The rules for one job.
+class Origin:
+    """Where a value comes from: the level's name and `FILE:LINE`; both empty for what no file sets.
 
-    `minimum_gain` is the share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save;
-    `digest` is the SHA-256 of the file's bytes in hex, `source` the file's path or name, for people.
+    `locked_by` names the level whose lock kept the value from being loosened further down.
+    """
+
+    level: str = ""
+    place: str = ""
+    locked_by: str = ""
+
+
+@dataclass(frozen=True)
+class Effective:
+    """The settings of one job and the origin of each, by dotted key; `label` names policy and version."""
+
+    label: str
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A policy file with everything it extends, outermost first in `levels`.
+
+    `digest` is a SHA-256 in hex over the bytes of all its files, `source` the last file's path or name, for people.
+    `team` is the team whose jobs use it unless they name another.
     """
 
     name: str
+    levels: tuple[Level, ...]
     description: str = ""
-    default: Patience = Patience()
-    phases: Mapping[Phase, Patience] = field(default_factory=dict)
-    minimum_gain: float = 0.0
-    on_missing: OnMissing = OnMissing.FALLBACK
+    team: str = ""
     digest: str = ""
     source: str = ""
 
@@ -62,17 +159,31 @@ class Policy:
         """Name and version, as stored with every decision: `balanced@1f0c9a7b2d3e`."""
         return f"{self.name}@{self.digest[:12]}" if self.digest else self.name
 
-    def patience(self, phase: Phase) -> Patience:
-        """The rule for a phase, or the default where the policy has none of its own."""
-        return self.phases.get(phase, self.default)
+    def settings(self, job: Selected) -> Settings:
+        """What applies to a job."""
+        return self.effective(job).settings
 
-    def delay_s(self, phase: Phase, declared_s: float | None) -> float:
-        """Longest delay, in seconds, of a job that declared `declared_s` itself (None: it declared nothing)."""
-        patience = self.patience(phase)
-        if declared_s is None or patience.declared is Declared.IGNORE:
-            return patience.max_delay_s
-        return max(0.0, declared_s)
+    def effective(self, job: Selected) -> Effective:
+        """What applies to a job, and where each value comes from."""
+        values: dict[str, Any] = dict(_DEFAULTS)
+        origins = dict.fromkeys(KEYS, Origin())
+        bounds: dict[str, tuple[str, Any]] = {}
+        for level in self.levels:
+            for layer in level.applying(job):
+                for key, value in layer.values.items():
+                    values[key], origins[key] = value, Origin(level.name, layer.places[key])
+                    if key in bounds:
+                        _hold(key, values, origins, *bounds[key])
+            bounds |= {key: (level.name, values[key]) for key in level.locked if key not in bounds}
+        return Effective(self.label, Settings(**{KEYS[key].attribute: v for key, v in values.items()}), origins)
 
-    def may_wait_on(self, grade: Grade) -> bool:
-        """Whether a delay may be decided on data of this grade; without forecasts only if the policy falls back."""
-        return self.on_missing is OnMissing.FALLBACK or grade.rank <= Grade.OWN_FORECAST.rank
+
+def _hold(key: str, values: dict[str, Any], origins: dict[str, Origin], locked_by: str, bound: Any) -> None:
+    """Keep a value within what a level further up has locked."""
+    held = KEYS[key].tighter(bound, values[key])
+    if held != values[key]:
+        origins[key] = Origin(origins[key].level, origins[key].place, locked_by)
+        values[key] = held
+
+
+_DEFAULTS = {key: {f.name: f.default for f in fields(Settings)}[entry.attribute] for key, entry in KEYS.items()}

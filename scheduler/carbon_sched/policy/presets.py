@@ -35,4 +35,4 @@ def preset(name: str) -> Policy:
     names = preset_names()
     if name not in names:
         raise InvalidInput("policy", name, "is not a shipped preset", f"Use one of: {', '.join(names)}")
-    return load_policy(presets_folder() / f"{name}.yaml")
+    return load_policy(presets_folder() / f"{name}.yaml", preset)

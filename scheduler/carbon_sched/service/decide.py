@@ -14,6 +14,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.plan import plan
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
+from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.planning.plan import Plan
     from carbon_sched.planning.snapshot import Belief
-    from carbon_sched.policy.model import Policy
+    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
@@ -136,18 +137,19 @@ class Decide:
 
     def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime) -> WaitingJob:
         policy = self._policies.get(job.spec.policy)
+        settings = policy.settings(Selected.of(job.spec))
         belief = self._belief(job.spec)
         earliest = max(now, job.spec.flexibility.earliest or now)
-        foresight = any(policy.may_wait_on(view.outlook.readings[0].grade) for view in views)
+        foresight = any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
         return WaitingJob(
             job_id=job.job_id,
             spec=job.spec,
             submitted_at=job.submitted_at,
             earliest_start=earliest,
-            latest_start=_latest_start(job, belief, policy, earliest) if foresight else earliest,
+            latest_start=_latest_start(job, belief, settings, earliest) if foresight else earliest,
             belief=belief,
             policy=policy.label,
-            min_gain=policy.minimum_gain,
+            min_gain=settings.minimum_gain,
         )
 
     # committing ----------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def _home(clusters: list[Cluster]) -> str | None:
     return declared or (clusters[0].name if clusters else None)
 
 
-def _latest_start(job: Job, belief: Belief, policy: Policy, earliest: datetime) -> datetime:
+def _latest_start(job: Job, belief: Belief, settings: Settings, earliest: datetime) -> datetime:
     """Until when the job may be delayed: what was declared, where the policy honours it, else what the policy grants.
 
     A deadline counts back from the longest run that is believed possible.
@@ -223,7 +225,7 @@ def _latest_start(job: Job, belief: Belief, policy: Policy, earliest: datetime) 
     if flexibility.deadline is not None:
         last = flexibility.deadline - timedelta(seconds=belief.durations_s[-1])
         declared.append((last - job.submitted_at).total_seconds())
-    delay_s = policy.delay_s(job.spec.phase, min(declared) if declared else None)
+    delay_s = settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
     return max(earliest, job.submitted_at + timedelta(seconds=delay_s))
 
 

@@ -1,0 +1,235 @@
+"""What a policy can set, for one job: frozen values with their units, and what tightening each of them means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.intensity import Basis, Grade, Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+
+class Declared(str, Enum):
+    """What becomes of flexibility that a job declares itself (a deadline, a longest delay)."""
+
+    HONOUR = "honour"
+    IGNORE = "ignore"
+
+
+class OnMissing(str, Enum):
+    """What to do about time when there is no live signal and no forecast for a zone."""
+
+    FALLBACK = "fallback"
+    RUN_NOW = "run-now"
+
+
+class Interruptible(str, Enum):
+    """Which jobs may be suspended: those that declare it, or none."""
+
+    DECLARED = "declared"
+    NEVER = "never"
+
+
+class Priority(str, Enum):
+    """Classes of the queue; a higher one is placed first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    URGENT = "urgent"
+
+    @property
+    def rank(self) -> int:
+        """0 for `normal`; higher goes first."""
+        return list(Priority).index(self) - 1
+
+
+@dataclass(frozen=True)
+class QuietHours:
+    """Hours of the day in which no job starts: minutes after midnight, half open, on days (Monday is 0) of a zone.
+
+    Hours that end before they begin run over midnight and belong to the day they begin on.
+    """
+
+    begin_min: int
+    end_min: int
+    zone: ZoneInfo
+    days: frozenset[int] = frozenset(range(7))
+
+    def covers(self, at: datetime) -> bool:
+        """Whether an instant lies within them."""
+        local = at.astimezone(self.zone)
+        minute = local.hour * 60 + local.minute
+        if self.begin_min < self.end_min:
+            return local.weekday() in self.days and self.begin_min <= minute < self.end_min
+        yesterday = (local - timedelta(days=1)).weekday()
+        return (local.weekday() in self.days and minute >= self.begin_min) or (
+            yesterday in self.days and minute < self.end_min
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The rules for one job.
+
+    Attributes:
+        max_delay_s: longest delay of a job that declares nothing itself; 0 places it at once.
+        max_delay_of_duration: the same as a share of its expected run time; the longer of the two holds.
+        declared: whether a job's own deadline or longest delay is used instead.
+        deadline_confidence: probability in (0, 1) with which a delayed job must still meet its deadline.
+        interruptible: which jobs may be suspended.
+        retries: attempts after the first, for faults of the infrastructure and preemption only.
+        start_now: whether a submitter may skip the wait (`submit --now`).
+        carbon_weight, cost_weight, waiting_weight: what a gram of CO2e, a unit of currency and an hour of waiting weigh
+            in the comparison of candidates; in grams while carbon weighs 1.
+        minimum_gain: share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save.
+        signal, basis: the grid signal that decides.
+        max_age_s: a live value older than this counts as missing.
+        on_missing: what to do about time without live signal or forecast.
+        allowed, denied, preferred: clusters by name; None allows all. Preferred ones win ties within `minimum_gain`.
+        home: the cluster of the run-now-home reference; empty for the configured one.
+        max_price_per_gpu_hour: dearer clusters are out; None for any price.
+        residency: the job may only run on clusters that carry one of these tags; empty for anywhere.
+        data_classes: tags required of a job's cluster by the job's label `data-class`.
+        priority, share: class in the queue, and the team's weight among others of the same class.
+        quiet_hours: when no job starts.
+        runtime_env: keys of Ray's runtime environment that a job may use; None for all.
+    """
+
+    max_delay_s: float = 0.0
+    max_delay_of_duration: float = 0.0
+    declared: Declared = Declared.HONOUR
+    deadline_confidence: float = 0.95
+    interruptible: Interruptible = Interruptible.DECLARED
+    retries: int = 2
+    start_now: bool = True
+    carbon_weight: float = 1.0
+    cost_weight: float = 0.0
+    waiting_weight: float = 0.0
+    minimum_gain: float = 0.0
+    signal: Signal = Signal.AVERAGE
+    basis: Basis = Basis.LIFECYCLE
+    max_age_s: float = 4 * 3600.0
+    on_missing: OnMissing = OnMissing.FALLBACK
+    allowed: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    preferred: frozenset[str] = frozenset()
+    home: str = ""
+    max_price_per_gpu_hour: float | None = None
+    residency: frozenset[str] = frozenset()
+    data_classes: Mapping[str, frozenset[str]] | None = None
+    priority: Priority = Priority.NORMAL
+    share: float = 1.0
+    quiet_hours: tuple[QuietHours, ...] = ()
+    runtime_env: frozenset[str] | None = None
+
+    def delay_s(self, declared_s: float | None, duration_s: float) -> float:
+        """Longest delay, in seconds, of a job that declared `declared_s` (None: nothing) and runs for `duration_s`."""
+        if declared_s is None or self.declared is Declared.IGNORE:
+            return max(self.max_delay_s, self.max_delay_of_duration * duration_s)
+        return max(0.0, declared_s)
+
+    def may_wait_on(self, grade: Grade) -> bool:
+        """Whether a delay may be decided on data of this grade; without forecasts only if the policy falls back."""
+        return self.on_missing is OnMissing.FALLBACK or grade.rank <= Grade.OWN_FORECAST.rank
+
+    def tags(self, data_class: str | None) -> frozenset[str]:
+        """Residency tags of which a cluster must carry one, for a job whose data is of this class; empty: anywhere.
+
+        A class that the policy does not know is as strict as its residency: the tags are never widened by a label.
+        """
+        of_class = (self.data_classes or {}).get(data_class or "", frozenset())
+        if not of_class or not self.residency:
+            return of_class or self.residency
+        return (of_class & self.residency) or frozenset({"(none: data class and residency exclude each other)"})
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a policy file: the attribute it sets, and the tighter of two of its values."""
+
+    attribute: str
+    tighter: Callable[[Any, Any], Any]
+
+
+def _same(bound: Any, _value: Any) -> Any:
+    """A choice has no order: what is locked stays."""
+    return bound
+
+
+def _within(bound: frozenset[str] | None, value: frozenset[str] | None) -> frozenset[str] | None:
+    """Fewer are tighter; None stands for all."""
+    if bound is None or value is None:
+        return value if bound is None else bound
+    return bound & value
+
+
+def _one_of(bound: frozenset[str], value: frozenset[str]) -> frozenset[str]:
+    """Fewer are tighter, and the empty set stands for anywhere; tags that share nothing leave the bound."""
+    return (bound & value or bound) if bound and value else bound or value
+
+
+def _with(bound: Any, value: Any) -> Any:
+    """More are tighter."""
+    return bound | value
+
+
+def _both(bound: tuple[QuietHours, ...], value: tuple[QuietHours, ...]) -> tuple[QuietHours, ...]:
+    return (*bound, *(hours for hours in value if hours not in bound))
+
+
+def _classes(bound: Mapping[str, frozenset[str]] | None, value: Mapping[str, frozenset[str]] | None) -> Any:
+    bound, value = bound or {}, value or {}
+    return {name: _one_of(bound.get(name, frozenset()), value.get(name, frozenset())) for name in {**bound, **value}}
+
+
+def _cheaper(bound: float | None, value: float | None) -> float | None:
+    return min((price for price in (bound, value) if price is not None), default=None)
+
+
+def _lower(bound: Priority, value: Priority) -> Priority:
+    return min(bound, value, key=lambda priority: priority.rank)
+
+
+def _ignore(bound: Declared, value: Declared) -> Declared:
+    return Declared.IGNORE if Declared.IGNORE in (bound, value) else Declared.HONOUR
+
+
+def _never(bound: Interruptible, value: Interruptible) -> Interruptible:
+    return Interruptible.NEVER if Interruptible.NEVER in (bound, value) else Interruptible.DECLARED
+
+
+KEYS: Mapping[str, Key] = {
+    "flexibility.max_delay": Key("max_delay_s", min),
+    "flexibility.max_delay_of_duration": Key("max_delay_of_duration", min),
+    "flexibility.declared": Key("declared", _ignore),
+    "flexibility.deadline_confidence": Key("deadline_confidence", max),
+    "flexibility.interruptible": Key("interruptible", _never),
+    "flexibility.retries": Key("retries", min),
+    "flexibility.start_now": Key("start_now", min),
+    "weights.carbon": Key("carbon_weight", _same),
+    "weights.cost": Key("cost_weight", _same),
+    "weights.waiting": Key("waiting_weight", _same),
+    "minimum_gain": Key("minimum_gain", max),
+    "signal.kind": Key("signal", _same),
+    "signal.basis": Key("basis", _same),
+    "signal.max_age": Key("max_age_s", min),
+    "signal.on_missing": Key("on_missing", _same),
+    "clusters.allowed": Key("allowed", _within),
+    "clusters.denied": Key("denied", _with),
+    "clusters.preferred": Key("preferred", _same),
+    "clusters.home": Key("home", _same),
+    "clusters.max_price_per_gpu_hour": Key("max_price_per_gpu_hour", _cheaper),
+    "data.residency": Key("residency", _one_of),
+    "data.classes": Key("data_classes", _classes),
+    "queue.priority": Key("priority", _lower),
+    "queue.share": Key("share", min),
+    "quiet_hours": Key("quiet_hours", _both),
+    "runtime_env.allowed": Key("runtime_env", _within),
+}
