@@ -126,7 +126,8 @@ def test_a_lock_holds_the_value_of_the_very_job():
 
 
 def test_a_lock_also_holds_what_only_some_jobs_are_denied():
-    text = "apiVersion: carbon-sched/v1\nname: top\nrules:\n- when: {team: a}\n  set: {minimum_gain: 0.2}\nlocked: [minimum_gain]\n"
+    head = "apiVersion: carbon-sched/v1\nname: top\nlocked: [minimum_gain]\n"
+    text = head + "rules:\n- when: {team: a}\n  set: {minimum_gain: 0.2}\n"
     top = parse_policy(text.encode(), "top.yaml", preset)
     low = parse_policy(
         b"apiVersion: carbon-sched/v1\nname: low\nextends: top\nminimum_gain: 0.1\n", "low.yaml", lambda _: top
