@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from carbon_sched.domain.access import Credential
     from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, SecretRef
     from carbon_sched.domain.decision import Decision
     from carbon_sched.domain.energy import EnergySpan
@@ -70,7 +71,10 @@ class EventRow:
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs to list; empty means any. `after` is the job id to continue behind (newest first)."""
+    """Which jobs to list; empty means any. `after` is the job id to continue behind (newest first).
+
+    `teams` None means every team; an empty set means none.
+    """
 
     states: frozenset[JobState] = frozenset()
     team: str | None = None
@@ -81,6 +85,7 @@ class JobFilter:
     since: datetime | None = None
     until: datetime | None = None
     after: str | None = None
+    teams: frozenset[str] | None = None
 
 
 class Transaction(Protocol):
@@ -215,6 +220,38 @@ class Transaction(Protocol):
     def ledger_head(self) -> tuple[int, str]:
         """(size, hash of the last entry); (0, 64 zeros) when empty."""
 
+    # access --------------------------------------------------------------------------------------
+    def add_credential(self, credential: Credential, *, sha256: str) -> None:
+        """Insert, with the hash of its secret; removes codes and sessions that expired."""
+
+    def credential(self, sha256: str) -> Credential | None:
+        """The credential whose secret has this hash, valid or not; one whose parent was revoked is revoked too."""
+
+    def api_tokens(self) -> list[Credential]:
+        """Every API token ever given, oldest first."""
+
+    def revoke_credential(self, token_id: str, *, at: datetime) -> bool:
+        """Mark as revoked; False where it was so already. NotFound where there is none."""
+
+    # Ray's job protocol --------------------------------------------------------------------------
+    def name_for_ray(self, job_id: str, submission_id: str) -> None:
+        """Let a job answer to this submission id under Ray's protocol; Conflict where another one does."""
+
+    def job_id_for_ray(self, submission_id: str) -> str:
+        """The job that answers to it: by a given name, else by its own id. NotFound where none does."""
+
+    def ray_names(self, job_ids: Sequence[str]) -> dict[str, str | None]:
+        """The given submission ids of these jobs; None for those deleted under Ray's protocol."""
+
+    def hide_from_ray(self, job_id: str, *, at: datetime) -> None:
+        """Forget the job under Ray's protocol, and only there; its submission id is free again."""
+
+    def put_package(self, owner: str, name: str, *, sha256: str, at: datetime) -> None:
+        """Insert or replace what one person's package of this name is, by the hash of its content."""
+
+    def package(self, owner: str, name: str) -> str | None:
+        """The hash of a person's package, or None."""
+
     # people --------------------------------------------------------------------------------------
     def pseudonym(self, person: str) -> str:
         """The stable pseudonym under which a person appears in the ledger; made at first use."""
@@ -241,6 +278,9 @@ class Bundles(Protocol):
 
     def has(self, sha256: str) -> bool:
         """Whether it is stored."""
+
+    def receive(self, chunks: Iterator[bytes]) -> str:
+        """Store as `put` does and return the SHA-256, which the sender does not know."""
 
     def open(self, sha256: str) -> Path:
         """A readable file, or NotFound."""

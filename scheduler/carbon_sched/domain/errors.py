@@ -6,7 +6,8 @@
     |-- NotFound                           121   404  no
     |-- Conflict                           121   409  no    the thing moved on, or exists already with other content
     |   `-- StaleVersion                   121   409  yes   somebody else changed the row first: load again
-    |-- NotAllowed                         122   401  no    missing, wrong or insufficient credentials
+    |-- NotAllowed                         122   401  no    missing, wrong or expired credentials
+    |   `-- Forbidden                      122   403  no    credentials that do not grant this
     |-- ServerUnavailable                  123   503  yes   our own server cannot be reached or is starting
     |-- ClusterError                       124   502  no    a Ray cluster answered with something we cannot use
     |   |-- ClusterUnreachable             124   502  yes   nothing answered: nothing happened there
@@ -116,10 +117,16 @@ class StaleVersion(Conflict):
 
 
 class NotAllowed(CarbonSchedError):
-    """Credentials are missing, wrong or insufficient."""
+    """Credentials are missing, wrong or expired."""
 
     exit_code = 122
     http_status = 401
+
+
+class Forbidden(NotAllowed):
+    """These credentials do not grant this."""
+
+    http_status = 403
 
 
 class ServerUnavailable(CarbonSchedError):

@@ -34,15 +34,23 @@ class FileBundles:
 
     def put(self, sha256: str, chunks: Iterator[bytes]) -> None:
         """Store; InvalidInput when the content does not hash to `sha256`, is too large, or unsafe to unpack."""
-        target = self._path(sha256)
+        self._path(sha256)  # refused before anything is received
+        self._store(chunks, sha256)
+
+    def receive(self, chunks: Iterator[bytes]) -> str:
+        """Store as `put` does and return the SHA-256, which the sender does not know."""
+        return self._store(chunks, None)
+
+    def _store(self, chunks: Iterator[bytes], expected: str | None) -> str:
         with self._incoming() as file:
             found = _receive(file, chunks)
-            if found != sha256:
-                raise InvalidInput("bundle", sha256, f"is not the hash of what arrived ({found})", "Upload it again")
+            if expected not in (None, found):
+                raise InvalidInput("bundle", expected, f"is not the hash of what arrived ({found})", "Upload it again")
             check_bundle(file)
             os.fsync(file.fileno())
-            Path(file.name).replace(target)
+            Path(file.name).replace(self._path(found))
             self._sync_folder()
+            return found
 
     def has(self, sha256: str) -> bool:
         """Whether it is stored."""

@@ -144,6 +144,8 @@ def _conditions(where: JobFilter) -> list[ColumnElement[bool]]:
         (jobs.c.name, where.name),
     ]
     conditions: list[ColumnElement[bool]] = [column == value for column, value in exact if value is not None]
+    if where.teams is not None:
+        conditions.append(jobs.c.team.in_(sorted(where.teams)))
     if where.states:
         conditions.append(jobs.c.state.in_(sorted(state.value for state in where.states)))
         kinds = {state.final for state in where.states}

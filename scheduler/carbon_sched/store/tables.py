@@ -25,6 +25,7 @@ from sqlalchemy import (
     not_,
 )
 
+from carbon_sched.domain.access import Kind, Role
 from carbon_sched.domain.job import FINAL_STATES, JobEvent, JobState
 from carbon_sched.store.columns import Document, Instant, OutsideText, Serial
 
@@ -253,4 +254,38 @@ people = Table(
     Column("id", Serial, primary_key=True),  # the number in the pseudonym: never given twice, also after an erasure
     Column("person", Text, nullable=False, unique=True),
     sqlite_autoincrement=True,
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("token_id", Text, primary_key=True),
+    Column("sha256", Text, nullable=False, unique=True),  # of the secret, which nobody but its holder has
+    Column("kind", Text, CheckConstraint(_one_of("kind", (kind.value for kind in Kind)), name="kind"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, CheckConstraint(_one_of("role", (role.value for role in Role)), name="role"), nullable=False),
+    Column("teams", Document),  # NULL: every team
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", OutsideText, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
+    Column("parent", Text),  # no foreign key: the server's own token has no row
+)
+
+ray_jobs = Table(
+    "ray_jobs",
+    metadata,
+    Column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    Column("submission_id", OutsideText, unique=True),
+    Column("deleted_at", Instant),
+    CheckConstraint("(submission_id IS NULL) = (deleted_at IS NOT NULL)", name="deleted"),
+)
+
+ray_packages = Table(
+    "ray_packages",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("name", OutsideText, primary_key=True),
+    Column("sha256", Text, nullable=False),
+    Column("stored_at", Instant, nullable=False),
 )

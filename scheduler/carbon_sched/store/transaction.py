@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from carbon_sched.store.access import AccessRows
 from carbon_sched.store.attempts import AttemptRows
 from carbon_sched.store.clusters import ClusterRows
 from carbon_sched.store.energy import EnergyRows
 from carbon_sched.store.jobs import JobRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
+from carbon_sched.store.ray import RayRows
 
 if TYPE_CHECKING:
     from carbon_sched.store.session import Session
 
 
-class SqlTransaction(JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, LedgerRows):
+class SqlTransaction(JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, LedgerRows, AccessRows, RayRows):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 
     def __init__(self, session: Session) -> None:
