@@ -135,7 +135,7 @@ def build(
     dispatch = Dispatch(store, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(store, fleet, journals, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
-    collect = Collect(store, fleet, journals, book, estimates, logs, clock, signals, Lanes("collect"))
+    collect = Collect(store, fleet, journals, book, logs, clock, signals, Lanes("collect"))
 
     if sqlite_file(settings.database_url) is not None:  # then we are the only server, and our last one is no more
         dispatch.take_over()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.facts import Entry, Fact
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState
+    from carbon_sched.domain.run import PastRun
 
 
 class Clock(Protocol):
@@ -209,6 +210,13 @@ class Transaction(Protocol):
 
     def readings(self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None) -> list[Reading]:
         """All readings that overlap `[start, end)`, issued not after `as_of`, ordered by (start, issued_at)."""
+
+    # what finished runs teach --------------------------------------------------------------------
+    def add_run(self, attempt_id: str, run: PastRun) -> None:
+        """Remember a finished run; at most one per attempt (Conflict). Its `number` is given here."""
+
+    def runs(self, *, name: str | None = None, after: int = 0, limit: int) -> list[PastRun]:
+        """The newest `limit` runs with a number above `after`, oldest of them first."""
 
     # ledger --------------------------------------------------------------------------------------
     def append_fact(self, fact: Fact) -> Entry:

@@ -22,13 +22,16 @@ from carbon_sched.domain.job import (
     FINAL_STATES,
     TRANSITIONS,
     Attempt,
+    Bundle,
     Job,
     JobEvent,
     JobSpec,
     JobState,
     Phase,
+    Resources,
     submission_id,
 )
+from carbon_sched.domain.run import PastRun
 from carbon_sched.ledger.chain import GENESIS
 from carbon_sched.ledger.verify import Checkpoint, verify_entries
 from carbon_sched.ports import JobFilter
@@ -423,6 +426,40 @@ def test_attempts_guard_their_versions(store):
 def test_an_attempt_needs_its_job(store):
     with pytest.raises(Conflict), store.transaction() as tx:
         tx.add_attempt(attempt_of(job()))
+
+
+# -------------------------------------------------------------------------------------------------------- finished runs
+
+
+def run(name="train", seconds=60.0, **more):
+    return PastRun(name, Resources(bundles=(Bundle(gpus=2),), gpu_type="A100"), seconds, 500.0, **more)
+
+
+def test_finished_runs_are_numbered_and_read_from_where_one_was(store):
+    stored = add(store)
+    known = run(phase=Phase.FINETUNING, gpu_type="A100", profile=(0.5, 1.5)), run("other"), run(seconds=61.5)
+    with store.transaction() as tx:
+        for number, one in enumerate(known, 1):
+            tx.add_attempt(attempt_of(stored, number, outcome="succeeded"))
+            tx.add_run(submission_id(stored.job_id, number), one)
+        every = tx.runs(limit=10)
+        assert [replace(one, number=0) for one in every] == list(known)
+        assert [one.number for one in every] == sorted({one.number for one in every})
+        assert tx.runs(limit=2) == every[1:]
+        assert tx.runs(after=every[0].number, limit=10) == every[1:]
+        assert tx.runs(name="train", limit=10) == [every[0], every[2]]
+        assert tx.runs(name="train", limit=1) == [every[2]]
+
+
+def test_an_attempt_has_at_most_one_run(store):
+    stored = add(store)
+    with store.transaction() as tx:
+        tx.add_attempt(attempt_of(stored, outcome="succeeded"))
+        tx.add_run(submission_id(stored.job_id, 1), run())
+    with pytest.raises(Conflict), store.transaction() as tx:
+        tx.add_run(submission_id(stored.job_id, 1), run())
+    with store.transaction(write=False) as tx:
+        assert len(tx.runs(limit=10)) == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- outbox

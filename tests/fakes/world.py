@@ -181,7 +181,6 @@ class World:
             self.fleet,
             journals,
             Book(outlooks, self.statements, self.clock),
-            estimates,
             self.logs,
             self.clock,
             self.signals,

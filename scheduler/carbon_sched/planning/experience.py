@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from math import log2
+from statistics import median
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from carbon_sched.domain.job import Phase, Resources
+    from carbon_sched.domain.run import PastRun
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,3 +58,70 @@ class Experience:
         integral = np.concatenate([[0.0], np.cumsum(chance * self._middle)])
         out: Floats = np.diff(np.interp(np.linspace(0.0, below[-1], points + 1), below, integral)) * points
         return out
+
+
+SIZES = 16
+POINTS = 24
+RECENT = 200
+"""So many runs tell what a class draws; older ones had other code and other machines."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """What the finished runs of a job's class teach: equally likely run times in seconds, and how many runs there were.
+
+    `power_w` is the median of the measured power per unit (GPU, or CPU where there is none); None where none is known.
+    """
+
+    durations_s: tuple[float, ...]
+    runs: int
+    power_w: float | None
+
+
+class Classes:
+    """Finished runs by class (phase and kind of hardware) and size; each one improves the next estimate."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, Experience] = defaultdict(lambda: Experience(1, SIZES))
+        self._runs: dict[str, int] = defaultdict(int)
+        self._power: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+
+    def add(self, run: PastRun) -> None:
+        """Learn from one finished run."""
+        key = class_of(run.phase, run.resources, run.gpu_type)
+        self._times[key].add(_NONE, np.array([_size(run.resources)]), np.array([run.duration_s]))
+        self._runs[key] += 1
+        if run.power_w > 0:
+            self._power[key].append(run.power_w / units(run.resources))
+
+    def of(self, phase: Phase, resources: Resources, gpu_type: str | None) -> Peers | None:
+        """What the class of such a job teaches; None where none of it has finished."""
+        key = class_of(phase, resources, gpu_type)
+        if key not in self._runs:
+            return None
+        points = self._times[key].beliefs(_NONE, np.array([_size(resources)]), POINTS)[0]
+        power = self._power.get(key)
+        return Peers(tuple(points.tolist()), self._runs[key], median(power) if power else None)
+
+
+_NONE = np.zeros(1, dtype=np.int64)
+
+
+def class_of(phase: Phase, resources: Resources, gpu_type: str | None) -> str:
+    """Jobs that are expected to run alike: by phase and kind of hardware."""
+    return f"{phase.value} on {hardware_of(resources, gpu_type)}"
+
+
+def hardware_of(resources: Resources, gpu_type: str | None) -> str:
+    """The GPU type in upper case, `GPU` where it is not known, else `CPU`."""
+    return (gpu_type or resources.gpu_type or "GPU").upper() if resources.gpus else "CPU"
+
+
+def units(resources: Resources) -> float:
+    """What a job takes: GPUs, else CPUs, else one of nothing in particular."""
+    return resources.gpus or resources.cpus or 1.0
+
+
+def _size(resources: Resources) -> int:
+    """Sizes are told apart by doubling."""
+    return min(max(round(log2(units(resources))), 0), SIZES - 1)

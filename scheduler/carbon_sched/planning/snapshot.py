@@ -19,8 +19,10 @@ class Belief:
     """What is believed of a run before it ends.
 
     `durations_s` with `weights` (summing to 1) is a discrete distribution of the run time, ascending. `power_w` is the
-    mean active IT power of the whole job, `moved_power_w` the part a placement moves (active minus idle on nodes that
-    stay on anyway). `source` says in a few words where it comes from ("said by the user", "class prior", ...).
+    mean active IT power of the whole job, `moved_power_w` the part a placement moves on nodes that stay on anyway
+    (active minus idle). `source` says in a few words where it comes from ("said by the user", "class prior", ...).
+    `profile` is the power in equal parts of the run, relative to its mean. `upper` are quantiles of the run time as
+    (probability, seconds), ascending. `gpu_type` is what all of this was learnt on; None: on the home cluster's.
     """
 
     durations_s: tuple[float, ...]
@@ -28,11 +30,34 @@ class Belief:
     power_w: float
     moved_power_w: float
     source: str
+    profile: tuple[float, ...] = (1.0,)
+    upper: tuple[tuple[float, float], ...] = ()
+    gpu_type: str | None = None
 
     @cached_property
     def mean_duration_s(self) -> float:
         """Expected run time in seconds."""
         return sum(d * w for d, w in zip(self.durations_s, self.weights, strict=True))
+
+    def longest_s(self, confidence: float) -> float:
+        """Seconds within which the run ends with at least this probability; the longest believed where none is known.
+
+        A known quantile is never undercut: between two of them the upper one holds.
+        """
+        return next((seconds for level, seconds in self.upper if level >= confidence), self.durations_s[-1])
+
+    @cached_property
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Times after the start, with weights, at which `Curve` is read for the expected grams of the profile.
+
+        With F the running integral of the intensity, D a run time and p the relative power in its P equal parts, the
+        run's grams are the sum over i of p[i] (F(s + D (i + 1) / P) - F(s + D i / P)): sorted by the times, each counts
+        with the step by which the power falls there.
+        """
+        parts, steps = len(self.profile), self.profile
+        falls = [power - after for power, after in zip(steps, (*steps[1:], 0.0), strict=True)]
+        times = tuple(d * (i + 1) / parts for d in self.durations_s for i in range(parts))
+        return times, tuple(w * fall for w in self.weights for fall in falls)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from carbon_sched.domain.energy import IDLE, UNATTRIBUTED, SourceClass
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.service.estimates import past_run
 from carbon_sched.service.journal import BadJournal
 from carbon_sched.service.pull import Pull
 from carbon_sched.service.remarks import Findings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.book import Book
-    from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.journal import Journals, Segment
     from carbon_sched.service.lanes import Lanes
@@ -53,14 +53,13 @@ class Collect:
         fleet: Fleet,
         journals: Journals,
         book: Book,
-        estimates: Estimates,
         logs: Logs,
         clock: Clock,
         signals: Signals,
         lanes: Lanes,
     ) -> None:
         self._store, self._fleet, self._book = store, fleet, book
-        self._estimates, self._logs, self._lanes = estimates, logs, lanes
+        self._logs, self._lanes = logs, lanes
         self._clock, self._signals = clock, signals
         self._pull = Pull(store, journals, clock, self._store_segment)
         self._pulled_at: dict[str, float] = {}
@@ -176,6 +175,8 @@ class Collect:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
         found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)
+        cluster = next((c for c in clusters if c.name == attempt.cluster), None)
+        run = past_run(job, attempt, spans, cluster, self._fleet.status(attempt.cluster))
         body = {
             "attempt": attempt.attempt_id,
             "job": job.job_id,
@@ -189,11 +190,12 @@ class Collect:
                 return
             tx.put_attempt(replace(current, collected=True, ended_at=current.ended_at or _last(spans)))
             tx.add_readings(readings)
+            if run is not None:
+                tx.add_run(attempt.attempt_id, run)
             for fact in (*facts, Fact(FactKind.ATTEMPT_COLLECTED, self._clock.now(), body)):
                 tx.append_fact(fact)
         self._pulled_at.pop(attempt.attempt_id, None)
         self._ended_at.pop(attempt.attempt_id, None)
-        self._estimates.forget(job.spec.name)
         log.info("attempt booked attempt=%s spans=%d missing=%s", attempt.attempt_id, len(spans), found.missing)
         self._signals.job_changed()
 

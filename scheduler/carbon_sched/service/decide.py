@@ -104,6 +104,7 @@ class Decide:
         with self._store.transaction(write=False) as tx:
             clusters, live = tx.clusters(), tx.live_jobs()
             attempts = tx.attempts(open_only=True)
+            self._estimates.learn(tx)
         queued = [job for job in live if job.state is JobState.QUEUED]
         specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)

@@ -1,51 +1,108 @@
-"""What is believed of a job before it runs, learnt from the metered runs of the same name."""
+"""What is believed of a job before it runs, learnt from the metered runs of its name and of its class."""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.energy import booked
-from carbon_sched.domain.job import JobState
+from carbon_sched.domain.job import JobEvent
+from carbon_sched.domain.run import PastRun
 from carbon_sched.domain.units import joules
-from carbon_sched.planning.belief import PastRun, belief
-from carbon_sched.ports import JobFilter
+from carbon_sched.planning.belief import belief
+from carbon_sched.planning.experience import Classes
 
 if TYPE_CHECKING:
-    from carbon_sched.domain.job import JobSpec
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from carbon_sched.domain.cluster import Cluster, ClusterStatus
+    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.job import Attempt, Job, JobSpec
     from carbon_sched.planning.snapshot import Belief
     from carbon_sched.ports import Store, Transaction
 
 HISTORY = 20
+"""Runs of one name that an estimate is made from; what is older had other code or data."""
+CLASS_RUNS = 5000
+"""Runs of all names that the classes are learnt from when a server starts."""
+PARTS = 4
+ACCELERATOR = "accelerator_type:"
 
 
 class Estimates:
-    """Beliefs from the store; the history of a name is read once and kept until one of its jobs ends."""
+    """Beliefs from the store; what finished since the last look is read anew each time, whoever wrote it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._history: dict[str, tuple[PastRun, ...]] = {}
+        self._lock = threading.Lock()
+        self._classes = Classes()
+        self._names: dict[str, list[PastRun]] = {}
+        self._last = 0
+
+    def learn(self, tx: Transaction) -> None:
+        """Take in the runs that were stored since the last call."""
+        with self._lock:
+            new = tx.runs(after=self._last, limit=CLASS_RUNS)
+            for run in new:
+                self._classes.add(run)
+                if run.name in self._names:
+                    self._names[run.name] = [*self._names[run.name], run][-HISTORY:]
+            self._last = max([self._last, *(run.number for run in new)])
 
     def belief(self, spec: JobSpec) -> Belief:
         """Duration distribution and power expected of a job with this spec."""
-        if spec.name not in self._history:
-            with self._store.transaction(write=False) as tx:
-                self._history[spec.name] = _past_runs(tx, spec.name)
-        return belief(spec, self._history[spec.name])
+        with self._lock:
+            if spec.name not in self._names:
+                with self._store.transaction(write=False) as tx:
+                    known = [run for run in tx.runs(name=spec.name, limit=HISTORY) if run.number <= self._last]
+                    self._names[spec.name] = known
+            history = self._names[spec.name]
+            peers = self._classes.of(spec.phase, spec.resources, spec.resources.gpu_type)
+        return belief(spec, history, peers)
 
-    def forget(self, name: str) -> None:
-        """A job of this name was metered: read its history anew next time."""
-        self._history.pop(name, None)
+
+def past_run(
+    job: Job, attempt: Attempt, spans: Sequence[EnergySpan], cluster: Cluster | None, status: ClusterStatus | None
+) -> PastRun | None:
+    """What a collected attempt teaches; None for one that did not succeed, or whose times are not known."""
+    begin, end = attempt.started_at, attempt.ended_at
+    if attempt.outcome != JobEvent.SUCCEEDED.value or begin is None or end is None or end <= begin:
+        return None
+    duration, counted = (end - begin).total_seconds(), booked(spans)
+    energy = joules(sum(span.energy_uj for span in counted))
+    return PastRun(
+        name=job.spec.name,
+        resources=job.spec.resources,
+        duration_s=duration,
+        power_w=energy / duration,
+        phase=job.spec.phase,
+        gpu_type=_ran_on(job.spec, cluster, status),
+        profile=_profile(counted, begin, end),
+    )
 
 
-def _past_runs(tx: Transaction, name: str) -> tuple[PastRun, ...]:
-    where = JobFilter(states=frozenset({JobState.SUCCEEDED}), name=name)
-    runs = []
-    for job in tx.jobs(where, limit=HISTORY):
-        attempts = [attempt for attempt in tx.attempts(job_id=job.job_id) if attempt.collected]
-        if not attempts or attempts[-1].started_at is None or attempts[-1].ended_at is None:
-            continue
-        duration = (attempts[-1].ended_at - attempts[-1].started_at).total_seconds()
-        energy = joules(sum(span.energy_uj for span in booked(tx.spans([attempts[-1].attempt_id]))))
-        if duration > 0:
-            runs.append(PastRun(duration_s=duration, power_w=energy / duration, spec=job.spec))
-    return tuple(runs)
+def _ran_on(spec: JobSpec, cluster: Cluster | None, status: ClusterStatus | None) -> str | None:
+    """The type asked for, else the only one the cluster has; None where it has several or does not say."""
+    if spec.resources.gpu_type or not spec.resources.gpus:
+        return spec.resources.gpu_type
+    pools = {pool.gpu_type for pool in cluster.pools if pool.gpu_type} if cluster else set()
+    nodes = status.nodes if status else ()
+    seen = {name[len(ACCELERATOR) :] for node in nodes for name in node.resources if name.startswith(ACCELERATOR)}
+    types = {name.upper() for name in pools | seen}
+    return types.pop() if len(types) == 1 else None
+
+
+def _profile(spans: Sequence[EnergySpan], begin: datetime, end: datetime) -> tuple[float, ...]:
+    """Power in equal parts of the run over its mean; empty where the spans are too long to tell the parts apart."""
+    part_s = (end - begin).total_seconds() / PARTS
+    energy = [0.0] * PARTS
+    for span in spans:
+        first, last = ((moment - begin).total_seconds() / part_s for moment in (span.start, span.end))
+        if last - first > 1:
+            return ()
+        for part in range(PARTS):
+            inside = min(last, part + 1) - max(first, part)
+            energy[part] += span.energy_uj * max(inside, 0.0) / (last - first)
+    total = sum(energy)
+    return tuple(PARTS * value / total for value in energy) if total > 0 else ()

@@ -13,6 +13,7 @@ from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.decision import Candidate, Decision, Verdict
 from carbon_sched.domain.intensity import Grade
 from carbon_sched.domain.job import Bundle, DataInput, Estimate, Flexibility, JobSpec, Phase, Placement, Resources
+from carbon_sched.domain.run import PastRun
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 
 if TYPE_CHECKING:
@@ -117,6 +118,35 @@ def _flexibility_from_json(j: Json) -> Flexibility:
         deadline=_time_from_json(j["deadline"]),
         max_delay_s=j["max_delay_s"],
         interruptible=j["interruptible"],
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+def run_to_json(run: PastRun) -> Json:
+    """A finished run but its name and number, which have columns of their own."""
+    return {
+        "phase": run.phase.value,
+        "resources": _resources_to_json(run.resources),
+        "gpu_type": run.gpu_type,
+        "duration_s": run.duration_s,
+        "power_w": run.power_w,
+        "profile": list(run.profile),
+    }
+
+
+def run_from_json(j: Json, *, name: str, number: int) -> PastRun:
+    """Inverse of `run_to_json`."""
+    return PastRun(
+        name=name,
+        resources=_resources_from_json(j["resources"]),
+        duration_s=j["duration_s"],
+        power_w=j["power_w"],
+        phase=Phase(j["phase"]),
+        gpu_type=j["gpu_type"],
+        profile=tuple(j["profile"]),
+        number=number,
     )
 
 

@@ -153,6 +153,17 @@ Index(
     postgresql_where=UNCOLLECTED,
 )
 
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    Column("attempt_id", Text, ForeignKey(attempts.c.attempt_id), nullable=False, unique=True),
+    Column("name", OutsideText, nullable=False),
+    Column("document", Document, nullable=False),
+    Index("ix_runs_name", "name", "id"),
+    sqlite_autoincrement=True,  # readers go on from the number they saw last
+)
+
 outbox = Table(
     "outbox",
     metadata,

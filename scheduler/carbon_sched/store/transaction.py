@@ -12,12 +12,15 @@ from carbon_sched.store.jobs import JobRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
 from carbon_sched.store.ray import RayRows
+from carbon_sched.store.runs import RunRows
 
 if TYPE_CHECKING:
     from carbon_sched.store.session import Session
 
 
-class SqlTransaction(JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, LedgerRows, AccessRows, RayRows):
+class SqlTransaction(
+    JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows
+):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 
     def __init__(self, session: Session) -> None:

@@ -1,0 +1,12 @@
+CREATE TABLE runs (
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  attempt_id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  document TEXT NOT NULL,
+  CONSTRAINT uq_runs_attempt_id UNIQUE (attempt_id),
+  CONSTRAINT fk_runs_attempt_id FOREIGN KEY(attempt_id) REFERENCES attempts (attempt_id)
+)
+
+CREATE INDEX ix_runs_name ON runs (name, id)
+
+UPDATE schema_info SET revision = 4, min_code = 1
