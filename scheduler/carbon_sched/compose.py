@@ -56,6 +56,7 @@ from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store, sqlite_file
 from carbon_sched.store.location import check_local_filesystem
 from carbon_sched.store.vault import FileVault
+from carbon_sched.systemd import notify_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ def serve(settings: Settings) -> int:
         server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
         with server.closing:
             server.loops.start()
-            _run_http(server, listener, shutdown, lambda: files.announce(url), files.withdraw)
+            _run_http(server, listener, shutdown, lambda: _announce(files, url), files.withdraw)
             late = server.loops.stop(LOOPS_S) + server.drain(DRAIN_S)
             if late:
                 log.warning("still busy at shutdown: %s", ", ".join(late))
@@ -229,6 +230,11 @@ def serve(settings: Settings) -> int:
                 _stop_local_heads(server.context)
         files.withdraw()
     return 0
+
+
+def _announce(files: ServerFiles, url: str) -> None:
+    files.announce(url)
+    notify_ready()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -24,7 +24,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched import __version__
+from carbon_sched import __version__, systemd
 from carbon_sched.clusters import processes
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotAllowed, ServerUnavailable
 
@@ -178,7 +178,7 @@ class LocalServer:
 
     def __init__(self, data_dir: Path, say: Callable[[str], None], *, command: Sequence[str] | None = None) -> None:
         self.files, self._say = ServerFiles(data_dir), say
-        self._command = list(command or _serve(data_dir))
+        self._command = command
         self._child: subprocess.Popen[bytes] | None = None
 
     def find(self) -> Running | None:
@@ -293,7 +293,7 @@ class LocalServer:
             descriptor = os.open(self.files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 return subprocess.Popen(
-                    self._command,
+                    self._command or _serve(self.files.data_dir),
                     stdin=subprocess.DEVNULL,
                     stdout=descriptor,
                     stderr=descriptor,
@@ -305,14 +305,17 @@ class LocalServer:
                 os.close(descriptor)
 
 
-def _serve(data_dir: Path) -> list[str]:
+def _serve(data_dir: Path) -> Sequence[str]:
+    """What starts a server: its unit where that is installed, else a process of ours."""
+    if systemd.runs_server_of(data_dir):
+        return systemd.START
     return [sys.executable, "-m", "carbon_sched.cli.main", "serve", "--data-dir", str(data_dir)]
 
 
 def _environment() -> dict[str, str]:
     """Ours, without what points commands at another server: the server is nobody's client."""
     ours = ("CARBON_SCHED_URL", "CARBON_SCHED_TOKEN", "CARBON_SCHED_TOKEN_FILE", "CARBON_SCHED_DATA_DIR")
-    return {key: value for key, value in os.environ.items() if key not in ours}
+    return {key: value for key, value in systemd.environment().items() if key not in ours}
 
 
 def _version(text: str) -> tuple[tuple[int, ...], bool, str]:

@@ -5,13 +5,13 @@ The reading itself is `carbon_sched_runtime.meter.MachineMeter`. Nothing here is
 
 from __future__ import annotations
 
-import shlex
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.energy import IDLE, UNATTRIBUTED
 from carbon_sched.domain.errors import InvalidInput, ServerUnavailable
+from carbon_sched.systemd import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,7 +191,7 @@ Before=multi-user.target
 
 [Service]
 Type=exec
-ExecStart={shlex.join(command).replace("%", "%%")}
+ExecStart={command_line(command)}
 Restart=always
 RestartSec=1
 TimeoutStopSec=15

@@ -297,14 +297,21 @@ def test_a_running_server_is_shown_and_ended(local, shell):
     assert shell("server", "status")[0] == 123
 
 
-def test_stop_spares_running_jobs_unless_told(local, shell, monkeypatch):
+def test_stop_spares_running_jobs_unless_told_and_says_what_becomes_of_the_others(local, shell, monkeypatch):
     running = local.ensure()
-    jobs = {"jobs": [{"job_id": "0123456789", "cluster": "north"}], "next": None}
-    monkeypatch.setattr(Client, "jobs", lambda *_, **__: jobs)
+    jobs = [
+        {"job_id": "here000000", "state": "running", "cluster": "north"},
+        {"job_id": "waits00000", "state": "queued", "cluster": "north"},
+        {"job_id": "there00000", "state": "starting", "cluster": "lyon"},
+    ]
+    monkeypatch.setattr(Client, "jobs", lambda *_, **__: {"jobs": jobs, "next": None})
     code, _, err = shell("server", "stop")
     assert code == 121
-    assert "0123456789" in err
+    assert "1 job(s) run on local clusters and would end: here000000" in err
     assert "--keep-clusters" in err
     assert processes.alive(running.process)
-    assert shell("server", "stop", "--keep-clusters")[0] == 0
+    code, _, err = shell("server", "stop", "--keep-clusters")
+    assert code == 0
+    assert "1 job(s) wait until a server runs again: waits00000" in err
+    assert "1 job(s) run on other clusters and go on there: there00000" in err
     assert not processes.alive(running.process)

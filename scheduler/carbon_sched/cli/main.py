@@ -25,7 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Clusters and server": {
         "clusters": ("clusters:clusters", "Register Ray clusters, and see how they are."),
-        "server": ("server:server", "See and end the server behind these commands."),
+        "server": ("server:server", "See, keep and end the server behind these commands."),
         "serve": ("server:serve", "Run a server in the foreground."),
         "doctor": ("doctor:doctor", "Find what is in the way of jobs, and what is measured."),
         "meter": ("meter:meter", "Meter this machine's energy for the jobs on it."),

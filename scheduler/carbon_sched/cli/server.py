@@ -1,9 +1,10 @@
-"""Commands about the server: status, stop, logs, and `serve`, which is the server."""
+"""Commands about the server: status, stop, logs, install, uninstall, and `serve`, which is the server."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,15 @@ from carbon_sched.domain.errors import Conflict, InvalidInput, ServerUnavailable
 
 if TYPE_CHECKING:
     from carbon_sched.client import Client
-    from carbon_sched.local_server import Running
+    from carbon_sched.local_server import LocalServer, Running
 
 FOLLOW_POLL_S = 0.3
+SHOWN_IDS = 5
 
 
 @click.group()
 def server() -> None:
-    """See and end the server behind these commands."""
+    """See, keep and end the server behind these commands."""
 
 
 @server.command()
@@ -84,40 +86,133 @@ def stop(force: bool, keep_clusters: bool) -> None:
     Example:
       carbon-sched server stop
     """
-    from carbon_sched.cli.connection import client_of, local_server
+    from carbon_sched import systemd
+    from carbon_sched.cli.connection import client_of
 
-    if os.environ.get("CARBON_SCHED_URL"):
-        remedy = "End it where it runs; unset CARBON_SCHED_URL for the server of this machine"
-        raise InvalidInput(
-            "CARBON_SCHED_URL", os.environ["CARBON_SCHED_URL"], "names a server that is not ours", remedy
-        )
-    local = local_server()
+    local = _ours()
     running = local.find()
     if running is None:
         say(f"no server runs for {local.files.data_dir}")
         return
     client = client_of(local, running)
-    if not (force or keep_clusters):
-        _require_idle(client, running)
-    local.stop(running, lambda: client.shutdown(stop_local_clusters=not keep_clusters))
-    say("the server has ended" + ("; its Ray heads go on" if keep_clusters else ""))
-
-
-def _require_idle(client: Client, running: Running) -> None:
-    """Conflict while ending the local heads would end somebody's job. A server that does not answer has no say."""
-    try:
-        heads = set(client.server()["local_clusters"])
-        jobs = client.jobs(state=["dispatching", "starting", "running", "stopping"], limit=1000)["jobs"]
-    except ServerUnavailable as error:
-        say(f"the server (pid {running.pid}) does not tell what it has to do ({error})")
-        return
-    lost = [job["job_id"] for job in jobs if job["cluster"] in heads]
-    if lost:
-        shown = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+    doing = _doing(client, running)
+    if doing.here and not (force or keep_clusters):
         raise Conflict(
-            f"{len(lost)} job(s) run on local clusters and would end: {shown}. "
+            f"{len(doing.here)} job(s) run on local clusters and would end: {_some(doing.here)}. "
             "Wait for them (carbon-sched wait JOB), keep the clusters (--keep-clusters), or end them (--force)"
         )
+    local.stop(running, lambda: client.shutdown(stop_local_clusters=not keep_clusters))
+    say("the server has ended" + ("; its Ray heads go on" if keep_clusters else ""))
+    if systemd.runs_server_of(local.files.data_dir):
+        systemd.systemctl("stop", systemd.UNIT)  # one that had to be killed is not to come back by itself
+        say("it starts again with the next command and with the machine; carbon-sched server uninstall ends that")
+    if doing.waiting:
+        say(f"{len(doing.waiting)} job(s) wait until a server runs again: {_some(doing.waiting)}")
+    if doing.elsewhere:
+        say(f"{len(doing.elsewhere)} job(s) run on other clusters and go on there: {_some(doing.elsewhere)}")
+
+
+def _ours() -> LocalServer:
+    """The server of this machine; InvalidInput where the environment names another one."""
+    from carbon_sched.cli.connection import local_server
+
+    if url := os.environ.get("CARBON_SCHED_URL"):
+        remedy = "Do this where it runs; unset CARBON_SCHED_URL for the server of this machine"
+        raise InvalidInput("CARBON_SCHED_URL", url, "names a server that is not ours", remedy)
+    return local_server()
+
+
+@dataclass(frozen=True)
+class _Doing:
+    """Ids of jobs: on heads that end with the server, on other clusters, and waiting for their start."""
+
+    here: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+
+
+def _doing(client: Client, running: Running) -> _Doing:
+    """What the server has to do; one that does not answer has no say."""
+    try:
+        heads = set(client.server()["local_clusters"])
+        jobs = client.jobs(state=["queued", "dispatching", "starting", "running", "stopping"], limit=1000)["jobs"]
+    except ServerUnavailable as error:
+        say(f"the server (pid {running.pid}) does not tell what it has to do ({error})")
+        return _Doing()
+    doing = _Doing()
+    for job in jobs:
+        group = (
+            doing.waiting if job["state"] == "queued" else doing.here if job["cluster"] in heads else doing.elsewhere
+        )
+        group.append(job["job_id"])
+    return doing
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+
+
+@server.command()
+@click.option("--print", "only_print", is_flag=True, help="Print the unit; change nothing.")
+def install(only_print: bool) -> None:
+    """Keep the server running after log-out and from boot.
+
+    Writes a unit of your own systemd, starts it, and asks that it may outlive your sessions (linger). A server that
+    runs already is replaced by it; jobs go on.
+
+    \b
+    Examples:
+      carbon-sched server install
+      carbon-sched server install --print
+    """
+    from carbon_sched import systemd
+    from carbon_sched.cli.connection import connect
+
+    local = _ours()
+    files = local.files
+    if only_print:
+        click.echo(systemd.unit_text(files.data_dir, files.log), nl=False)
+        return
+    files.prepare()
+    systemd.install(files.data_dir, files.log)
+    _make_way(local)
+    client = connect().client
+    say(f"the server runs as {systemd.UNIT}, and from now on whenever this machine does: {client.url}")
+    if ours := [name for name in os.environ if name.startswith("CARBON_SCHED_") and name != "CARBON_SCHED_DATA_DIR"]:
+        say(f"it does not know this shell's {', '.join(ours)}; its settings stand in {files.data_dir / 'config.yaml'}")
+    systemd.linger()
+
+
+def _make_way(local: LocalServer) -> None:
+    """End a server that a command started, and leave its clusters and jobs running."""
+    from carbon_sched.cli.connection import client_of
+
+    running = local.find()
+    if running is not None:
+        client = client_of(local, running)
+        if client.server()["local_clusters"]:
+            say("its Ray heads that run now belong to this session; those started from now on do not")
+        local.stop(running, lambda: client.shutdown(stop_local_clusters=False))
+
+
+@server.command()
+def uninstall() -> None:
+    """Undo `server install`; the next command starts a server again.
+
+    Jobs, clusters and the ledger stay as they are.
+
+    \b
+    Example:
+      carbon-sched server uninstall
+    """
+    from carbon_sched import systemd
+
+    data_dir = _ours().files.data_dir
+    if not systemd.runs_server_of(data_dir):
+        say(f"no unit runs the server of {data_dir}")
+        return
+    systemd.uninstall()
+    say(f"{systemd.UNIT} is gone; Ray heads go on, and the next command starts a server that finds them")
 
 
 @server.command()
@@ -130,14 +225,7 @@ def logs(follow: bool, lines: int) -> None:
     Example:
       carbon-sched server logs -n 100
     """
-    from carbon_sched.cli.connection import local_server
-
-    if os.environ.get("CARBON_SCHED_URL"):
-        remedy = "Its log is where it runs; unset CARBON_SCHED_URL for the server of this machine"
-        raise InvalidInput(
-            "CARBON_SCHED_URL", os.environ["CARBON_SCHED_URL"], "names a server that is not ours", remedy
-        )
-    files = local_server().files
+    files = _ours().files
     if not files.log.exists():
         say(f"there is no log yet ({files.log})")
         return

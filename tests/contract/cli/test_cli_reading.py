@@ -54,8 +54,8 @@ def test_a_ray_dashboard_is_not_our_server(api, shell):
     assert "check CARBON_SCHED_URL" in err
 
 
-def test_a_remote_server_is_neither_ended_nor_read_from_here(api, shell):
-    for command in ("stop", "logs"):
+def test_a_remote_server_is_neither_ended_nor_read_nor_installed_from_here(api, shell):
+    for command in ("stop", "logs", "install", "uninstall"):
         code, _, err = shell("server", command)
         assert code == 120
         assert "unset CARBON_SCHED_URL" in err
