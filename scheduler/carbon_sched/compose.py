@@ -127,7 +127,7 @@ def build(
     closing.callback(fleet.close)
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
     closing.callback(refresh.close)
-    policies, estimates = Policies(preset), Estimates(store)
+    policies, estimates = Policies(store, preset, clock), Estimates(store)
     package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     journals = Journals()
     logs = Logs(store, fleet, settings.data_dir / "logs", clock, signals)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.facts import Entry, Fact
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState
+    from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
 
 
@@ -217,6 +218,35 @@ class Transaction(Protocol):
 
     def runs(self, *, name: str | None = None, after: int = 0, limit: int) -> list[PastRun]:
         """The newest `limit` runs with a number above `after`, oldest of them first."""
+
+    # policies ------------------------------------------------------------------------------------
+    def add_policy(
+        self,
+        name: str,
+        content: str,
+        *,
+        at: datetime,
+        by: str,
+        reason: str = "",
+        restored: int | None = None,
+        after: int | None = None,
+    ) -> PolicyVersion:
+        """Append a version of a policy, which is then in force.
+
+        Versions count up over all names. Conflict when `after` is given and is not the last version of all.
+        """
+
+    def last_policy_version(self) -> int:
+        """The highest version of any policy; 0 where none was applied."""
+
+    def policies_in_force(self) -> list[PolicyVersion]:
+        """The newest version of each name, by name."""
+
+    def policy_versions(self, name: str) -> list[PolicyVersion]:
+        """Every version of one name, newest first."""
+
+    def policy_version(self, version: int) -> PolicyVersion:
+        """One version, or NotFound."""
 
     # ledger --------------------------------------------------------------------------------------
     def append_fact(self, fact: Fact) -> Entry:

@@ -159,7 +159,7 @@ class World:
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
         self.outlooks = outlooks = Outlooks(FakeGrid(grid))
-        policies, estimates = Policies(preset), Estimates(self.store)
+        policies, estimates = Policies(self.store, preset, self.clock), Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
         self.decide = Decide(self.store, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(

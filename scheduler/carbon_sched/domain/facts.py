@@ -19,6 +19,7 @@ class FactKind(str, Enum):
 
     CLUSTER_REGISTERED = "cluster-registered"
     CLUSTER_REMOVED = "cluster-removed"
+    POLICY_APPLIED = "policy-applied"
     JOB_ACCEPTED = "job-accepted"
     JOB_DECIDED = "job-decided"
     ATTEMPT_OPENED = "attempt-opened"

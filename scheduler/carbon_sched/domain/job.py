@@ -108,7 +108,8 @@ class JobSpec:
     """Everything a user asked for, as accepted; never changes.
 
     `runtime_env` is without its `env_vars`: those are in `sealed_env`, encrypted, since they often hold passwords.
-    `secrets` are environment variables that are read only when the job is dispatched.
+    `secrets` are environment variables that are read only when the job is dispatched. An empty `policy` follows the
+    team's.
     """
 
     entrypoint: str
@@ -129,7 +130,7 @@ class JobSpec:
     estimate: Estimate = Estimate()
     data: tuple[DataInput, ...] = ()
     clusters: tuple[str, ...] = ()
-    policy: str = "balanced"
+    policy: str = ""
 
 
 class JobState(str, Enum):

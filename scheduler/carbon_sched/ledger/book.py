@@ -121,14 +121,15 @@ class JobRecord:
 class Book:
     """Jobs by id, in the order of their acceptance; `size` and `head` say how far the ledger was read.
 
-    `clusters` holds the newest registration of each cluster that is registered now; `machine_energy_uj` what no attempt
-    owns, by machine and pot (`idle`, `unattributed`).
+    `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
+    policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`).
     """
 
     def __init__(self) -> None:
         self.size, self.head = 0, GENESIS
         self.jobs: dict[str, JobRecord] = {}
         self.clusters: dict[str, Body] = {}
+        self.policies: list[Body] = []
         self.machine_segments: set[str] = set()
         self._machine_uj: dict[tuple[str, str], int] = {}
         self._contestable: list[EnergySpan] = []
@@ -169,6 +170,9 @@ class Book:
 
     def _cluster_removed(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         self.clusters.pop(body["name"], None)
+
+    def _policy_applied(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        self.policies.append(dict(body))
 
     def _job_accepted(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         _refuse(body["job"] in self.jobs, f"job {body['job']} is accepted twice")
@@ -265,6 +269,7 @@ class Book:
 _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.CLUSTER_REGISTERED: Book._cluster_registered,  # noqa: SLF001 - the class's own table
     FactKind.CLUSTER_REMOVED: Book._cluster_removed,  # noqa: SLF001
+    FactKind.POLICY_APPLIED: Book._policy_applied,  # noqa: SLF001
     FactKind.JOB_ACCEPTED: Book._job_accepted,  # noqa: SLF001
     FactKind.JOB_DECIDED: Book._job_decided,  # noqa: SLF001
     FactKind.JOB_ENDED: Book._job_ended,  # noqa: SLF001

@@ -48,6 +48,7 @@ class Selected:
         )
 
 
+EVERY_TEAM = "*"
 FEATURES = ("team", "project", "submitter", "model", "stage", "phase")
 """What a rule may name values of, the most telling first."""
 
@@ -144,7 +145,7 @@ class Policy:
     """A policy file with everything it extends, outermost first in `levels`.
 
     `digest` is a SHA-256 in hex over the bytes of all its files, `source` the last file's path or name, for people.
-    `team` is the team whose jobs use it unless they name another.
+    `team` is the team whose jobs follow it unless they name another; `EVERY_TEAM` stands for all that have none.
     """
 
     name: str
@@ -158,6 +159,16 @@ class Policy:
     def label(self) -> str:
         """Name and version, as stored with every decision: `balanced@1f0c9a7b2d3e`."""
         return f"{self.name}@{self.digest[:12]}" if self.digest else self.name
+
+    @cached_property
+    def _label_keys(self) -> tuple[str, ...]:
+        layers = (layer for level in self.levels for layer in level.layers)
+        return tuple(sorted({key for layer in layers for key in layer.selector.labels}))
+
+    def features(self, job: Selected) -> tuple[object, ...]:
+        """What can make a difference to this policy; jobs that agree in it have the same settings."""
+        labels = tuple(job.labels.get(key) for key in self._label_keys)
+        return (*(getattr(job, feature) for feature in FEATURES), job.gpus, labels)
 
     def settings(self, job: Selected) -> Settings:
         """What applies to a job."""

@@ -285,7 +285,10 @@ class PolicyForm(SettingsForm):
         "", max_length=200, description="One line of at most 200 characters that says what the policy is for."
     )
     extends: Name | None = Field(None, description="The policy whose values hold where this one is silent: its name.")
-    team: Line | None = Field(None, description="The team whose jobs use this policy unless they name another.")
+    team: Line | None = Field(
+        None,
+        description="The team whose jobs follow this policy unless they name another; '*' for every team without one.",
+    )
     phases: PhasesForm = Field(PhasesForm(), description="Phases with settings of their own, as a mapping.")
     rules: list[RuleForm] = Field(
         [], max_length=MOST_RULES, description="Settings for some jobs, as a list of {when, set}."

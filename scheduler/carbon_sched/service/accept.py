@@ -65,7 +65,7 @@ class Accept:
     def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
-        self._policies.get(spec.policy)
+        self._policies.now().followed(spec)
         known = {cluster.name for cluster in self._fleet.ensure_any()}
         for name in spec.clusters:
             if name not in known:

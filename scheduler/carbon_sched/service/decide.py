@@ -14,7 +14,6 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.plan import plan
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
-from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.outlooks import Outlooks
-    from carbon_sched.service.policies import Policies
+    from carbon_sched.service.policies import Policies, PolicySet
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,7 @@ class _Read:
 
     snapshot: Snapshot
     versions: dict[str, int]
+    policies: PolicySet
 
 
 class Decide:
@@ -87,7 +87,7 @@ class Decide:
         self._fleet.ask_unknown()
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
-        waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now)
+        waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now, read.policies)
         snapshot = Snapshot(
             read.snapshot.now,
             read.snapshot.clusters,
@@ -105,6 +105,7 @@ class Decide:
             clusters, live = tx.clusters(), tx.live_jobs()
             attempts = tx.attempts(open_only=True)
             self._estimates.learn(tx)
+            policies = self._policies.in_force(tx)
         queued = [job for job in live if job.state is JobState.QUEUED]
         specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
@@ -117,9 +118,9 @@ class Decide:
             )
             for cluster in clusters
         )
-        jobs = tuple(self._waiting(job, views, now) for job in queued)
+        jobs = tuple(self._waiting(job, views, now, policies) for job in queued)
         snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
-        return _Read(snapshot, {job.job_id: job.version for job in queued})
+        return _Read(snapshot, {job.job_id: job.version for job in queued}, policies)
 
     def _reservations(
         self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime
@@ -136,9 +137,9 @@ class Decide:
     def _belief(self, spec: JobSpec) -> Belief:
         return self._estimates.belief(spec)
 
-    def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime) -> WaitingJob:
-        policy = self._policies.get(job.spec.policy)
-        settings = policy.settings(Selected.of(job.spec))
+    def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime, policies: PolicySet) -> WaitingJob:
+        effective = policies.effective(job.spec)
+        settings = effective.settings
         belief = self._belief(job.spec)
         earliest = max(now, job.spec.flexibility.earliest or now)
         foresight = any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
@@ -149,7 +150,7 @@ class Decide:
             earliest_start=earliest,
             latest_start=_latest_start(job, belief, settings, earliest) if foresight else earliest,
             belief=belief,
-            policy=policy.label,
+            policy=effective.label,
             min_gain=settings.minimum_gain,
         )
 

@@ -1,24 +1,164 @@
-"""The policies in force, by name."""
+"""The policies in force: which one a job follows, and applying, restoring and explaining them.
+
+What was applied stands above a preset of the same name. A job that names no policy follows its team's, else the one for
+every team (`team: "*"`), else the default preset.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.policy.load import parse_policy
+from carbon_sched.policy.model import EVERY_TEAM, Effective, Policy, Selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from carbon_sched.policy.model import Policy
+    from carbon_sched.domain.job import JobSpec
+    from carbon_sched.domain.policy_version import PolicyVersion
+    from carbon_sched.ports import Clock, Store, Transaction
+
+DEFAULT = "balanced"
+
+
+@dataclass(frozen=True, eq=False)
+class PolicySet:
+    """Every policy that can be followed at one moment; `version` is the last one applied.
+
+    `applied` are those that were applied, by name; `preset` finds a shipped one, InvalidInput naming those there are.
+    """
+
+    version: int
+    applied: dict[str, Policy]
+    preset: Callable[[str], Policy]
+    teams: dict[str, str]
+    _known: dict[object, Effective] = field(default_factory=dict)
+
+    def get(self, name: str) -> Policy:
+        """By name; raises InvalidInput for one that is not known."""
+        if name in self.applied:
+            return self.applied[name]
+        try:
+            return self.preset(name)
+        except InvalidInput as error:
+            own = f"; applied here: {', '.join(sorted(self.applied))}" if self.applied else ""
+            raise InvalidInput("policy", name, "is not a known policy", error.remedy + own) from None
+
+    def followed(self, spec: JobSpec) -> Policy:
+        """The policy of a job."""
+        return self.get(spec.policy or self.teams.get(spec.team) or self.teams.get(EVERY_TEAM) or DEFAULT)
+
+    def effective(self, spec: JobSpec) -> Effective:
+        """The settings of a job, and where each value comes from; equal jobs are resolved once."""
+        policy, job = self.followed(spec), Selected.of(spec)
+        key = (policy.label, policy.features(job))
+        if key not in self._known:
+            self._known[key] = policy.effective(job)
+        return self._known[key]
 
 
 class Policies:
-    """Looks a policy up by name, once; `find` raises InvalidInput for a name that is not known."""
+    """Reads, applies and restores policies; what another replica applied is seen at the next reading."""
 
-    def __init__(self, find: Callable[[str], Policy]) -> None:
-        self._find = find
-        self._known: dict[str, Policy] = {}
+    def __init__(self, store: Store, preset: Callable[[str], Policy], clock: Clock) -> None:
+        self._store, self._preset, self._clock = store, preset, clock
+        self._seen = PolicySet(-1, {}, preset, {})
 
-    def get(self, name: str) -> Policy:
-        """The policy, or InvalidInput naming those there are."""
-        if name not in self._known:
-            self._known[name] = self._find(name)
-        return self._known[name]
+    def in_force(self, tx: Transaction) -> PolicySet:
+        """The policies as they are in this transaction."""
+        if tx.last_policy_version() != self._seen.version:
+            versions = tx.policies_in_force()
+            self._seen = policy_set(versions, tx.last_policy_version(), self._preset)
+        return self._seen
+
+    def now(self) -> PolicySet:
+        """The policies in force."""
+        with self._store.transaction(write=False) as tx:
+            return self.in_force(tx)
+
+    def apply(self, content: str, *, by: str, reason: str = "", after: int | None = None) -> PolicyVersion:
+        """Put a file in force as a new version, with a fact of it.
+
+        Raises InvalidFile for a file that cannot be used, also by a policy that extends it, and Conflict when its team
+        has another policy, when nothing would change, or when `after` is no longer the last version.
+        """
+        with self._store.transaction() as tx:
+            return self._put(tx, content, by=by, reason=reason, after=after)
+
+    def roll_back(self, name: str, *, to: int | None, by: str, reason: str = "") -> PolicyVersion:
+        """Put an earlier version of a policy in force again, by default the one before the present one."""
+        with self._store.transaction() as tx:
+            versions = tx.policy_versions(name)
+            if not versions:
+                raise NotFound(f"no policy {name!r} was ever applied. `carbon-sched policy list` shows those there are")
+            earlier = [
+                v for v in versions[1:] if (v.version == to if to is not None else v.content != versions[0].content)
+            ]
+            if not earlier:
+                known = ", ".join(str(v.version) for v in versions)
+                raise Conflict(f"policy {name} has no earlier version to go back to (versions: {known})")
+            return self._put(tx, earlier[0].content, by=by, reason=reason, restored=earlier[0].version)
+
+    def _put(
+        self,
+        tx: Transaction,
+        content: str,
+        *,
+        by: str,
+        reason: str,
+        after: int | None = None,
+        restored: int | None = None,
+    ) -> PolicyVersion:
+        before = tx.policies_in_force()
+        policy = parse_policy(content.encode(), "the file", policy_set(before, 0, self._preset).get)
+        name = policy.name
+        if any(version.name == name and version.content == content for version in before):
+            raise Conflict(f"policy {name} is in force just so; nothing was applied")
+        at = self._clock.now()
+        added = tx.add_policy(name, content, at=at, by=by, reason=reason, restored=restored, after=after)
+        policy_set([*(v for v in before if v.name != name), added], added.version, self._preset)
+        body = {
+            "name": name,
+            "version": added.version,
+            "label": policy.label,
+            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+            "by": tx.pseudonym(by),
+            "reason": reason,
+            "restored": restored,
+        }
+        tx.append_fact(Fact(FactKind.POLICY_APPLIED, at, body))
+        return added
+
+
+def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str], Policy]) -> PolicySet:
+    """Parse the newest version of each name; raises InvalidFile or Conflict where they do not fit together."""
+    texts = {version.name: version for version in versions}
+    parsed: dict[str, Policy] = {}
+
+    def find(name: str, above: tuple[str, ...] = ()) -> Policy:
+        if name in above:
+            raise InvalidInput("extends", name, "extends itself through others", "Break the circle")
+        if name in texts and name not in parsed:
+            version = texts[name]
+            source = f"{name} (version {version.version})"
+            parsed[name] = parse_policy(version.content.encode(), source, lambda up: find(up, (*above, name)))
+        return parsed.get(name) or preset(name)
+
+    for name in texts:
+        find(name)
+    return PolicySet(last, parsed, preset, _teams(parsed))
+
+
+def _teams(policies: dict[str, Policy]) -> dict[str, str]:
+    teams: dict[str, str] = {}
+    for policy in policies.values():
+        if policy.team and policy.team in teams:
+            both = f"{teams[policy.team]} and {policy.name}"
+            raise Conflict(f"{both} are both for team {policy.team!r}. Leave `team` out of one, or merge them")
+        if policy.team:
+            teams[policy.team] = policy.name
+    return teams

@@ -64,7 +64,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         ),
         data=tuple(DataInput(item["uri"], _size(item["size_bytes"]), item["zone"]) for item in request.get("data", [])),
         clusters=tuple(request.get("clusters", [])),
-        policy=labels["policy"] or "balanced",
+        policy=labels["policy"],
     )
 
 

@@ -267,6 +267,20 @@ people = Table(
     sqlite_autoincrement=True,
 )
 
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", Serial, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("applied_at", Instant, nullable=False),
+    Column("applied_by", OutsideText, nullable=False),
+    Column("reason", OutsideText, nullable=False),
+    Column("restored", BigInteger),
+    Index("ix_policies_name", "name", "version"),
+    sqlite_autoincrement=True,
+)
+
 credentials = Table(
     "credentials",
     metadata,

@@ -11,6 +11,7 @@ from carbon_sched.store.energy import EnergyRows
 from carbon_sched.store.jobs import JobRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
+from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
 from carbon_sched.store.runs import RunRows
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SqlTransaction(
-    JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows
+    JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows, PolicyRows
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 

@@ -1,0 +1,137 @@
+"""Which policy a job follows, and what applying and restoring one does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from carbon_sched.domain.errors import Conflict, InvalidFile, InvalidInput, NotFound
+from carbon_sched.domain.job import JobSpec
+from carbon_sched.policy.presets import preset
+from carbon_sched.service.policies import Policies
+from carbon_sched.store.engine import open_store
+from tests.fakes.world import FakeClock
+
+HEAD = "apiVersion: carbon-sched/v1\n"
+ACME = HEAD + "name: acme\nextends: balanced\nteam: '*'\nflexibility: {max_delay: 2h}\n"
+VISION = HEAD + "name: vision\nextends: acme\nteam: vision\nminimum_gain: 0.1\n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(f"sqlite:///{tmp_path / 'store.sqlite'}", FakeClock())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def policies(store):
+    return Policies(store, preset, FakeClock())
+
+
+def job(team="", policy=""):
+    return JobSpec("python job.py", "job", team=team, policy=policy)
+
+
+def facts(store):
+    with store.transaction(write=False) as tx:
+        return [json.loads(entry.payload) for entry in tx.entries()]
+
+
+def test_a_job_follows_what_it_names_else_its_team_else_everybody_else_the_default(policies):
+    assert policies.now().followed(job()).name == "balanced"
+    policies.apply(ACME, by="ana")
+    policies.apply(VISION, by="ana")
+    followed = policies.now().followed
+    assert followed(job()).name == "acme"
+    assert followed(job("speech")).name == "acme"
+    assert followed(job("vision")).name == "vision"
+    assert followed(job("vision", "run-now")).name == "run-now"
+
+
+def test_an_applied_policy_stands_above_a_preset_of_its_name(policies):
+    policies.apply(HEAD + "name: balanced\nminimum_gain: 0.5\n", by="ana")
+    assert policies.now().effective(job()).settings.minimum_gain == 0.5
+
+
+def test_applying_is_a_version_and_a_fact(policies, store):
+    version = policies.apply(ACME, by="ana", reason="pilot")
+    (fact,) = facts(store)
+    assert fact["kind"] == "policy-applied"
+    assert fact["body"] | {"sha256": ""} == {
+        "name": "acme", "version": version.version, "label": policies.now().get("acme").label, "sha256": "",
+        "by": "person-1", "reason": "pilot", "restored": None,
+    }  # fmt: skip
+
+
+def test_what_another_server_applied_is_seen_at_once(policies, store):
+    other = Policies(store, preset, FakeClock())
+    assert other.now().followed(job()).name == "balanced"
+    policies.apply(ACME, by="ana")
+    assert other.now().followed(job()).name == "acme"
+
+
+def test_a_change_above_reaches_those_below(policies):
+    policies.apply(ACME, by="ana")
+    policies.apply(VISION, by="ana")
+    before = policies.now().effective(job("vision"))
+    policies.apply(ACME.replace("2h", "4h"), by="ana")
+    after = policies.now().effective(job("vision"))
+    assert (before.settings.max_delay_s, after.settings.max_delay_s) == (7200, 14400)
+    assert before.label != after.label
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        ("name: [", InvalidFile, "is not YAML"),
+        (HEAD + "name: lab\nextends: nobody\n", InvalidFile, "not a known policy"),
+        (ACME, Conflict, "in force just so"),
+        (HEAD + "name: other\nteam: '*'\n", Conflict, "acme and other are both for team"),
+        (HEAD + "name: acme\nextends: vision\n", InvalidFile, "extends itself through others"),
+        (HEAD + "name: acme\nminimum_gain: 0.2\nlocked: [minimum_gain]\n", InvalidFile, "looser than acme allows"),
+    ],
+)
+def test_what_does_not_fit_leaves_everything_as_it_was(policies, store, content, error, words):
+    policies.apply(ACME, by="ana")
+    policies.apply(VISION, by="ana")
+    before = policies.now()
+    with pytest.raises(error, match=words):
+        policies.apply(content, by="ana")
+    assert policies.now() is before
+    assert len(facts(store)) == 2
+
+
+def test_a_roll_back_is_a_new_version_with_the_old_text(policies, store):
+    first = policies.apply(ACME, by="ana")
+    policies.apply(ACME.replace("2h", "4h"), by="ana")
+    restored = policies.roll_back("acme", to=None, by="bo", reason="too slow")
+    assert (restored.content, restored.restored, restored.reason) == (ACME, first.version, "too slow")
+    assert policies.now().effective(job()).settings.max_delay_s == 7200
+    assert facts(store)[-1]["body"]["restored"] == first.version
+
+
+def test_a_roll_back_needs_somewhere_to_go(policies):
+    with pytest.raises(NotFound, match="no policy 'acme' was ever applied"):
+        policies.roll_back("acme", to=None, by="ana")
+    policies.apply(ACME, by="ana")
+    with pytest.raises(Conflict, match="no earlier version"):
+        policies.roll_back("acme", to=None, by="ana")
+    with pytest.raises(Conflict, match="no earlier version"):
+        policies.roll_back("acme", to=99, by="ana")
+
+
+def test_equal_jobs_are_resolved_once_and_different_ones_apart(policies):
+    policies.apply(ACME + "rules:\n- when: {labels: {urgency: high}}\n  set: {minimum_gain: 0.3}\n", by="ana")
+    now = policies.now()
+    plain = JobSpec("a", "one", metadata={"note": "x"})
+    same, marked = JobSpec("b", "two", metadata={"note": "y"}), JobSpec("a", "one", metadata={"urgency": "high"})
+    assert now.effective(plain) is now.effective(same)
+    assert now.effective(marked).settings.minimum_gain == 0.3
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(policies):
+    policies.apply(ACME, by="ana")
+    with pytest.raises(InvalidInput, match=r"not a known policy.*balanced.*applied here: acme"):
+        policies.now().get("greenest")
