@@ -47,10 +47,15 @@ if TYPE_CHECKING:
         JobRequest,
         JobView,
         LogChunk,
+        LoginCode,
+        NewToken,
         Problem,
         ProviderView,
         Receipt,
         ServerView,
+        SessionView,
+        TokenRequest,
+        TokenView,
         VerifyView,
     )
 
@@ -230,6 +235,28 @@ class Client:
         """Have the server ask each configured provider once now; findings in plain words."""
         where = {"zone": list(zones)}
         return cast("GridCheck", self._call("POST", "/v1/grid/check", params=where, wait_s=TIMEOUT_S))
+
+    # tokens --------------------------------------------------------------------------------------
+
+    def give_token(self, request: TokenRequest) -> NewToken:
+        """Give a token; its secret is in this answer and nowhere else."""
+        return cast("NewToken", self._call("POST", "/v1/tokens", json=request))
+
+    def tokens(self) -> list[TokenView]:
+        """Every token ever given, oldest first, without its secret."""
+        return cast("list[TokenView]", self._get("/v1/tokens"))
+
+    def revoke_token(self, token_id: str) -> None:
+        """Make a token worthless at once."""
+        self._call("DELETE", f"/v1/tokens/{_part(token_id)}")
+
+    def session(self) -> SessionView:
+        """Who the server takes us for."""
+        return cast("SessionView", self._get("/v1/session"))
+
+    def login_url(self) -> str:
+        """An address that logs one browser in as us, once, within two minutes."""
+        return self.url + cast("LoginCode", self._call("POST", "/v1/login-codes"))["path"]
 
     # ledger --------------------------------------------------------------------------------------
 

@@ -32,8 +32,10 @@ from carbon_sched.grid.zones import known_zone
 from carbon_sched.local_server import ServerFiles
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
+from carbon_sched.service.access import Access
 from carbon_sched.service.awake import Awake
 from carbon_sched.service.book import Book
+from carbon_sched.service.boundaries import Boundaries
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.dispatch import Dispatch
@@ -176,15 +178,15 @@ def build(
         shutdown.set()
 
     context = Context(
-        token=token,
         url=url,
         data_dir=settings.data_dir,
         database=settings.database_url.split("@")[-1],
         started_at=clock.now(),
-        submitter=getpass.getuser(),
         clock=clock,
         store=store,
         bundles=bundles,
+        access=Access(store, clock, ids, owner=getpass.getuser(), owner_token=token),
+        boundaries=Boundaries(settings.secrets_dir),
         accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
         decide=decide,
         fleet=fleet,

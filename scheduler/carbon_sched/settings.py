@@ -102,6 +102,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = 0
     grid: GridSettings = GridSettings()
+    secrets_dir: Path | None = None
 
     @property
     def database_url(self) -> str:
@@ -129,7 +130,10 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise _told(error.errors()[0], file) from None
-    return settings.model_copy(update={"grid": _anchored(settings.grid, file.parent)})
+    anchored: dict[str, Any] = {"grid": _anchored(settings.grid, file.parent)}
+    if settings.secrets_dir is not None:
+        anchored["secrets_dir"] = file.parent / settings.secrets_dir
+    return settings.model_copy(update=anchored)
 
 
 def _with_providers(grid: Any, named: str) -> dict[str, Any]:

@@ -409,6 +409,49 @@ class VerifyView(TypedDict):
     problem: str
 
 
+class TokenRequest(TypedDict):
+    """Body of POST /v1/tokens. `teams` None or left out: every team, and jobs without one."""
+
+    name: str
+    role: str
+    lifetime_s: float
+    teams: NotRequired[list[str] | None]
+
+
+class TokenView(TypedDict):
+    """A token without its secret."""
+
+    token_id: str
+    name: str
+    role: str
+    teams: list[str] | None
+    created_at: str
+    created_by: str
+    expires_at: str
+    revoked_at: str | None
+
+
+class NewToken(TokenView):
+    """Answer of POST /v1/tokens; `token` is the secret, shown once."""
+
+    token: str
+
+
+class LoginCode(TypedDict):
+    """Answer of POST /v1/login-codes: a path on this server that works once, for two minutes."""
+
+    path: str
+
+
+class SessionView(TypedDict):
+    """GET /v1/session: who the caller is. `csrf_token` goes into the header X-CSRF-Token of a browser's changes."""
+
+    name: str
+    role: str
+    teams: list[str] | None
+    csrf_token: str | None
+
+
 class Problem(TypedDict):
     """Every error answer (RFC 9457 problem+json)."""
 
@@ -423,6 +466,6 @@ class Problem(TypedDict):
     remedy: NotRequired[str]
 
 
-for _request in (ResourcesRequest, DataRequest, JobRequest, LocalRequest, PoolRequest, ClusterRequest):
+for _request in (ResourcesRequest, DataRequest, JobRequest, LocalRequest, PoolRequest, ClusterRequest, TokenRequest):
     # how pydantic is told, without importing it, that unknown keys are refused
     setattr(_request, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 - no attribute that a type checker knows

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
-from carbon_sched.api import clusters, grid, jobs, ledger, server
-from carbon_sched.domain.errors import CarbonSchedError, InvalidInput, NotAllowed
+from carbon_sched.api import clusters, grid, jobs, ledger, server, tokens
+from carbon_sched.api.access import Guarded, guarded
+from carbon_sched.domain.errors import CarbonSchedError, InvalidInput
 
 if TYPE_CHECKING:
     from carbon_sched.api.context import Context
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROUTERS = (
+    (server.public, ""),
+    (tokens.public, ""),
+    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, grid, ledger)),
+)
 MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
 """Fields whose values no error repeats."""
 
 
 def create_app(context: Context) -> FastAPI:
-    """The application serving `context`; every route but /healthz wants the server's bearer token."""
+    """The application serving `context`; every route says who may use it, or is one of the few that anybody may."""
     app = FastAPI(
         title="carbon-sched", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.state.context = context
 
-    def authenticate(authorization: Annotated[str, Header()] = "") -> None:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), context.token.encode()):
-            message = "the server's token is missing or wrong; set CARBON_SCHED_TOKEN or CARBON_SCHED_TOKEN_FILE"
-            raise NotAllowed(message)
-
-    app.include_router(server.public)
-    for router in (server.router, jobs.router, clusters.router, grid.router, ledger.router):
-        app.include_router(router, prefix="/v1", dependencies=[Depends(authenticate)])
+    table: list[Guarded] = []
+    for router, prefix in ROUTERS:
+        table += guarded(router, prefix)
+        app.include_router(router, prefix=prefix)
+    app.state.routes = table
     app.add_exception_handler(CarbonSchedError, _domain_error)
     app.add_exception_handler(RequestValidationError, _request_error)
     app.add_exception_handler(Exception, _bug)

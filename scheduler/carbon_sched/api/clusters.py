@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
 
+from carbon_sched.api.access import Operator, Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.views import cluster_view
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
@@ -33,33 +34,33 @@ def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
 
 
 @router.get("/clusters")
-def list_clusters(context: Ctx) -> list[ClusterView]:
+def list_clusters(context: Ctx, _caller: Reader) -> list[ClusterView]:
     """Every registered cluster with what it last said."""
     return _views(context, context.fleet.all())
 
 
 @router.get("/clusters/{name}")
-def show_cluster(name: str, context: Ctx) -> ClusterView:
+def show_cluster(name: str, context: Ctx, _caller: Reader) -> ClusterView:
     """One cluster."""
     return _views(context, [context.fleet.get(name)])[0]
 
 
 @router.put("/clusters/{name}")
-def put_cluster(name: str, request: ClusterRequest, context: Ctx) -> ClusterView:
+def put_cluster(name: str, request: ClusterRequest, context: Ctx, _caller: Operator) -> ClusterView:
     """Register or replace a cluster."""
     context.fleet.put(_cluster(name, request, context))
-    return show_cluster(name, context)
+    return _views(context, [context.fleet.get(name)])[0]
 
 
 @router.delete("/clusters/{name}", status_code=204)
-def remove_cluster(name: str, context: Ctx) -> Response:
+def remove_cluster(name: str, context: Ctx, _caller: Operator) -> Response:
     """Forget a cluster; refused while jobs are open there."""
     context.fleet.remove(name)
     return Response(status_code=204)
 
 
 @router.post("/clusters/{name}/check")
-def check_cluster(name: str, context: Ctx) -> ClusterCheck:
+def check_cluster(name: str, context: Ctx, _caller: Operator) -> ClusterCheck:
     """Call the cluster now and say in plain words what works and what does not."""
     return {"name": name, "findings": context.check_cluster(name)}
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from carbon_sched.ports import Bundles, Clock, Store
     from carbon_sched.service.accept import Accept
+    from carbon_sched.service.access import Access
+    from carbon_sched.service.boundaries import Boundaries
     from carbon_sched.service.decide import Decide
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.intensities import Intensities
@@ -28,15 +31,15 @@ if TYPE_CHECKING:
 class Context:
     """Services behind the routes. `shutdown(stop_local_clusters)` asks the process to end after its answers."""
 
-    token: str
     url: str
     data_dir: Path
     database: str
     started_at: datetime
-    submitter: str
     clock: Clock
     store: Store
     bundles: Bundles
+    access: Access
+    boundaries: Boundaries
     accept: Accept
     decide: Decide
     fleet: Fleet
@@ -52,8 +55,8 @@ class Context:
     shutdown: Callable[..., None]
 
 
-def _context(request: Request) -> Context:
-    return cast("Context", request.app.state.context)
+def _context(connection: HTTPConnection) -> Context:
+    return cast("Context", connection.app.state.context)
 
 
 Ctx = Annotated[Context, Depends(_context)]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from carbon_sched.api.access import Operator, Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.api.views import intensity_view
@@ -27,7 +28,7 @@ def _known(context: Context, zones: list[str] | None) -> list[str]:
 
 
 @router.get("/grid/now")
-def show_now(context: Ctx, zone: Zones = None) -> GridNow:
+def show_now(context: Ctx, _caller: Reader, zone: Zones = None) -> GridNow:
     """The intensity that holds now, of these zones or of those of all clusters."""
     found = context.intensities.expected(_known(context, zone), NOW)
     readings = [intensity_view(readings[0]) for readings in found.readings.values()]
@@ -36,7 +37,7 @@ def show_now(context: Ctx, zone: Zones = None) -> GridNow:
 
 @router.get("/grid/forecast")
 def show_forecast(
-    context: Ctx, zone: Zones = None, hours: Annotated[float, Query(gt=0, le=MAX_HOURS)] = 48.0
+    context: Ctx, _caller: Reader, zone: Zones = None, hours: Annotated[float, Query(gt=0, le=MAX_HOURS)] = 48.0
 ) -> GridForecast:
     """What is expected from now on, comparable between the zones."""
     found = context.intensities.expected(_known(context, zone), timedelta(hours=hours))
@@ -49,7 +50,7 @@ def show_forecast(
 
 
 @router.get("/grid/history")
-def show_history(context: Ctx, zone: str, since: datetime | None = None) -> GridHistory:
+def show_history(context: Ctx, _caller: Reader, zone: str, since: datetime | None = None) -> GridHistory:
     """What would be booked from `since` (a day ago when not given) until now."""
     known = context.known_zone(zone)
     begin = aware("since", since) or context.clock.now() - PAST
@@ -63,13 +64,13 @@ def show_history(context: Ctx, zone: str, since: datetime | None = None) -> Grid
 
 
 @router.get("/grid/providers")
-def show_providers(context: Ctx) -> list[ProviderView]:
+def show_providers(context: Ctx, _caller: Reader) -> list[ProviderView]:
     """Every provider there is, configured ones first."""
     return context.grid_providers()
 
 
 @router.post("/grid/check")
-def check(context: Ctx, zone: Zones = None) -> GridCheck:
+def check(context: Ctx, _caller: Operator, zone: Zones = None) -> GridCheck:
     """Ask each configured provider once, for one of these zones or of the clusters', and say what is wrong."""
     zones = _known(context, zone) or context.fleet.zones()
     return {"findings": context.check_grid(zones)}

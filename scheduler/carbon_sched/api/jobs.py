@@ -9,13 +9,17 @@ from typing import Annotated, Any
 import anyio.from_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from carbon_sched.api.access import Reader, Submitter
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.api.views import decision_view, job_view
+from carbon_sched.domain.access import Principal
 from carbon_sched.domain.errors import InvalidInput, NotFound
-from carbon_sched.domain.job import Job, JobState
+from carbon_sched.domain.job import JobState
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ports import JobFilter
+from carbon_sched.service.access import visible
+from carbon_sched.service.boundaries import key_of
 from carbon_sched.wire import DecisionView, JobList, JobRequest, JobView, LogChunk, Receipt
 
 router = APIRouter()
@@ -24,19 +28,25 @@ MAX_PAGE = 1000
 MAX_WAIT_S = 60.0
 
 
-def _view(context: Context, job_id: str) -> JobView:
+def _view(context: Context, caller: Principal, job_id: str) -> JobView:
     with context.store.transaction(write=False) as tx:
-        return job_view(tx.job(job_id), tx.attempts(job_id=job_id))
+        return job_view(visible(tx, caller, job_id), tx.attempts(job_id=job_id))
+
+
+def require_visible(context: Context, caller: Principal, job_id: str) -> None:
+    """Raise NotFound for a job that is not there, or not the caller's to see."""
+    with context.store.transaction(write=False) as tx:
+        visible(tx, caller, job_id)
 
 
 @router.head("/bundles/{sha256}")
-def has_bundle(sha256: str, context: Ctx) -> Response:
+def has_bundle(sha256: str, context: Ctx, _caller: Submitter) -> Response:
     """200 when the bundle is stored here, 404 when it must be uploaded."""
     return Response(status_code=200 if context.bundles.has(sha256) else 404)
 
 
 @router.put("/bundles/{sha256}", status_code=204)
-async def put_bundle(sha256: str, request: Request, context: Ctx) -> Response:
+async def put_bundle(sha256: str, request: Request, context: Ctx, _caller: Submitter) -> Response:
     """Store the zip in the body; refused when it does not hash to `sha256` or is unsafe to unpack."""
     stream = request.stream()
 
@@ -60,21 +70,25 @@ def submit(
     request: JobRequest,
     response: Response,
     context: Ctx,
+    caller: Submitter,
     dry_run: bool = False,  # noqa: FBT001, FBT002 - a query parameter
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobView | DecisionView:
     """Accept a job; with `dry_run`, say what would be decided and store nothing."""
+    request = context.boundaries.request(request, caller)
     if dry_run:
-        spec = context.accept.spec(request, submitter=context.submitter)
+        spec = context.accept.spec(request, submitter=caller.name)
         response.status_code = 200
         return decision_view(context.decide.preview(spec))
-    job = context.accept.submit(request, submitter=context.submitter, idempotency_key=idempotency_key)
-    return _view(context, job.job_id)
+    key = key_of(caller, idempotency_key)
+    job = context.accept.submit(request, submitter=caller.name, idempotency_key=key)
+    return _view(context, caller, job.job_id)
 
 
 @router.get("/jobs")
 def list_jobs(
     context: Ctx,
+    caller: Reader,
     state: Annotated[list[str] | None, Query()] = None,
     team: str | None = None,
     project: str | None = None,
@@ -88,17 +102,20 @@ def list_jobs(
 ) -> JobList:
     """Newest first."""
     where = JobFilter(
-        frozenset(_state(value) for value in state or []),
-        team,
-        project,
-        phase,
-        cluster,
-        name,
-        aware("since", since),
-        aware("until", until),
-        after,
+        states=frozenset(_state(value) for value in state or []),
+        team=team,
+        project=project,
+        phase=phase,
+        cluster=cluster,
+        name=name,
+        since=aware("since", since),
+        until=aware("until", until),
+        after=after,
+        teams=caller.teams,
     )
     with context.store.transaction(write=False) as tx:
+        if after is not None:
+            visible(tx, caller, after)
         jobs = tx.jobs(where, limit=limit)
         views = [job_view(job, tx.attempts(job_id=job.job_id)) for job in jobs]
     return {"jobs": views, "next": jobs[-1].job_id if len(jobs) == limit else None}
@@ -116,6 +133,7 @@ def _state(value: str) -> JobState:
 def show_job(
     job_id: str,
     context: Ctx,
+    caller: Reader,
     wait_version: int | None = None,
     timeout_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 25.0,
 ) -> JobView:
@@ -123,7 +141,7 @@ def show_job(
     until = context.clock.monotonic() + timeout_s
     while True:
         generation = context.signals.generation
-        view = _view(context, job_id)
+        view = _view(context, caller, job_id)
         left = until - context.clock.monotonic()
         if wait_version is None or view["version"] > wait_version or left <= 0:
             return view
@@ -131,10 +149,10 @@ def show_job(
 
 
 @router.get("/jobs/{job_id}/decision")
-def show_decision(job_id: str, context: Ctx) -> DecisionView:
+def show_decision(job_id: str, context: Ctx, caller: Reader) -> DecisionView:
     """Why the job is where it is, or waits: candidates and numbers."""
     with context.store.transaction(write=False) as tx:
-        tx.job(job_id)
+        visible(tx, caller, job_id)
         decision = tx.decision(job_id)
     if decision is None:
         message = f"job {job_id} has not been planned yet; ask again in a moment"
@@ -143,16 +161,17 @@ def show_decision(job_id: str, context: Ctx) -> DecisionView:
 
 
 @router.get("/jobs/{job_id}/receipt")
-def show_receipt(job_id: str, context: Ctx) -> Receipt:
+def show_receipt(job_id: str, context: Ctx, caller: Reader) -> Receipt:
     """Energy and emissions of the job, computed from the ledger."""
+    require_visible(context, caller, job_id)
     return context.statements.receipt(job_id)
 
 
 @router.get("/jobs/{job_id}/events")
-def show_events(job_id: str, context: Ctx) -> list[dict[str, str]]:
+def show_events(job_id: str, context: Ctx, caller: Reader) -> list[dict[str, str]]:
     """Every transition, oldest first."""
     with context.store.transaction(write=False) as tx:
-        tx.job(job_id)
+        visible(tx, caller, job_id)
         rows = tx.events(job_id)
     return [{"at": to_rfc3339(r.at), "event": r.event, "state": r.state, "reason": r.reason} for r in rows]
 
@@ -161,16 +180,19 @@ def show_events(job_id: str, context: Ctx) -> list[dict[str, str]]:
 def read_logs(
     job_id: str,
     context: Ctx,
+    caller: Reader,
     attempt: Annotated[int | None, Query(ge=0)] = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> LogChunk:
     """Output of an attempt (the newest) from byte `offset` on, then of the next one; waits up to `wait_s` for more."""
+    require_visible(context, caller, job_id)
     return context.logs.read(job_id, offset, wait_s, attempt)
 
 
 @router.post("/jobs/{job_id}/stop", status_code=202)
-def stop(job_id: str, context: Ctx) -> JobView:
+def stop(job_id: str, context: Ctx, caller: Submitter) -> JobView:
     """Stop the job wherever it is; a job that ended already is left as it is."""
-    job: Job = context.accept.stop(job_id)
-    return _view(context, job.job_id)
+    require_visible(context, caller, job_id)
+    context.accept.stop(job_id)
+    return _view(context, caller, job_id)

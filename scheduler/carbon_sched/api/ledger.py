@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
+from carbon_sched.api.access import Auditor, Reader
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.ledger.account import Period
@@ -24,7 +25,10 @@ PAGE = 5000
 
 @router.get("/ledger/entries")
 def entries(
-    context: Ctx, after: Annotated[int, Query(ge=0)] = 0, limit: Annotated[int | None, Query(ge=1)] = None
+    context: Ctx,
+    _caller: Auditor,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int | None, Query(ge=1)] = None,
 ) -> StreamingResponse:
     """The ledger as JSON lines, exactly the bytes that were hashed."""
 
@@ -44,7 +48,7 @@ def entries(
 
 
 @router.get("/ledger/verify")
-def verify(context: Ctx) -> VerifyView:
+def verify(context: Ctx, _caller: Auditor) -> VerifyView:
     """Walk the whole chain."""
     found = context.statements.verify()
     return {
@@ -59,6 +63,7 @@ def verify(context: Ctx) -> VerifyView:
 @router.get("/report")
 def report(
     context: Ctx,
+    caller: Reader,
     job: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -69,5 +74,5 @@ def report(
 ) -> Response:
     """A report over the jobs that match; energy counts by when it was used."""
     period = Period(aware("since", since), aware("until", until))
-    selection = Selection(job=job, team=team, project=project, phase=phase, period=period)
+    selection = Selection(job=job, team=caller.team_of(team), project=project, phase=phase, period=period)
     return Response(render(context.statements.report(selection), form), media_type=MEDIA_TYPES[form])

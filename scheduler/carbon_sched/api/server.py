@@ -10,6 +10,7 @@ from fastapi import APIRouter, BackgroundTasks
 from typing_extensions import TypedDict
 
 from carbon_sched import __version__
+from carbon_sched.api.access import Admin, Reader
 from carbon_sched.api.context import Ctx
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.wire import ServerView
@@ -31,7 +32,7 @@ def health() -> dict[str, Any]:
 
 
 @router.get("/server")
-def show(context: Ctx) -> ServerView:
+def show(context: Ctx, _caller: Reader) -> ServerView:
     """What runs here."""
     with context.store.transaction(write=False) as tx:
         size, head = tx.ledger_head()
@@ -51,7 +52,7 @@ def show(context: Ctx) -> ServerView:
 
 
 @router.post("/server/shutdown", status_code=202)
-def shutdown(request: Shutdown, background: BackgroundTasks, context: Ctx) -> dict[str, bool]:
+def shutdown(request: Shutdown, background: BackgroundTasks, context: Ctx, _caller: Admin) -> dict[str, bool]:
     """End gracefully after this answer; waiting jobs stay in the database and go on with the next server."""
     background.add_task(context.shutdown, stop_local_clusters=request.get("stop_local_clusters", False))
     return {"stopping": True}

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "clusters": ("clusters:clusters", "Register Ray clusters, and see how they are."),
         "server": ("server:server", "See, keep and end the server behind these commands."),
         "serve": ("server:serve", "Run a server in the foreground."),
+        "token": ("token:token", "Give people and services access to a shared server."),
         "doctor": ("doctor:doctor", "Find what is in the way of jobs, and what is measured."),
         "meter": ("meter:meter", "Meter this machine's energy for the jobs on it."),
     },

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from carbon_sched.wire import CandidateView, ClusterCheck, ClusterView, DecisionView, JobView, Receipt
+    from carbon_sched.wire import CandidateView, ClusterCheck, ClusterView, DecisionView, JobView, Receipt, TokenView
 
 WIDTH = 80
 GRADES = {
@@ -382,6 +382,17 @@ def check(view: ClusterCheck) -> RenderableType:
         about = f"{finding['topic']}: " if finding.get("topic") else ""
         grid.add_row(Text(finding["level"], marks.get(finding["level"], "")), about + finding["text"])
     return Group(Text(view["name"], "bold"), Padding(grid, (0, 0, 0, 2)))
+
+
+def tokens(views: Sequence[TokenView]) -> RenderableType:
+    """One line per token; those that are revoked are dim."""
+    table = _listing(("token", 10), ("name", 20), ("role", 10), ("teams", 20), ("until", 20), ("", 8))
+    for view in views:
+        teams = "every team" if view["teams"] is None else ", ".join(view["teams"])
+        ended = "revoked" if view["revoked_at"] else ""
+        row = (view["token_id"], view["name"], view["role"], teams, view["expires_at"][:19], ended)
+        table.add_row(*row, style="dim" if ended else "")
+    return table
 
 
 def facts(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:

@@ -1,0 +1,95 @@
+"""A world of fake clusters behind the real application on loopback: our API as its clients meet it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+
+from carbon_sched.api.app import create_app
+from carbon_sched.api.context import Context
+from carbon_sched.client import Client
+from carbon_sched.compose import RandomIds
+from carbon_sched.grid.zones import known_zone
+from carbon_sched.service.access import Access
+from carbon_sched.service.boundaries import Boundaries
+from tests.fakes.world import World, a_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TOKEN = "cs_test"
+
+
+class Served:
+    """A world behind the real application on a free port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(
+            folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], {"SE-SE3": [(0, 50.0)], "DE": [(0, 400)]}
+        )
+        self.world.logs._clock = _Ticking(self.world.clock)
+        self.stopped_with: list[bool] = []
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        context = Context(
+            url=self.url,
+            data_dir=folder,
+            database="sqlite",
+            started_at=self.world.clock.now(),
+            access=Access(self.world.store, self.world.clock, RandomIds(), owner="ada", owner_token=TOKEN),
+            boundaries=Boundaries(folder / "secrets"),
+            clock=_Ticking(self.world.clock),
+            store=self.world.store,
+            bundles=self.world.bundles,
+            accept=self.world.accept,
+            decide=self.world.decide,
+            fleet=self.world.fleet,
+            outlooks=self.world.outlooks,
+            logs=self.world.logs,
+            statements=self.world.statements,
+            signals=self.world.signals,
+            intensities=None,
+            known_zone=known_zone,
+            grid_providers=list,
+            check_grid=lambda _zones: [],
+            check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
+            shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
+        )
+        self.app = create_app(context)
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.thread.start()
+        self.client = Client(self.url, TOKEN)
+
+    def token(self, role: str, teams: list[str] | None = None, *, name: str = "eve", lifetime_s: float = 3600) -> str:
+        """A new token's secret."""
+        return self.client.give_token({"name": name, "role": role, "teams": teams, "lifetime_s": lifetime_s})["token"]
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.world.close()
+
+
+class _Ticking:
+    """The world's dates, real seconds: long polls must end."""
+
+    def __init__(self, clock) -> None:
+        self.now = clock.now
+        self.monotonic = time.monotonic
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path)
+    yield served
+    served.close()
