@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute, APIWebSocketRoute
-from starlette.requests import HTTPConnection
 
 from carbon_sched.api.context import Ctx
 from carbon_sched.domain.access import Kind, Permission, Principal

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends
-from starlette.requests import HTTPConnection
+from fastapi.requests import HTTPConnection
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -101,7 +101,7 @@ def report(
     """
     from carbon_sched.cli.clock import local_zone, now
     from carbon_sched.cli.connection import connect, find_job
-    from carbon_sched.cli.times import parse_past
+    from carbon_sched.options.times import parse_past
 
     at, zone = now(), local_zone()
     period: dict[str, Any] = {

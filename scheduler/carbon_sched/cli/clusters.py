@@ -168,7 +168,7 @@ def _request(given: dict[str, Any]) -> ClusterRequest:
 
 def _translated(given: dict[str, Any]) -> dict[str, Any]:
     """Options in the API's names and types; what was not given is left to the server."""
-    from carbon_sched.cli.times import parse_duration
+    from carbon_sched.options.times import parse_duration
 
     headers = dict(_header(text) for text in given.pop("header"))
     meter_keys = [_meter_key(text) for text in given.pop("meter_key")]

@@ -111,7 +111,7 @@ def history(zones: tuple[str, ...], since: str, chart: Path | None, as_json: boo
     from carbon_sched.cli.clock import local_zone, now
     from carbon_sched.cli.connection import connect
     from carbon_sched.cli.progress import Progress
-    from carbon_sched.cli.times import parse_past
+    from carbon_sched.options.times import parse_past
 
     _check_chart(chart)
     begin = parse_past("--since", since, now(), local_zone())

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli import runtime_env
-from carbon_sched.cli.script_options import Beside, Given, read_job_file, read_script
-from carbon_sched.cli.secrets import anchored_secrets
+from carbon_sched.cli.script_options import Beside, read_job_file, read_script
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.options.given import Given
+from carbon_sched.options.secrets import anchored_secrets
 from carbon_sched.working_dir import select
 
 if TYPE_CHECKING:

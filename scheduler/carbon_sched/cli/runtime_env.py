@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.options.given import NOT_SHOWN, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 INSTALLERS = ("pip", "uv", "conda")
 """Keys that say which packages a job gets; naming one replaces what a script says of its own dependencies."""
 YAML_ENDINGS = (".yaml", ".yml")
-NOT_SHOWN = "(not shown)"
-"""An environment often holds passwords."""
 
 
 def from_flags(file: str | None, text: str | None) -> dict[str, Any]:
@@ -59,18 +57,6 @@ def read_file(label: str, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidInput(label, path, "is not a mapping", "Write the fields of Ray's runtime_env, one per line")
     return content
-
-
-def json_object(label: str, text: str, *, secret: bool = False) -> dict[str, Any]:
-    """A JSON object given as text; where it may hold a `secret`, errors do not show it."""
-    shown = NOT_SHOWN if secret else text
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(label, shown, f"is not JSON ({error})", """Write it as '{"key": "value"}'""") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(label, shown, "is not a JSON object", """Write it as '{"key": "value"}'""")
-    return value
 
 
 def with_script(environment: Mapping[str, Any], script: Beside) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import InvalidFile, Problem
+from carbon_sched.options.given import Given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,14 +40,6 @@ INSTALLERS = ("pip", "uv")
 _OPEN = re.compile(r"# /// ([A-Za-z0-9-]+)")
 _CLOSE = "# ///"
 _TOML_PLACE = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value and where it stands, as an error should name it."""
-
-    value: Any
-    label: str
 
 
 @dataclass(frozen=True)

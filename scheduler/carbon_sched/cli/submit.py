@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from carbon_sched.cli.connection import Connection
     from carbon_sched.cli.job_source import JobSource, Sent
-    from carbon_sched.cli.request import Built
-    from carbon_sched.cli.script_options import Given
     from carbon_sched.client import Client
+    from carbon_sched.options.given import Given
+    from carbon_sched.options.request import Built
     from carbon_sched.wire import JobView
 
 TIMES = ("deadline", "earliest")
@@ -78,7 +78,7 @@ submit = SubmitCommand(
 
 def _read(words: tuple[str, ...], is_command: bool, given: dict[str, Any]) -> JobSource:
     from carbon_sched.cli import job_source, runtime_env
-    from carbon_sched.cli.script_options import Given
+    from carbon_sched.options.given import Given
 
     environment = runtime_env.from_flags(given.pop("runtime_env"), given.pop("runtime_env_json"))
     file = given.pop("file")
@@ -93,7 +93,7 @@ def _read(words: tuple[str, ...], is_command: bool, given: dict[str, Any]) -> Jo
 
 def _build(source: JobSource) -> Built:
     from carbon_sched.cli.clock import local_zone, now
-    from carbon_sched.cli.request import build
+    from carbon_sched.options.request import build
 
     zone = local_zone() if source.options.keys() & TIMES else timezone.utc
     built = build(source.entrypoint, source.options, now(), zone)

@@ -34,7 +34,7 @@ def create(name: str, role: str, team: tuple[str, ...], all_teams: bool, expires
       carbon-sched token create ada --role submitter --team nlp
     """
     from carbon_sched.cli.connection import connect
-    from carbon_sched.cli.times import parse_duration
+    from carbon_sched.options.times import parse_duration
 
     if all_teams == bool(team):
         raise InvalidInput("--team", ", ".join(team), "is not a choice of teams", "Give --team TEAM, or --all-teams")

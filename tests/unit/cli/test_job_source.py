@@ -7,8 +7,9 @@ import pytest
 
 from carbon_sched.cli import runtime_env
 from carbon_sched.cli.job_source import JobSource, Sent, read_job
-from carbon_sched.cli.script_options import Beside, Given
+from carbon_sched.cli.script_options import Beside
 from carbon_sched.domain.errors import InvalidFile, InvalidInput
+from carbon_sched.options.given import Given
 
 META = """# /// script
 # dependencies = ["numpy"]

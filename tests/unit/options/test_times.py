@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_sched.cli import times
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.options import times
 
 UTC = timezone.utc
 BERLIN = ZoneInfo("Europe/Berlin")

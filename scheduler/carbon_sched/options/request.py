@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.cli.runtime_env import json_object
-from carbon_sched.cli.secrets import parse_secrets
-from carbon_sched.cli.times import (
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.options.given import json_object
+from carbon_sched.options.secrets import parse_secrets
+from carbon_sched.options.times import (
     parse_amount,
     parse_count,
     parse_duration,
@@ -15,14 +17,12 @@ from carbon_sched.cli.times import (
     parse_power,
     parse_size,
 )
-from carbon_sched.domain.errors import InvalidInput
-from carbon_sched.domain.time import to_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime, tzinfo
 
-    from carbon_sched.cli.script_options import Given
+    from carbon_sched.options.given import Given
     from carbon_sched.wire import DataRequest, JobRequest
 
     Fields = Mapping[str, tuple[str, Callable[[str, Any], Any]]]

@@ -4,11 +4,12 @@ from datetime import datetime, timezone
 
 import pytest
 
-from carbon_sched.cli.request import build, parse_data
-from carbon_sched.cli.script_options import OPTIONS, Given
+from carbon_sched.cli.script_options import OPTIONS
 from carbon_sched.cli.submit_options import PHASES, PLACEMENTS, POLICIES, TEXT
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase, Placement
+from carbon_sched.options.given import Given
+from carbon_sched.options.request import build, parse_data
 from carbon_sched.policy.presets import preset_names
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=timezone.utc)

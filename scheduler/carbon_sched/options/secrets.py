@@ -9,13 +9,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.cli.script_options import Given
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.options.given import NOT_SHOWN, Given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NOT_SHOWN = "(not shown)"
 FORM = "Write NAME=file:PATH or NAME=env:VARIABLE; secrets themselves are never given here"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

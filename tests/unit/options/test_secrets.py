@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from carbon_sched.cli.job_source import read_job
-from carbon_sched.cli.script_options import Given
-from carbon_sched.cli.secrets import parse_secrets
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.options.given import Given
+from carbon_sched.options.secrets import parse_secrets
 
 SCRIPT = """\
 # /// script
