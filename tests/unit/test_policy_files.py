@@ -202,7 +202,7 @@ NOT_PLAIN_YAML = {
     "UTF-16": ("name: a\n".encode("utf-16"), (1, 1), "is not UTF-8"),
     "control character": (b"name: a\ndescription: \x07\n", (2, 1), "U+0007"),
     "endless digits": (b"minimum_gain: " + b"9" * 5000, (1, 15), "too many digits"),
-    "too large": (b"#" * (MAX_BYTES + 1), (1, 1), "larger than 256 KiB"),
+    "too large": (b"#" * (MAX_BYTES + 1), (1, 1), "larger than 64 KiB"),
     "deep lists": (b"a: " + b"[" * 60_000, (1, 4 + MAX_DEPTH - 1), "nested deeper"),
     "deep mappings": (b"{a: " * 15_000, (1, 4 * (MAX_DEPTH - 1) + 2), "nested deeper"),
     "deep blocks": (b"".join(b" " * n + b"a:\n" for n in range(60)), (MAX_DEPTH, MAX_DEPTH), "nested deeper"),
@@ -264,5 +264,5 @@ def test_a_huge_file_is_refused_without_being_read_whole(tmp_path):
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(50 * 1024 * 1024 * 1024)  # sparse: reading it whole would take all memory
-    with pytest.raises(InvalidFile, match="larger than 256 KiB"):
+    with pytest.raises(InvalidFile, match="larger than 64 KiB"):
         load_policy(path, preset)

@@ -64,7 +64,7 @@ def test_a_file_completes_itself_from_the_one_it_extends():
 
 
 def test_every_value_says_where_it_came_from():
-    origins = find("vision").effective(Selected(project="maps", gpus=8)).origins
+    origins = find("vision").origins(Selected(project="maps", gpus=8))
     assert set(origins) == set(KEYS)
     assert origins["flexibility.max_delay"] == Origin("vision", "vision.yaml:5")
     assert origins["flexibility.retries"] == Origin("acme", "acme.yaml:4")
@@ -133,9 +133,8 @@ def test_a_lock_also_holds_what_only_some_jobs_are_denied():
         b"apiVersion: carbon-sched/v1\nname: low\nextends: top\nminimum_gain: 0.1\n", "low.yaml", lambda _: top
     )
     assert low.settings(Selected(team="b")).minimum_gain == 0.1
-    held = low.effective(Selected(team="a"))
-    assert held.settings.minimum_gain == 0.2
-    assert held.origins["minimum_gain"] == Origin("low", "low.yaml:4", locked_by="top")
+    assert low.settings(Selected(team="a")).minimum_gain == 0.2
+    assert low.origins(Selected(team="a"))["minimum_gain"] == Origin("low", "low.yaml:4", locked_by="top")
 
 
 @pytest.mark.parametrize(

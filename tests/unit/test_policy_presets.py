@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase
 from carbon_sched.policy.model import Selected
 from carbon_sched.policy.presets import DEFAULT, preset, preset_names, presets_folder
+from carbon_sched.policy.schema import json_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +46,43 @@ def test_run_now_never_delays(phase):
 
 def test_an_unknown_preset_is_answered_with_those_there_are():
     with pytest.raises(
-        InvalidInput, match=r"policy: 'balnced' is not a shipped preset\. Use one of: balanced, run-now"
+        InvalidInput, match=r"policy: 'balnced' is not a shipped preset\. Use one of: balanced, cost-aware, "
     ):
         preset("balnced")
+
+
+def test_lowest_carbon_delays_everything_but_serving():
+    batch = preset("lowest-carbon").settings(Selected(phase="pretraining"))
+    assert batch.delay_s(None, duration_s=3600) == 86_400
+    assert batch.delay_s(None, duration_s=3 * 86_400) == 3 * 86_400
+    assert preset("lowest-carbon").settings(Selected(phase="inference-online")).delay_s(None, 3600) == 0
+
+
+def test_eu_residency_cannot_be_left_by_a_policy_that_extends_it():
+    settings = preset("eu-residency").settings(Selected())
+    assert settings.residency == {"EU"}
+    assert "data.residency" in preset("eu-residency").levels[-1].locked
+
+
+def test_the_published_schema_is_that_of_the_code_and_admits_every_preset():
+    published = json.loads((ROOT / "policies" / "policy.schema.json").read_text(encoding="utf-8"))
+    assert published == json.loads(json.dumps(json_schema()))
+    jsonschema.Draft202012Validator.check_schema(published)
+    for name in preset_names():
+        text = (ROOT / "policies" / f"{name}.yaml").read_text(encoding="utf-8")
+        jsonschema.validate(yaml.safe_load(text), published)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"minimum_gain": "3 %"}, {"flexibility": {"max_delay": 6}}, {"descripton": "x"},
+        {"quiet_hours": [{"from": "9"}]},
+        {"rules": [{"when": {"team": 3}, "set": {}}]}, {"phases": {"training": {}}},
+    ],
+)  # fmt: skip
+def test_the_schema_refuses_what_loading_would(wrong):
+    document = {"apiVersion": "carbon-sched/v1", "name": "a"}
+    jsonschema.validate(document, json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document | wrong, json_schema())

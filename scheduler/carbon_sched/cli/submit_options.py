@@ -12,7 +12,7 @@ from carbon_sched.domain.errors import InvalidInput
 
 PHASES = ("pretraining", "finetuning", "inference-batch", "inference-online", "evaluation", "other")
 PLACEMENTS = ("pack", "spread", "strict-pack")
-POLICIES = ("balanced", "run-now")
+POLICIES = ("balanced", "cost-aware", "deadline-first", "eu-residency", "lowest-carbon", "run-now")
 
 TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
     "What it is": (
@@ -32,7 +32,7 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "Where it may run": (
         ("cluster", "NAME", "Only on this cluster. Repeatable."),
-        ("policy", "NAME", f"Rules to follow: {', '.join(POLICIES)}."),
+        ("policy", "NAME", f"Rules to follow: {', '.join(POLICIES)}, or one that was applied."),
         ("data", "URI=SIZE@ZONE", "Input that must reach the cluster: s3://b/c=50GB@DE. Repeatable."),
     ),
     "What its Ray tasks need": (

@@ -17,7 +17,7 @@ from carbon_sched.domain.errors import InvalidFile, Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
 """Room for hundreds of rules; a larger file is refused before it is parsed."""
 MAX_DEPTH = 16
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     """Looks up the policy that a file extends; raises InvalidInput naming those there are."""
 
 MOST_LEVELS = 5
+MOST_PROBLEMS = 300
+"""Nobody mends more at once, and each costs the search for the likely meant key."""
 
 
 def load_policy(path: Path, find: Find) -> Policy:
@@ -43,7 +45,7 @@ def _policy(document: Document, find: Find) -> Policy:
     try:
         form = PolicyForm.model_validate(document.values)
     except ValidationError as error:
-        problems = [_problem(details, document) for details in error.errors(include_url=False)]
+        problems = [_problem(details, document) for details in error.errors(include_url=False)[:MOST_PROBLEMS]]
         raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column)))) from None
     parent = _parent(form, document, find)
     own = level(form, document)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.policy.settings import KEYS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from carbon_sched.domain.job import JobSpec
 
@@ -64,11 +65,13 @@ class Selector:
 
     def matches(self, job: Selected) -> bool:
         """Whether the job is one of those meant."""
-        return (
-            all(getattr(job, feature) in wanted for feature, wanted in self.values.items())
-            and self.gpus_at_least <= job.gpus <= self.gpus_at_most
-            and all(job.labels.get(key) == value for key, value in self.labels.items())
-        )
+        for feature, wanted in self.values.items():
+            if getattr(job, feature) not in wanted:
+                return False
+        for key, value in self.labels.items():
+            if job.labels.get(key) != value:
+                return False
+        return self.gpus_at_least <= job.gpus <= self.gpus_at_most
 
 
 @dataclass(frozen=True)
@@ -93,30 +96,37 @@ class Level:
     layers: tuple[Layer, ...]
     locked: frozenset[str] = frozenset()
 
-    def applying(self, job: Selected) -> Iterator[Layer]:
-        """Its layers that apply to a job, in order."""
-        found = {index for feature, table in self._index.items() for index in table.get(getattr(job, feature), ())}
-        for index in sorted(found.union(self._rest)):
-            if self.layers[index].selector.matches(job):
-                yield self.layers[index]
+    def applying(self, job: Selected) -> tuple[int, ...]:
+        """Which of its layers apply to a job, in order."""
+        likely = [number for ask, table in self._index for number in table.get(ask(job), ())]
+        return tuple(sorted(number for number in likely if self.layers[number].selector.matches(job)))
 
     @cached_property
-    def _index(self) -> dict[str, dict[str, list[int]]]:
-        """Layers by the value of the most telling feature they name, so that a job meets few of many rules."""
-        index: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    def _index(self) -> list[tuple[Callable[[Selected], str | None], dict[str | None, list[int]]]]:
+        """Layers by the value of the most telling feature or label they name, so that a job meets few of many rules."""
+        tables: dict[str, dict[str | None, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, layer in enumerate(self.layers):
-            if feature := _telling(layer):
-                for value in layer.selector.values[feature]:
-                    index[feature][value].append(number)
-        return index
-
-    @cached_property
-    def _rest(self) -> tuple[int, ...]:
-        return tuple(number for number, layer in enumerate(self.layers) if not _telling(layer))
+            feature, values = _telling(layer.selector)
+            for value in values:
+                tables[feature][value].append(number)
+        return [(_asking(feature), dict(table)) for feature, table in tables.items()]
 
 
-def _telling(layer: Layer) -> str | None:
-    return next((feature for feature in FEATURES if feature in layer.selector.values), None)
+def _telling(selector: Selector) -> tuple[str, Iterable[str | None]]:
+    """A feature and its values, a label (`labels.KEY`) and its value, or nothing and None."""
+    for feature in FEATURES:
+        if feature in selector.values:
+            return feature, selector.values[feature]
+    for key, value in selector.labels.items():
+        return f"labels.{key}", [value]
+    return "", [None]
+
+
+def _asking(feature: str) -> Callable[[Selected], str | None]:
+    if feature.startswith("labels."):
+        key = feature.removeprefix("labels.")
+        return lambda job: job.labels.get(key)
+    return attrgetter(feature) if feature else lambda _job: None
 
 
 @dataclass(frozen=True)
@@ -129,15 +139,6 @@ class Origin:
     level: str = ""
     place: str = ""
     locked_by: str = ""
-
-
-@dataclass(frozen=True)
-class Effective:
-    """The settings of one job and the origin of each, by dotted key; `label` names policy and version."""
-
-    label: str
-    settings: Settings
-    origins: Mapping[str, Origin]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,41 +161,42 @@ class Policy:
         """Name and version, as stored with every decision: `balanced@1f0c9a7b2d3e`."""
         return f"{self.name}@{self.digest[:12]}" if self.digest else self.name
 
-    @cached_property
-    def _label_keys(self) -> tuple[str, ...]:
-        layers = (layer for level in self.levels for layer in level.layers)
-        return tuple(sorted({key for layer in layers for key in layer.selector.labels}))
-
-    def features(self, job: Selected) -> tuple[object, ...]:
-        """What can make a difference to this policy; jobs that agree in it have the same settings."""
-        labels = tuple(job.labels.get(key) for key in self._label_keys)
-        return (*(getattr(job, feature) for feature in FEATURES), job.gpus, labels)
-
     def settings(self, job: Selected) -> Settings:
-        """What applies to a job."""
-        return self.effective(job).settings
+        """What applies to a job; jobs with the same layers share the answer."""
+        chosen = self._chosen(job)
+        if chosen not in self._resolved:
+            values = dict(_DEFAULTS)
+            values.update((key, value) for key, value, _, _, _ in self._steps(chosen))
+            self._resolved[chosen] = Settings(**{KEYS[key].attribute: value for key, value in values.items()})
+        return self._resolved[chosen]
 
-    def effective(self, job: Selected) -> Effective:
-        """What applies to a job, and where each value comes from."""
-        values: dict[str, Any] = dict(_DEFAULTS)
-        origins = dict.fromkeys(KEYS, Origin())
+    def origins(self, job: Selected) -> dict[str, Origin]:
+        """Where each value that applies to a job comes from, by dotted key."""
+        found = dict.fromkeys(KEYS, Origin())
+        for key, _, level, layer, held_by in self._steps(self._chosen(job)):
+            found[key] = Origin(level.name, layer.places[key], held_by)
+        return found
+
+    @cached_property
+    def _resolved(self) -> dict[tuple[tuple[int, ...], ...], Settings]:
+        return {}
+
+    def _chosen(self, job: Selected) -> tuple[tuple[int, ...], ...]:
+        return tuple(level.applying(job) for level in self.levels)
+
+    def _steps(self, chosen: tuple[tuple[int, ...], ...]) -> Iterator[tuple[str, Any, Level, Layer, str]]:
+        """Key, value, level, layer, and who held it back if a lock did; of each key the last one applies."""
+        values = dict(_DEFAULTS)
         bounds: dict[str, tuple[str, Any]] = {}
-        for level in self.levels:
-            for layer in level.applying(job):
+        for level, numbers in zip(self.levels, chosen, strict=True):
+            for layer in (level.layers[number] for number in numbers):
                 for key, value in layer.values.items():
-                    values[key], origins[key] = value, Origin(level.name, layer.places[key])
-                    if key in bounds:
-                        _hold(key, values, origins, *bounds[key])
+                    holder, bound = bounds.get(key, ("", value))
+                    values[key] = KEYS[key].tighter(bound, value) if holder else value
+                    yield key, values[key], level, layer, holder if values[key] != value else ""
             bounds |= {key: (level.name, values[key]) for key in level.locked if key not in bounds}
-        return Effective(self.label, Settings(**{KEYS[key].attribute: v for key, v in values.items()}), origins)
 
 
-def _hold(key: str, values: dict[str, Any], origins: dict[str, Origin], locked_by: str, bound: Any) -> None:
-    """Keep a value within what a level further up has locked."""
-    held = KEYS[key].tighter(bound, values[key])
-    if held != values[key]:
-        origins[key] = Origin(origins[key].level, origins[key].place, locked_by)
-        values[key] = held
-
-
-_DEFAULTS = {key: {f.name: f.default for f in fields(Settings)}[entry.attribute] for key, entry in KEYS.items()}
+_DEFAULTS: dict[str, Any] = {
+    key: {f.name: f.default for f in fields(Settings)}[entry.attribute] for key, entry in KEYS.items()
+}

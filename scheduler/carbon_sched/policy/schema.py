@@ -174,9 +174,9 @@ class ClustersForm(Form):
 class DataForm(Form):
     """Where data may go."""
 
-    residency: Lines = Field([], description="Jobs run only on clusters with one of these tags, as a list: [eu].")
+    residency: Lines = Field([], description="Jobs run only on clusters with one of these tags, as a list: [EU].")
     classes: dict[Line, Lines] = Field(
-        {}, description="Tags by the job's label `data-class`, as a mapping: {personal: [eu]}."
+        {}, description="Tags by the job's label `data-class`, as a mapping: {personal: [EU]}."
     )
 
 
@@ -294,3 +294,9 @@ class PolicyForm(SettingsForm):
         [], max_length=MOST_RULES, description="Settings for some jobs, as a list of {when, set}."
     )
     locked: Lines = Field([], description="Keys that policies which extend this one may only tighten, as a list.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a policy file, for editors; what it cannot say, loading checks on top."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "carbon-sched policy"}
+    return PolicyForm.model_json_schema(by_alias=True) | dialect

@@ -14,6 +14,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.plan import plan
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
+from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ class Decide:
         return self._estimates.belief(spec)
 
     def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime, policies: PolicySet) -> WaitingJob:
-        effective = policies.effective(job.spec)
-        settings = effective.settings
+        policy = policies.followed(job.spec)
+        settings = policy.settings(Selected.of(job.spec))
         belief = self._belief(job.spec)
         earliest = max(now, job.spec.flexibility.earliest or now)
         foresight = any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
@@ -150,7 +151,7 @@ class Decide:
             earliest_start=earliest,
             latest_start=_latest_start(job, belief, settings, earliest) if foresight else earliest,
             belief=belief,
-            policy=effective.label,
+            policy=policy.label,
             min_gain=settings.minimum_gain,
         )
 

@@ -7,13 +7,13 @@ every team (`team: "*"`), else the default preset.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.policy.load import parse_policy
-from carbon_sched.policy.model import EVERY_TEAM, Effective, Policy, Selected
+from carbon_sched.policy.model import EVERY_TEAM, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,6 @@ class PolicySet:
     applied: dict[str, Policy]
     preset: Callable[[str], Policy]
     teams: dict[str, str]
-    _known: dict[object, Effective] = field(default_factory=dict)
 
     def get(self, name: str) -> Policy:
         """By name; raises InvalidInput for one that is not known."""
@@ -51,14 +50,6 @@ class PolicySet:
     def followed(self, spec: JobSpec) -> Policy:
         """The policy of a job."""
         return self.get(spec.policy or self.teams.get(spec.team) or self.teams.get(EVERY_TEAM) or DEFAULT)
-
-    def effective(self, spec: JobSpec) -> Effective:
-        """The settings of a job, and where each value comes from; equal jobs are resolved once."""
-        policy, job = self.followed(spec), Selected.of(spec)
-        key = (policy.label, policy.features(job))
-        if key not in self._known:
-            self._known[key] = policy.effective(job)
-        return self._known[key]
 
 
 class Policies:

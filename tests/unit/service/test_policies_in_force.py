@@ -8,6 +8,7 @@ import pytest
 
 from carbon_sched.domain.errors import Conflict, InvalidFile, InvalidInput, NotFound
 from carbon_sched.domain.job import JobSpec
+from carbon_sched.policy.model import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.policies import Policies
 from carbon_sched.store.engine import open_store
@@ -34,6 +35,10 @@ def job(team="", policy=""):
     return JobSpec("python job.py", "job", team=team, policy=policy)
 
 
+def settings(policies, spec):
+    return policies.now().followed(spec).settings(Selected.of(spec))
+
+
 def facts(store):
     with store.transaction(write=False) as tx:
         return [json.loads(entry.payload) for entry in tx.entries()]
@@ -52,7 +57,7 @@ def test_a_job_follows_what_it_names_else_its_team_else_everybody_else_the_defau
 
 def test_an_applied_policy_stands_above_a_preset_of_its_name(policies):
     policies.apply(HEAD + "name: balanced\nminimum_gain: 0.5\n", by="ana")
-    assert policies.now().effective(job()).settings.minimum_gain == 0.5
+    assert settings(policies, job()).minimum_gain == 0.5
 
 
 def test_applying_is_a_version_and_a_fact(policies, store):
@@ -75,11 +80,11 @@ def test_what_another_server_applied_is_seen_at_once(policies, store):
 def test_a_change_above_reaches_those_below(policies):
     policies.apply(ACME, by="ana")
     policies.apply(VISION, by="ana")
-    before = policies.now().effective(job("vision"))
+    before, label = settings(policies, job("vision")), policies.now().get("vision").label
     policies.apply(ACME.replace("2h", "4h"), by="ana")
-    after = policies.now().effective(job("vision"))
-    assert (before.settings.max_delay_s, after.settings.max_delay_s) == (7200, 14400)
-    assert before.label != after.label
+    after = settings(policies, job("vision"))
+    assert (before.max_delay_s, after.max_delay_s) == (7200, 14400)
+    assert label != policies.now().get("vision").label
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_a_roll_back_is_a_new_version_with_the_old_text(policies, store):
     policies.apply(ACME.replace("2h", "4h"), by="ana")
     restored = policies.roll_back("acme", to=None, by="bo", reason="too slow")
     assert (restored.content, restored.restored, restored.reason) == (ACME, first.version, "too slow")
-    assert policies.now().effective(job()).settings.max_delay_s == 7200
+    assert settings(policies, job()).max_delay_s == 7200
     assert facts(store)[-1]["body"]["restored"] == first.version
 
 
@@ -124,11 +129,10 @@ def test_a_roll_back_needs_somewhere_to_go(policies):
 
 def test_equal_jobs_are_resolved_once_and_different_ones_apart(policies):
     policies.apply(ACME + "rules:\n- when: {labels: {urgency: high}}\n  set: {minimum_gain: 0.3}\n", by="ana")
-    now = policies.now()
     plain = JobSpec("a", "one", metadata={"note": "x"})
     same, marked = JobSpec("b", "two", metadata={"note": "y"}), JobSpec("a", "one", metadata={"urgency": "high"})
-    assert now.effective(plain) is now.effective(same)
-    assert now.effective(marked).settings.minimum_gain == 0.3
+    assert settings(policies, plain) is settings(policies, same)
+    assert settings(policies, marked).minimum_gain == 0.3
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(policies):
