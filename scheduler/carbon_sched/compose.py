@@ -29,8 +29,8 @@ from carbon_sched.grid.configured import ConfiguredGrid
 from carbon_sched.grid.http import Web
 from carbon_sched.grid.yearly import YearlyTable
 from carbon_sched.grid.zones import known_zone
-from carbon_sched.local_server import ServerFiles
 from carbon_sched.policy.presets import preset
+from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
 from carbon_sched.service.awake import Awake

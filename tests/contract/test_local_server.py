@@ -17,7 +17,8 @@ from carbon_sched.cli.main import run
 from carbon_sched.client import Client
 from carbon_sched.clusters import processes
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotAllowed, ServerUnavailable
-from carbon_sched.local_server import LocalServer, Running, ServerFiles
+from carbon_sched.local_server import LocalServer
+from carbon_sched.server_files import Running, ServerFiles
 
 ROOT = Path(__file__).parents[2]
 GONE = {"url": "http://127.0.0.1:1", "version": __version__}

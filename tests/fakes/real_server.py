@@ -18,12 +18,13 @@ import pytest
 from carbon_sched.client import Client
 from carbon_sched.clusters import processes
 from carbon_sched.domain.errors import ServerUnavailable
-from carbon_sched.local_server import LocalServer, Running
+from carbon_sched.local_server import LocalServer
 from tests.fakes.ray_head import FakeRayHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from carbon_sched.server_files import Running
     from tests.fakes.ray_head_http import Reply
 
 CLI = [sys.executable, "-m", "carbon_sched.cli.main"]

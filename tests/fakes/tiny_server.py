@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from carbon_sched import local_server
+from carbon_sched import server_files
 from carbon_sched.domain.errors import Conflict
 from tests.fakes.api_server import TOKEN, RunningApi
 from tests.fakes.api_views import server_view
@@ -19,7 +19,7 @@ from tests.fakes.api_views import server_view
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("data_dir", type=Path)
-    parser.add_argument("--version", default=local_server.__version__)
+    parser.add_argument("--version", default=server_files.__version__)
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--fail", action="store_true")
@@ -28,8 +28,8 @@ def main() -> int:
     if options.fail:
         print("no such table: jobs")
         return 5
-    local_server.__version__ = options.version
-    files = local_server.ServerFiles(options.data_dir)
+    server_files.__version__ = options.version
+    files = server_files.ServerFiles(options.data_dir)
     with files.exclusive(), RunningApi() as api:
         with (options.data_dir / "starts").open("a", encoding="utf-8") as starts:
             starts.write(options.version + "\n")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from carbon_sched.client import Client
-    from carbon_sched.local_server import LocalServer, Running
+    from carbon_sched.local_server import LocalServer
+    from carbon_sched.server_files import Running
     from carbon_sched.wire import JobView
 
     T = TypeVar("T")

@@ -15,7 +15,8 @@ from carbon_sched.domain.errors import Conflict, InvalidInput, ServerUnavailable
 
 if TYPE_CHECKING:
     from carbon_sched.client import Client
-    from carbon_sched.local_server import LocalServer, Running
+    from carbon_sched.local_server import LocalServer
+    from carbon_sched.server_files import Running
 
 FOLLOW_POLL_S = 0.3
 SHOWN_IDS = 5
@@ -226,7 +227,7 @@ def logs(follow: bool, lines: int) -> None:
       carbon-sched server logs -n 100
     """
     files = _ours().files
-    if not files.log.exists():
+    if not files.log_size():
         say(f"there is no log yet ({files.log})")
         return
     if tail := files.log_tail(lines):

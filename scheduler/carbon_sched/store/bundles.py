@@ -79,7 +79,8 @@ class FileBundles:
                     Path(file.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
-            raise StoreError(f"the bundle cannot be stored in {self._folder}: {error.strerror}. Try again") from error
+            remedy = "Free some space there, or make it writable"
+            raise StoreError(f"the bundle cannot be stored in {self._folder}: {error.strerror}. {remedy}") from error
 
     def _sync_folder(self) -> None:
         """Make the new name durable, not only the content."""

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable, Row
 
+REMEDIES = {
+    "disk is full": "Free some space where it lies",
+    "No space left": "Free some space where it lies",
+    "readonly database": "Make the disk and the folder that it lies in writable",
+}
+"""What to do, by what SQLite or PostgreSQL says."""
 _OUR_BUGS = (exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 
 
@@ -89,7 +95,9 @@ def translated() -> Iterator[None]:
     except _OUR_BUGS:
         raise
     except (exc.DBAPIError, exc.TimeoutError) as error:
-        raise StoreError(f"the database cannot be used right now: {_first_line(error)}. Try again") from error
+        said = _first_line(error)
+        remedy = next((words for sign, words in REMEDIES.items() if sign in said), "Try again")
+        raise StoreError(f"the database cannot be used right now: {said}. {remedy}") from error
 
 
 def _first_line(error: exc.SQLAlchemyError) -> str:
