@@ -133,7 +133,7 @@ def test_check_says_that_all_is_well(server, monkeypatch):
 
 def test_check_names_a_wrong_key(server, monkeypatch):
     found = one(server, "electricity-maps", key=key(monkeypatch, "wrong"))
-    assert found.problem == "the key is missing, wrong or has expired"
+    assert found.problem == "the key is wrong, or not allowed to ask this"
     assert "HTTP 401" in found.detail
     assert found.remedy
 
@@ -141,15 +141,16 @@ def test_check_names_a_wrong_key(server, monkeypatch):
 def test_check_names_a_missing_key(server, monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     found = one(server, "entsoe", key=SecretRef(env="NO_KEY"))
-    assert found.problem == "the key is missing, wrong or has expired"
+    assert found.problem == "it needs a key, and none can be read"
     assert "env:NO_KEY" in found.detail
 
 
 def test_check_names_an_expired_trial(server, monkeypatch):
     server.fault, server.fault_body = 401, '{"error": "Your trial period has ended"}'
     found = one(server, "electricity-maps", key=key(monkeypatch))
-    assert "trial or contract has ended" in found.detail
-    assert "Renew" in found.detail
+    assert found.problem == "the trial or contract of the key has ended"
+    assert "Renew" in found.remedy
+    assert "Your trial period has ended" in found.detail
 
 
 def test_check_names_a_zone_outside_the_plan(server, monkeypatch):
@@ -161,8 +162,15 @@ def test_check_names_a_zone_outside_the_plan(server, monkeypatch):
 
 def test_check_names_that_there_is_no_network(server):
     found = one(server, "energy-charts", url="http://127.0.0.1:9")
-    assert found.problem == "it does not answer"
+    assert found.problem == "there is no connection to it"
     assert "network" in found.remedy
+
+
+def test_check_tells_a_provider_in_trouble_from_a_network_in_trouble(server):
+    server.fault = 503
+    found = one(server, "energy-charts")
+    assert found.problem == "it does not answer, or with an error"
+    assert "status page" in found.remedy
 
 
 def test_check_names_a_changed_api_and_missing_data(server):

@@ -218,8 +218,8 @@ def test_every_provider_is_listed_with_what_it_needs(start):
 
 
 TROUBLES = {
-    "a wrong key": (None, "", "the key is missing, wrong or has expired", "valid key"),
-    "an expired trial": (401, '{"error": "Your trial period has ended"}', "has expired", "valid key"),
+    "a wrong key": (None, "", "the key is wrong", "valid key"),
+    "an expired trial": (401, '{"error": "Your trial period has ended"}', "trial or contract of the key has ended", "Renew"),
     "a zone outside the plan": (403, '{"error": "Token unauthorized for zoneKey=DE"}', "not in this plan", "plan"),
 }
 
@@ -246,7 +246,7 @@ def test_check_without_a_network(start, tmp_path):
     server.clusters("FR")
     found = server.client.check_grid()["findings"]
     dead = next(one for one in found if one["provider"] == "series-url")
-    assert dead["problem"] == "it does not answer"
+    assert dead["problem"] == "there is no connection to it"
     assert "network" in dead["remedy"]
     assert next(one["zone"] for one in found if one["provider"] == "energy-charts") == "FR", "the clusters' zones"
 

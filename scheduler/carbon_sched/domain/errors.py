@@ -15,11 +15,14 @@
     |   |-- ClusterRefused                 124   502  no    the cluster said no, for good
     |   `-- ClusterUnauthorized            124   502  no    missing or wrong cluster token
     |-- GridError                          124   502  no    an intensity source failed
-    |   |-- GridAuth                       124   502  no    key missing, wrong or expired
+    |   |-- GridAuth                       124   502  no    the provider does not accept the key
+    |   |   |-- GridKeyMissing             124   502  no    no key that can be sent is configured
+    |   |   `-- GridExpired                124   502  no    the key's trial or contract has ended
     |   |-- ZoneNotCovered                 124   502  no    the provider does not know the zone, or not in this plan
     |   |-- GridNoData                     124   502  no    no value for that time
     |   |-- GridRateLimited                124   502  yes   carries retry_after_s
-    |   |-- GridTransient                  124   502  yes   timeout, 5xx, connection refused
+    |   |-- GridTransient                  124   502  yes   timeout, 5xx
+    |   |   `-- GridUnreachable            124   502  yes   no connection: no network, refused, unknown host, TLS
     |   `-- GridMalformed                  124   502  no    an answer that is not what the provider documents
     |-- StoreError                         125   503  yes   the database cannot be used right now
     |   `-- SchemaTooNew                   125   503  no    the database was written by a newer carbon-sched
@@ -172,7 +175,15 @@ class GridError(CarbonSchedError):
 
 
 class GridAuth(GridError):
-    """The provider's key is missing, wrong or expired."""
+    """The provider does not accept the key."""
+
+
+class GridKeyMissing(GridAuth):
+    """No key that can be sent is configured for the provider."""
+
+
+class GridExpired(GridAuth):
+    """The trial or the contract of the provider's key has ended."""
 
 
 class ZoneNotCovered(GridError):
@@ -198,6 +209,10 @@ class GridTransient(GridError):
     """The provider did not answer, or with a server error."""
 
     retryable = True
+
+
+class GridUnreachable(GridTransient):
+    """There is no connection to the provider."""
 
 
 class GridMalformed(GridError):

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import requests
 import urllib3.exceptions
 
-from carbon_sched.domain.errors import GridAuth, GridError, GridMalformed, GridNoData, GridTransient
+from carbon_sched.domain.errors import (
+    GridAuth,
+    GridError,
+    GridExpired,
+    GridMalformed,
+    GridNoData,
+    GridTransient,
+    GridUnreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
 QUOTED = 200
 LONGEST_RETRY_AFTER_S = 86_400.0
+ENDED = re.compile(r"\b(?:expired|trial|has ended)\b", re.IGNORECASE)
 SECRET_IN_QUERY = re.compile(r"([?&](?:securityToken|api_key|apikey|key|token|auth-token)=)[^&\s\"]*", re.IGNORECASE)
 
 
@@ -98,7 +107,9 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
 
 def default_error(name: str, status: int, said: str) -> GridError:
     """What a refusal means when the provider's own words are not known."""
-    if status in (401, 403):
+    if status in (401, 402, 403):
+        if status == 402 or ENDED.search(said):
+            return GridExpired(f"{name}: the key's trial or contract has ended (HTTP {status}: {said}). Renew it")
         return GridAuth(f"{name}: does not accept us (HTTP {status}: {said}). Check the key and the plan it belongs to")
     if status == 404:
         return GridNoData(f"{name}: has nothing there (HTTP 404: {said})")
@@ -113,9 +124,9 @@ def no_answer(name: str, error: Exception) -> GridError:
         # requests reads a Location even when it is not to follow it; its own InvalidURL is a ValueError too
         return GridMalformed(f"{name}: an address or a header cannot be read")
     if isinstance(error, requests.exceptions.SSLError):
-        return GridTransient(f"{name}: no trusted TLS connection. Check this machine's clock and certificates")
+        return GridUnreachable(f"{name}: no trusted TLS connection. Check this machine's clock and certificates")
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return GridTransient(f"{name}: no answer in time")
     if isinstance(error, requests.ConnectionError) and "NameResolution" in repr(error):
-        return GridTransient(f"{name}: its name cannot be resolved. Is this machine online?")
-    return GridTransient(f"{name}: no connection, or it broke ({type(error).__name__}). Is this machine online?")
+        return GridUnreachable(f"{name}: its name cannot be resolved. Is this machine online?")
+    return GridUnreachable(f"{name}: no connection, or it broke ({type(error).__name__}). Is this machine online?")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import (
     GridAuth,
     GridError,
+    GridExpired,
+    GridKeyMissing,
     GridMalformed,
     GridNoData,
     GridRateLimited,
     GridTransient,
+    GridUnreachable,
     InvalidInput,
     ZoneNotCovered,
 )
@@ -29,14 +32,23 @@ if TYPE_CHECKING:
 
 LOOK = timedelta(hours=6)
 HEADLINES: dict[type[GridError], tuple[str, str]] = {
-    GridAuth: ("the key is missing, wrong or has expired", "Put a valid key where the configuration points"),
+    GridKeyMissing: ("it needs a key, and none can be read", "Get a key, and point `key` at the variable or file it is in"),
+    GridExpired: ("the trial or contract of the key has ended", "Renew it with the provider, or take the provider out"),
+    GridAuth: (
+        "the key is wrong, or not allowed to ask this",
+        "Put a valid key where the configuration points; it is read again within 15 minutes",
+    ),
     ZoneNotCovered: (
         "the zone is not covered, or not in this plan",
         "Choose a plan that holds it, correct the zone, or leave the zone to another provider",
     ),
     GridNoData: ("it has no value for the last hours", "Nothing to do now; the chain uses the next best value"),
     GridRateLimited: ("it asks us to slow down", "Wait; if it stays so, raise the plan or restrict `zones`"),
-    GridTransient: ("it does not answer", "Check the network, the proxy and the provider's status page"),
+    GridUnreachable: (
+        "there is no connection to it",
+        "Check this machine's network, its name resolution and proxy, and the provider's address",
+    ),
+    GridTransient: ("it does not answer, or with an error", "Wait; if it stays so, see the provider's status page"),
     GridMalformed: ("its answer is not what it documents", "Check `url`; a proxy or a changed API may be in between"),
 }
 
@@ -83,7 +95,7 @@ def diagnose(provider: Provider, zone: str, now: datetime) -> Diagnosis:
     try:
         readings = provider.fetch(zone, now - LOOK, now + min(LOOK, provider.horizon), now)
     except GridError as error:
-        headline, remedy = HEADLINES[type(error)]
+        headline, remedy = next(HEADLINES[kind] for kind in type(error).__mro__ if kind in HEADLINES)
         return Diagnosis(provider.name, zone, headline, str(error), remedy)
     past = [reading for reading in readings if reading.start <= now]
     if not past:

@@ -23,6 +23,7 @@ from carbon_sched import __version__
 from carbon_sched.domain.errors import (
     GridAuth,
     GridError,
+    GridKeyMissing,
     GridMalformed,
     GridRateLimited,
     GridTransient,
@@ -238,17 +239,17 @@ class Channel:
 
 
 def read_secret(ref: SecretRef | None, name: str, remedy: str) -> str:
-    """The key behind a reference, read at the moment of use; GridAuth when there is none that can be sent."""
+    """The key behind a reference, read at the moment of use; GridKeyMissing when there is none that can be sent."""
     if ref is None:
-        raise GridAuth(f"{name}: needs a key, and none is configured. {remedy}")
+        raise GridKeyMissing(f"{name}: needs a key, and none is configured. {remedy}")
     try:
         value = Path(ref.file).read_text("utf-8").strip() if ref.file else os.environ.get(ref.env or "", "").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise GridAuth(f"{name}: its key cannot be read from {ref} ({type(error).__name__}). {remedy}") from None
+        raise GridKeyMissing(f"{name}: its key cannot be read from {ref} ({type(error).__name__}). {remedy}") from None
     if not value:
-        raise GridAuth(f"{name}: there is no key in {ref}. {remedy}")
+        raise GridKeyMissing(f"{name}: there is no key in {ref}. {remedy}")
     if not (value.isascii() and value.isprintable()):
-        raise GridAuth(f"{name}: the key in {ref} holds characters that HTTP does not allow. {remedy}")
+        raise GridKeyMissing(f"{name}: the key in {ref} holds characters that HTTP does not allow. {remedy}")
     return value
 
 

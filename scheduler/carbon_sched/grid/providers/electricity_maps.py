@@ -136,8 +136,6 @@ def _classify(status: int, said: str) -> GridError | None:
     low = said.lower()
     if status in (400, 401, 403, 404) and ("zonekey" in low or "does not exist" in low or "not in your plan" in low):
         return ZoneNotCovered(f"{NAME}: the zone is unknown there or not in this key's plan (HTTP {status}: {said})")
-    if status in (401, 403) and ("expired" in low or "trial" in low):
-        return GridAuth(f"{NAME}: the key's trial or contract has ended (HTTP {status}: {said}). Renew it")
     if status in (400, 404) and "no recent data" in low:
         return GridNoData(f"{NAME}: has no values there (HTTP {status}: {said})")
     return None
