@@ -121,7 +121,9 @@ def build(
     vault = FileVault(settings.data_dir / "vault.key")
     bundles = FileBundles(settings.data_dir / "bundles")
     clusters = RayClusters(settings.data_dir, clock, sys.executable)
-    archive, forecasts = Archive(store), OwnForecasts(clock)
+    archive = Archive(store)
+    # What is archived goes back further, what is in memory or in a file has the level of the zone's other readings.
+    forecasts = OwnForecasts(clock, lambda zone, a, b: [*archive.known(zone, a, b), *grid.actual(zone, a, b, b)])
     configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
     grid = Grid(configured.sources(), YearlyTable.load(), forecaster=forecasts)
     outlooks = Outlooks(grid)
@@ -194,7 +196,7 @@ def build(
         logs=logs,
         statements=statements,
         signals=signals,
-        intensities=Intensities(grid, refresh, fleet, clock),
+        intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
         known_zone=lambda zone: known_zone(zone, configured.zones()),
         grid_providers=configured.describe,
         check_grid=lambda zones: configured.check(zones, clock.now()),

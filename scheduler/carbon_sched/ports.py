@@ -209,8 +209,13 @@ class Transaction(Protocol):
     def add_readings(self, readings: Sequence[Reading]) -> int:
         """Append those not already stored with equal content; returns how many were new."""
 
-    def readings(self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None) -> list[Reading]:
-        """All readings that overlap `[start, end)`, issued not after `as_of`, ordered by (start, issued_at)."""
+    def readings(
+        self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None, known: bool = False
+    ) -> list[Reading]:
+        """All readings that overlap `[start, end)`, issued not after `as_of`, ordered by (start, issued_at).
+
+        With `known` without the forecasts among them.
+        """
 
     # what finished runs teach --------------------------------------------------------------------
     def add_run(self, attempt_id: str, run: PastRun) -> None:

@@ -324,12 +324,34 @@ class ZoneReadings(TypedDict):
     readings: list[IntensityView]
 
 
+class SkillView(TypedDict):
+    """How the `issues` hourly own forecasts of a zone that came true in the last 28 days did; shares are 0..1.
+
+    `captured` is the share of a perfect forecast's saving (a 4 h job that must end within 24 h), `damped_captured` that
+    of a simple profile, `possible` what there was to save: null where there was nothing. `mape_pct` is the mean error
+    of the first day, `covered` the share of hours within the 10-90 band (null while there is no band).
+    """
+
+    issues: int
+    captured: float | None
+    damped_captured: float | None
+    possible: float | None
+    mape_pct: float | None
+    covered: float | None
+
+
+class ZoneForecast(ZoneReadings):
+    """What is expected of one zone, and how our own forecasts of it did lately (null: too few to judge)."""
+
+    skill: SkillView | None
+
+
 class GridForecast(TypedDict):
     """GET /v1/grid/forecast?zone=A&zone=B&hours=N: comparable outlooks over `[at, until)`; notes say what was done."""
 
     at: str
     until: str
-    zones: list[ZoneReadings]
+    zones: list[ZoneForecast]
     notes: list[str]
 
 

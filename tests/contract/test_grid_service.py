@@ -219,7 +219,12 @@ def test_every_provider_is_listed_with_what_it_needs(start):
 
 TROUBLES = {
     "a wrong key": (None, "", "the key is wrong", "valid key"),
-    "an expired trial": (401, '{"error": "Your trial period has ended"}', "trial or contract of the key has ended", "Renew"),
+    "an expired trial": (
+        401,
+        '{"error": "Your trial period has ended"}',
+        "trial or contract of the key has ended",
+        "Renew",
+    ),
     "a zone outside the plan": (403, '{"error": "Token unauthorized for zoneKey=DE"}', "not in this plan", "plan"),
 }
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from carbon_sched.api.access import Operator, Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.instants import aware
-from carbon_sched.api.views import intensity_view
+from carbon_sched.api.views import intensity_view, skill_view
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.wire import GridCheck, GridForecast, GridHistory, GridNow, ProviderView
 
@@ -44,7 +44,10 @@ def show_forecast(
     return {
         "at": to_rfc3339(found.now),
         "until": to_rfc3339(found.until),
-        "zones": [{"zone": name, "readings": [intensity_view(r) for r in rs]} for name, rs in found.readings.items()],
+        "zones": [
+            {"zone": name, "readings": [intensity_view(r) for r in rs], "skill": skill_view(found.records[name])}
+            for name, rs in found.readings.items()
+        ],
         "notes": list(found.notes),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import to_rfc3339
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.decision import Candidate, Decision
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.forecast.record import TrackRecord
     from carbon_sched.wire import (
         AttemptView,
         CandidateView,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         DecisionView,
         IntensityView,
         JobView,
+        SkillView,
     )
 
 
@@ -161,3 +164,21 @@ def intensity_view(reading: Reading) -> IntensityView:
         "fetched_at": to_rfc3339(reading.fetched_at),
         "licence": reading.licence,
     }
+
+
+def skill_view(record: TrackRecord | None) -> SkillView | None:
+    """How forecasts did; JSON has no NaN, so what there was nothing to judge by is null."""
+    if record is None:
+        return None
+    return {
+        "issues": record.issues,
+        "captured": _finite(record.captured),
+        "damped_captured": _finite(record.damped_captured),
+        "possible": _finite(record.possible),
+        "mape_pct": _finite(record.mape_pct),
+        "covered": _finite(record.covered),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

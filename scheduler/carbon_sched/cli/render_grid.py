@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         GridNow,
         IntensityView,
         ProviderView,
+        SkillView,
     )
 
 
@@ -54,9 +55,24 @@ def forecast(view: GridForecast, *, width: int = WIDTH) -> RenderableType:
     """A curve per zone and how it was found."""
     parts: list[RenderableType] = []
     for zone in view["zones"]:
-        parts += [*_drawn(zone["zone"], zone["readings"], width), ""]
+        parts += [*_drawn(zone["zone"], zone["readings"], width), _skill(zone["skill"]), ""]
     every = [reading for zone in view["zones"] for reading in zone["readings"]]
     return Group(*parts, _legend(every), *_notes(view["notes"]))
+
+
+def _skill(skill: SkillView | None) -> Text:
+    """One line: how far our own forecasts of the zone could be trusted lately."""
+    if skill is None:
+        return Text("own forecasts: too few have come true to say how good they are", "dim")
+    said = []
+    if skill["mape_pct"] is not None:
+        said.append(f"off by {figures.digits(skill['mape_pct'])} % in the first day")
+    if skill["covered"] is not None:
+        said.append(f"{figures.percent(skill['covered'])} of hours within the band of 80 %")
+    if skill["captured"] is not None and skill["possible"] is not None:
+        simple = f" (simple profile {figures.percent(skill['damped_captured'])})" if skill["damped_captured"] else ""
+        said.append(f"{figures.percent(skill['captured'])}{simple} of the {figures.percent(skill['possible'])} to save")
+    return Text(f"own forecasts, last 28 days: {', '.join(said)}", "dim")
 
 
 def history(views: Sequence[GridHistory], *, width: int = WIDTH) -> RenderableType:

@@ -73,7 +73,7 @@ class Comparability:
     perimeter: Perimeter
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One intensity of one zone over a half-open interval, as one provider published it.
 

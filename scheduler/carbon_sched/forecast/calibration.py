@@ -9,7 +9,7 @@ to stick at, so over a long time exactly one in ten is missed on either side, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +44,7 @@ class Errors:
     """The recent past of one zone's forecasts.
 
     recent    `[MEMORY_H, K]` error at the target hour congruent to the row, NaN where none
+    held      `[MEMORY_H, K]` 1 where that hour fell into the band it was forecast with, 0 where not, NaN without one
     base      `[K, 24, COLUMNS]` offsets before stretching, by target hour; NaN where there are not enough errors
     stretch   `[K, 2]` logarithmic factor of the lower and the upper tail
     in_force  `[KEPT_DAYS, K, 24, COLUMNS]` offsets for forecasts whose newest known hour lies in the day congruent
@@ -52,6 +53,7 @@ class Errors:
     """
 
     recent: Singles
+    held: Singles
     base: Singles
     stretch: Floats
     in_force: Singles
@@ -62,7 +64,8 @@ class Errors:
         """No forecast has met its truth yet."""
         base = np.full((knots, DAY, COLUMNS), np.nan, np.float32)
         in_force = np.repeat(base[None], KEPT_DAYS, axis=0)
-        return Errors(np.full((MEMORY_H, knots), np.nan, np.float32), base, np.zeros((knots, 2)), in_force, -1)
+        none = np.full((MEMORY_H, knots), np.nan, np.float32)
+        return Errors(none, none, base, np.zeros((knots, 2)), in_force, -1)
 
     def plus(self, hours: Ints, errors: Singles, knots: Ints, *, bands: bool = True) -> Errors:
         """With the errors `[K, n]` at consecutive absolute target hours `[n]`.
@@ -86,7 +89,7 @@ def _begun(errors: Errors, day: int, *, bands: bool) -> Errors:
     stretched = base.copy()
     stretched[..., [LOW, HIGH]] *= np.exp(errors.stretch)[:, None, :]
     in_force[day % KEPT_DAYS] = stretched
-    return Errors(errors.recent, base, errors.stretch, in_force, day)
+    return replace(errors, base=base, in_force=in_force, day=day)
 
 
 def _judged(errors: Errors, hours: Ints, met: Singles, knots: Ints, *, bands: bool) -> Errors:
@@ -94,15 +97,18 @@ def _judged(errors: Errors, hours: Ints, met: Singles, knots: Ints, *, bands: bo
     recent = errors.recent.copy()
     recent[hours % MEMORY_H] = met.T
     if not bands:
-        return Errors(recent, errors.base, errors.stretch, errors.in_force, errors.day)
+        return replace(errors, recent=recent)
     issued = (hours[None, :] - knots[:, None]) // DAY
     known = (issued > errors.day - KEPT_DAYS) & np.isfinite(met)
     at = (issued % KEPT_DAYS, np.arange(len(knots))[:, None], (hours % DAY)[None, :])
     low, high = errors.in_force[(*at, LOW)], errors.in_force[(*at, HIGH)]
     known &= np.isfinite(low)
-    missed = np.stack([(known & (met < low)).sum(axis=1), (known & (met > high)).sum(axis=1)], axis=1)
+    below, above = known & (met < low), known & (met > high)
+    held = errors.held.copy()
+    held[hours % MEMORY_H] = np.where(known, ~(below | above), np.nan).T
+    missed = np.stack([below.sum(axis=1), above.sum(axis=1)], axis=1)
     stretch = errors.stretch + STEP * (missed - TAIL * known.sum(axis=1)[:, None])
-    return Errors(recent, errors.base, np.clip(stretch, -WIDEST, WIDEST), errors.in_force, errors.day)
+    return replace(errors, recent=recent, held=held, stretch=np.clip(stretch, -WIDEST, WIDEST))
 
 
 def _offsets(recent: Singles, *, bands: bool) -> Singles:

@@ -1,7 +1,7 @@
-"""The track record of each zone: what would have been forecast lately, judged by what came true (pure, no I/O).
+"""The track record of each zone: its forecasts of the last weeks, judged by what came true (pure, no I/O).
 
-Recomputed from the history instead of stored: every forecast judged here is made as it would have been made at its
-issue time, so the record needs no table of past forecasts and cannot be flattered by leaving some out.
+Nothing is made for the record: a zone's learner keeps the error of every forecast that its own coefficients of an
+earlier day made of an hour they had not seen. So it cannot be flattered by leaving some out, and costs nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.forecast import baselines, skill
-from carbon_sched.forecast.batch import rolling_bands
-from carbon_sched.forecast.series import DAY, HourlySeries, filled, hour_of, on_one_clock
+from carbon_sched.forecast.calibration import MEMORY_H
+from carbon_sched.forecast.series import DAY, EPOCH, HOUR, filled, hour_of
+from carbon_sched.forecast.trace import hardened, softened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from carbon_sched.forecast.features import Ints
+    from carbon_sched.forecast.learner import Learner
+    from carbon_sched.forecast.model import ZoneState
+    from carbon_sched.forecast.series import Floats, HourlySeries
 
-    from numpy.typing import NDArray
-
-    from carbon_sched.forecast.series import Floats
-
-LEADS = 48
 LEAST_ISSUES = 7 * DAY
+BAND_H = 48
+"""The band is judged up to so many hours ahead."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrackRecord:
                                profile; NaN where nothing could be saved
     possible                   what a perfect forecast would have saved
     mape_pct                   mean absolute error of the first day, percent
-    covered                    share of hours of the first two days that fell into the 10-90 band
+    covered                    share of hours of the first two days that fell into the 10-90 band; NaN without a band
     """
 
     issues: int
@@ -46,42 +46,45 @@ class TrackRecord:
     covered: float
 
 
-def track_records(
-    histories: Mapping[str, HourlySeries], now: datetime, *, days: int = 28, lag: int = 1
-) -> dict[str, TrackRecord]:
-    """Judge the forecasts issued in the last `days` days whose first day has come true by `now`.
+def track_record(state: ZoneState, history: HourlySeries, *, days: int = 28) -> TrackRecord | None:
+    """Judge the forecasts issued hourly in the last `days` days of what was learnt, whose first day has come true.
 
-    Zones with less than a week of such issues, or without two days of history before them, are left out. `lag` is the
-    usual age in hours of a zone's newest known hour.
+    `history` is what the zone learnt from. None while there is less than a week of them.
     """
-    known = {zone: series.until(now) for zone, series in histories.items()}
-    known = {zone: series for zone, series in known.items() if np.isfinite(series.values).any()}
-    if not known:
-        return {}
-    start, values = on_one_clock(known)
-    last = hour_of(now) - hour_of(start) - DAY
-    first = max(last - days * DAY, 2 * DAY)
-    if last - first < LEAST_ISSUES:
-        return {}
-    bands = rolling_bands(values, start, first, last, leads=LEADS, lag=lag)
-    records = {zone: _record(band, values[zone], first) for zone, band in bands.items()}
-    return {zone: record for zone, record in records.items() if record is not None}
-
-
-def _record(band: NDArray[np.float32], truth: Floats, first: int) -> TrackRecord | None:
-    begin = int(np.flatnonzero(np.isfinite(truth))[0])
-    begun = max(begin + 2 * DAY - first, 0)
-    band, first = band[begun:], first + begun
-    if len(band) < LEAST_ISSUES:
+    learner = state.learner
+    known = history.until(EPOCH + learner.learnt * HOUR).trimmed()
+    last = hour_of(known.end) - DAY + 1
+    first = max(last - min(days * DAY, MEMORY_H - DAY), hour_of(known.start) + 2 * DAY)
+    if last <= first:
         return None
-    ours = skill.captured_saving(band[..., 0], truth, first)
-    issues = np.arange(first, first + len(band)) - begin
-    damped = baselines.damped_profile(filled(truth[begin:]), issues, DAY)
+    made = _made(state, known, np.arange(first, last))
+    judged = int(np.isfinite(made).all(axis=1).sum())
+    if judged < LEAST_ISSUES:
+        return None
+    truth, begun = known.values, first - hour_of(known.start)
+    damped = baselines.damped_profile(filled(truth), np.arange(begun, begun + len(made)), DAY)
+    damped[~np.isfinite(made)] = np.nan
+    ours = skill.captured_saving(made, truth, begun)
     return TrackRecord(
-        issues=len(band),
+        issues=judged,
         captured=ours.share,
-        damped_captured=skill.captured_saving(damped, truth, first).share,
+        damped_captured=skill.captured_saving(damped, truth, begun).share,
         possible=ours.possible,
-        mape_pct=skill.mape(band[..., 0], truth, first),
-        covered=float(skill.coverage(band[..., 1], band[..., 3], truth, first).mean()),
+        mape_pct=skill.mape(made, truth, begun),
+        covered=_covered(learner, np.arange(first, hour_of(known.end))),
     )
+
+
+def _made(state: ZoneState, known: HourlySeries, issues: Ints) -> Floats:
+    """Forecasts of the first day as they were made at absolute hours, `[issues, 24]`: the truth less its error."""
+    targets = issues[:, None] + np.arange(DAY)
+    errors = state.learner.errors.recent[targets % MEMORY_H, np.arange(DAY)]
+    truth = known.values[targets - hour_of(known.start)]
+    return hardened(softened(truth, state.reference) - errors, state.reference)
+
+
+def _covered(learner: Learner, hours: Ints) -> float:
+    """Share of the hours that fell into the band they were forecast with, up to two days ahead."""
+    held = learner.errors.held[hours % MEMORY_H][:, learner.knots <= BAND_H]
+    known = np.isfinite(held)
+    return float(held[known].mean()) if known.any() else float("nan")

@@ -59,6 +59,11 @@ class HourlySeries:
         """The hours that had ended by `moment`: all that a forecast issued then may see."""
         return HourlySeries(self.start, self.values[: max(hour_of(moment) - hour_of(self.start), 0)])
 
+    def since(self, moment: datetime) -> HourlySeries:
+        """The hours from the one that holds `moment` on."""
+        cut = max(hour_of(moment) - hour_of(self.start), 0)
+        return HourlySeries(self.start + cut * HOUR, self.values[cut:])
+
     def trimmed(self) -> HourlySeries:
         """Without unknown hours at either end; empty when nothing is known."""
         known = np.flatnonzero(np.isfinite(self.values))
@@ -100,6 +105,12 @@ def on_one_clock(series: Mapping[str, HourlySeries]) -> tuple[datetime, dict[str
         begin = hour_of(one.start) - first
         out[zone][begin : begin + len(one.values)] = one.values
     return EPOCH + first * HOUR, out
+
+
+def joined(older: HourlySeries, newer: HourlySeries) -> HourlySeries:
+    """Both; where both know an hour, what the newer says of it."""
+    start, values = on_one_clock({"older": older, "newer": newer})
+    return HourlySeries(start, np.where(np.isfinite(values["newer"]), values["newer"], values["older"]))
 
 
 def _spread(total: Floats, weight: Floats, a: float, b: float, value: float) -> None:

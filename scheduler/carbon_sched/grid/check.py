@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 LOOK = timedelta(hours=6)
 HEADLINES: dict[type[GridError], tuple[str, str]] = {
-    GridKeyMissing: ("it needs a key, and none can be read", "Get a key, and point `key` at the variable or file it is in"),
+    GridKeyMissing: (
+        "it needs a key, and none can be read",
+        "Get a key, and point `key` at the variable or file it is in",
+    ),
     GridExpired: ("the trial or contract of the key has ended", "Renew it with the provider, or take the provider out"),
     GridAuth: (
         "the key is wrong, or not allowed to ask this",

@@ -1,7 +1,8 @@
 """Our own forecast of a zone, as the grid's chain asks for it: readings in, readings out, models kept for a day.
 
-Asking never fits: a zone without a model is answered by the damped profile, and its model is fitted by a loop of its
-own (`step`), so that planning does not wait for it.
+Asking never fits: a zone without a model is answered by the damped profile, and models are fitted by a loop of its own
+(`step`), so that planning does not wait for it. Zones that are counted alike are fitted together: a young one leans on
+what they have in common.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import logging
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from carbon_sched.domain.intensity import MAX_INTENSITY_MG_PER_KWH, Comparability, Grade, Kind, Reading
-from carbon_sched.forecast.model import Forecast, ZoneModel, ZoneState, fit_zones, forecast
+from carbon_sched.forecast.model import NEEDED_HISTORY, Forecast, ZoneModel, ZoneState, fit_zones, forecast
 from carbon_sched.forecast.predict import TWO_DAYS
-from carbon_sched.forecast.series import HOUR, HourlySeries
+from carbon_sched.forecast.record import TrackRecord, track_record
+from carbon_sched.forecast.series import HOUR, HourlySeries, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from carbon_sched.ports import Clock
 
     Key = tuple[str, Comparability]
+    Past = Callable[[str, datetime, datetime], Sequence[Reading]]
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +38,26 @@ OURS = "carbon-sched"
 REFIT = timedelta(days=1)
 FARTHEST = timedelta(days=7)
 """Beyond this the long-term average knows as much."""
+LEARN = timedelta(days=365)
+"""How far back is learnt from, where so much is known."""
+FORGET = timedelta(days=2)
+"""A zone that nobody asks for so long is no longer learnt."""
 LOOK_S = 60.0
 
 
 @dataclass
 class _Zone:
-    """What is kept of one zone: its model, what a refit needs, and the last answer.
+    """What is kept of one zone: its model, what a refit needs, how its forecasts did, and the last answer.
 
-    `past` is the history to fit next, None while no fit is due. `made_from` stands for what `answer` came from.
+    `recent` is what was known when it was last asked for, `past` what was learnt from. `made_from` stands for what
+    `answer` came from.
     """
 
+    asked: datetime
+    recent: HourlySeries | None = None
     model: ZoneModel | None = None
     state: ZoneState | None = None
+    record: TrackRecord | None = None
     fitted: datetime | None = None
     past: HourlySeries | None = None
     answer: tuple[Reading, ...] = ()
@@ -59,8 +71,12 @@ class OwnForecasts:
     one they were fitted at. Known values in the future (a provider's forecast) are gone on from.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, past: Past = lambda *_: ()) -> None:
+        """`past(zone, start, end)` is asked at a fit for what is known from further back than forecasts are asked with.
+
+        Of its readings those count that are known values in the comparability at hand.
+        """
+        self._clock, self._past = clock, past
         self._lock = threading.Lock()
         self._zones: dict[Key, _Zone] = {}
 
@@ -70,39 +86,75 @@ class OwnForecasts:
         Empty with less than two days of known hours.
         """
         with self._lock:
-            kept = self._zones.setdefault((zone, known[-1].comparability), _Zone())
-            self._want_fit(kept, known, now)
+            kept = self._zones.setdefault((zone, known[-1].comparability), _Zone(now))
+            kept.asked = now
+            if _due(kept, now, known[0].start):
+                kept.recent = _hourly(_true(known, now), now) or kept.recent
             usable = kept.fitted is not None and kept.fitted <= now
             made_from = hash(
                 (kept.fitted if usable else None, *((r.start, r.end, r.intensity_mg_per_kwh) for r in known))
             )
             if kept.made_from != made_from or not _lasts(kept.answer, now, until):
-                kept.answer = _answer(known, kept.model if usable else None, now)
+                kept.answer = _answer(known, kept if usable else None, now)
                 kept.made_from = made_from
             return [reading for reading in kept.answer if reading.start < min(until, now + FARTHEST)]
 
-    def step(self) -> float:
-        """Fit the zone that waits longest; returns the seconds until there may be another."""
-        with self._lock:
-            waiting = [(kept.fitted, key) for key, kept in self._zones.items() if kept.past is not None]
-            if not waiting:
-                return LOOK_S
-            key = min(waiting, key=lambda one: (one[0] is not None, one[0] or self._clock.now()))[1]
-            kept = self._zones[key]
-            past, kept.past = kept.past, None
-        now = self._clock.now()
-        if past is not None:
-            zone = key[0]
-            models, states, _ = fit_zones({zone: past}, now, {zone: kept.state} if kept.state else None)
-            with self._lock:
-                kept.model, kept.state, kept.fitted = models.get(zone), states.get(zone), now
-            log.info("grid: %s: own forecast fitted to %d hours", zone, len(past.values))
-        return 0.0 if len(waiting) > 1 else LOOK_S
+    def record(self, zone: str, like: Comparability) -> TrackRecord | None:
+        """How our forecasts of the zone did lately; None while there are too few to judge."""
+        kept = self._zones.get((zone, like))
+        return kept.record if kept else None
 
-    def _want_fit(self, kept: _Zone, known: Sequence[Reading], now: datetime) -> None:
-        """Note what the model should be fitted to when there is none, or it is a day old; the newest history counts."""
-        if kept.fitted is None or now >= kept.fitted + REFIT:
-            kept.past = _hourly([r for r in known if r.kind is not Kind.FORECAST and r.end <= now], now) or kept.past
+    def step(self) -> float:
+        """Fit the zones of one comparability if one of them is due; returns the seconds until there may be more."""
+        now = self._clock.now()
+        with self._lock:
+            self._zones = {key: kept for key, kept in self._zones.items() if kept.asked > now - FORGET}
+            due = [
+                like for (_, like), kept in self._zones.items() if kept.recent and _due(kept, now, kept.recent.start)
+            ]
+            if not due:
+                return LOOK_S
+            zones = {zone: kept for (zone, like), kept in self._zones.items() if like == due[0] and kept.recent}
+        self._fit(zones, due[0], now)
+        return 0.0 if len(set(due)) > 1 else LOOK_S
+
+    def _fit(self, zones: dict[str, _Zone], like: Comparability, now: datetime) -> None:
+        histories = {zone: self._history(zone, kept, like, now) for zone, kept in zones.items()}
+        states = {
+            zone: kept.state
+            for zone, kept in zones.items()
+            if kept.state and kept.past and not _longer(histories[zone].start, kept.past)
+        }
+        models, after, _ = fit_zones(histories, now, states)
+        records = {zone: track_record(state, histories[zone]) for zone, state in after.items()}
+        with self._lock:
+            for zone, kept in zones.items():
+                kept.model, kept.state, kept.record = models.get(zone), after.get(zone), records.get(zone)
+                kept.fitted, kept.past, kept.answer = now, histories[zone], ()
+        log.info("grid: own forecasts fitted: %s", ", ".join(f"{z} to {len(h.values)} h" for z, h in histories.items()))
+
+    def _history(self, zone: str, kept: _Zone, like: Comparability, now: datetime) -> HourlySeries:
+        """All that is known of the last year: what was learnt before, what `past` knows, what was known when asked."""
+        readings = [r for r in self._past(zone, now - LEARN, now) if r.comparability == like]
+        found = [one for one in (kept.past, _hourly(_true(readings, now), now), kept.recent) if one is not None]
+        return reduce(joined, found).since(now - LEARN)
+
+
+def _due(kept: _Zone, now: datetime, known_since: datetime) -> bool:
+    """Never fitted, a day ago, or to much less than is known by now (a provider answers bit by bit at first)."""
+    if kept.fitted is None or kept.past is None:
+        return True
+    return now >= kept.fitted + REFIT or _longer(known_since, kept.past)
+
+
+def _longer(since: datetime, past: HourlySeries) -> bool:
+    """Whether what is known begins well before what was learnt from."""
+    return since < past.start - REFIT
+
+
+def _true(readings: Sequence[Reading], now: datetime) -> list[Reading]:
+    """What had come true by `now`."""
+    return [r for r in readings if r.kind in (Kind.MEASURED, Kind.ESTIMATED) and r.end <= now]
 
 
 def _hourly(readings: Sequence[Reading], until: datetime) -> HourlySeries | None:
@@ -119,13 +171,18 @@ def _lasts(answer: Sequence[Reading], now: datetime, until: datetime) -> bool:
     return bool(answer) and answer[0].issued_at <= now and answer[-1].end >= min(until, now + FARTHEST)
 
 
-def _answer(known: Sequence[Reading], model: ZoneModel | None, now: datetime) -> tuple[Reading, ...]:
-    """The forecast from the last known hour to a week from now, and a little more so that it lasts for an hour."""
+def _answer(known: Sequence[Reading], kept: _Zone | None, now: datetime) -> tuple[Reading, ...]:
+    """The forecast from the last known hour to a week from now, and a little more so that it lasts for an hour.
+
+    What is known now counts before what was known when the model in `kept` was fitted.
+    """
     series = _hourly(known, known[-1].end)
     if series is None or np.isfinite(series.values).sum() < TWO_DAYS or series.end >= now + FARTHEST:
         return ()
     hours = -int(-(now + FARTHEST + HOUR - series.end) // HOUR)
-    found = forecast(model, series, series.end, hours)
+    if kept is not None and kept.past is not None:
+        series = joined(kept.past, series).since(now - NEEDED_HISTORY).until(series.end)
+    found = forecast(kept.model if kept else None, series, series.end, hours)
     digest = hashlib.sha256(series.start.isoformat().encode() + series.values.tobytes()).hexdigest()
     return tuple(_reading(found, index, known[-1], now, digest) for index in range(len(found.mean)))
 

@@ -10,13 +10,16 @@ from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.time import to_rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from carbon_sched.domain.intensity import Outlook, Reading
+    from carbon_sched.domain.intensity import Comparability, Outlook, Reading
+    from carbon_sched.forecast.record import TrackRecord
     from carbon_sched.ports import Clock
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.refresh import Refresh
+
+    Record = Callable[[str, Comparability], TrackRecord | None]
 
 MOST_ZONES = 20
 LONGEST_PAST = timedelta(days=90)
@@ -46,19 +49,20 @@ class Grid(Protocol):
 
 @dataclass(frozen=True)
 class Expected:
-    """Readings per zone over `[now, until)`, without gaps, mutually comparable."""
+    """Readings per zone over `[now, until)`, without gaps, mutually comparable; how our forecasts did there lately."""
 
     now: datetime
     until: datetime
     readings: Mapping[str, list[Reading]]
+    records: Mapping[str, TrackRecord | None]
     notes: tuple[str, ...]
 
 
 class Intensities:
     """Asks providers for what a person wants to see, waiting a little for them; planning never does that."""
 
-    def __init__(self, grid: Grid, refresh: Refresh, fleet: Fleet, clock: Clock) -> None:
-        self._grid, self._refresh, self._fleet, self._clock = grid, refresh, fleet, clock
+    def __init__(self, grid: Grid, refresh: Refresh, fleet: Fleet, clock: Clock, record: Record) -> None:
+        self._grid, self._refresh, self._fleet, self._clock, self._record = grid, refresh, fleet, clock, record
 
     def expected(self, zones: Sequence[str], ahead: timedelta) -> Expected:
         """Now and what is expected; without zones, those of the clusters."""
@@ -68,9 +72,10 @@ class Intensities:
         until = now + ahead
         found = self._grid.compare(wanted, now, until) if wanted else None
         if found is None:
-            return Expected(now, until, {}, ())
+            return Expected(now, until, {}, {}, ())
         cut = {zone: [r for r in outlook.readings if r.start < until] for zone, outlook in found.outlooks.items()}
-        return Expected(now, until, cut, found.notes)
+        records = {zone: self._record(zone, readings[0].comparability) for zone, readings in cut.items()}
+        return Expected(now, until, cut, records, found.notes)
 
     def past(self, zone: str, since: datetime) -> tuple[datetime, list[Reading]]:
         """What would be booked for `[since, now)`, with now; InvalidInput for a time to come or longer than 90 days."""

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HISTORY = timedelta(days=28)
-"""What outlooks, our own forecast and the best fixed cluster look back on."""
+OUTLOOK = timedelta(days=28)
+"""What outlooks and the best fixed cluster look back on: all that a person waits for."""
+HISTORY = timedelta(days=84)
+"""What the loops ask for zones in use, because our own forecast looks back on 80 days; it finds older ones archived."""
 AHEAD = timedelta(days=7)
 DAY = timedelta(days=1)
 LOOK_S = 30.0
@@ -69,6 +71,12 @@ class Archive:
         with self._lock:
             self._news = self._news or bool(new)
             self._waiting += [reading for reading in new if reading.retention == "full"]
+
+    def known(self, zone: str, start: datetime, end: datetime) -> list[Reading]:
+        """What is archived of `[start, end)` and is no forecast; of several values for one time the last one said."""
+        with self._store.transaction(write=False) as tx:
+            found = tx.readings(zone, start, end, known=True)
+        return list({(r.start, r.comparability): r for r in found}.values())
 
     def flush(self) -> bool:
         """Write what waits; returns whether anything was new since the last call. On StoreError all of it waits on."""
@@ -127,7 +135,7 @@ class Refresh:
         `since` is how far back to look (28 days when not given).
         """
         pairs = [(source, zone) for zone in dict.fromkeys(zones) for source in self._sources if zone in source.zones()]
-        start = min(since or self._clock.now(), self._clock.now() - HISTORY)
+        start = min(since or self._clock.now(), self._clock.now() - OUTLOOK)
         asked = [self._pool.submit(self._ask_one, source, zone, start) for source, zone in pairs]
         for done in wait(asked, timeout=patience_s).done:
             done.result()
@@ -148,7 +156,8 @@ class Refresh:
                 return
             now = self._clock.now()
             with self._store.transaction(write=False) as tx:
-                archived = tx.readings(zone, now - HISTORY - DAY, now + AHEAD)
+                archived = tx.readings(zone, now - HISTORY - DAY, now, known=True)
+                archived += tx.readings(zone, now, now + AHEAD)
             known = source.restore(zone, archived, now)
             self._restored.add((source, zone))
         if known:

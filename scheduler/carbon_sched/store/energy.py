@@ -81,7 +81,9 @@ class EnergyRows:
         self._db.write_many(insert(readings), rows)
         return len(rows)
 
-    def readings(self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None) -> list[Reading]:
+    def readings(
+        self, zone: str, start: datetime, end: datetime, *, as_of: datetime | None = None, known: bool = False
+    ) -> list[Reading]:
         """All that overlap `[start, end)`, ordered by (start, issued_at)."""
         query = (
             select(readings)
@@ -90,6 +92,8 @@ class EnergyRows:
         )
         if as_of is not None:
             query = query.where(readings.c.issued_at <= as_of)
+        if known:
+            query = query.where(readings.c.kind != Kind.FORECAST.value)
         return [_reading(row) for row in self._db.rows(query)]
 
     def _known(self, contents: list[str]) -> list[str]:

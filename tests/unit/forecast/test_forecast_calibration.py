@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from carbon_sched.forecast.calibration import HIGH, KEPT_DAYS, LOW, Errors
@@ -80,11 +82,14 @@ def test_a_forecast_is_judged_by_the_band_it_was_issued_with():
     in_force = start.in_force.copy()
     for day, half_width in ((6, 1.0), (7, 0.001)):
         in_force[day % KEPT_DAYS, ..., LOW], in_force[day % KEPT_DAYS, ..., HIGH] = -half_width, half_width
-    errors = Errors(start.recent, start.base, start.stretch, in_force, 7)
+    errors = replace(start, in_force=in_force, day=7)
     after = errors.plus(np.arange(7 * 24 + 6, 8 * 24), np.full((3, 18), 0.5, np.float32), KNOTS)
     by_knot = after.stretch[:, 1]
     assert by_knot[0] > 0.0  # an hour ahead: issued today, with the narrow band, and missed
     assert by_knot[2] < 0.0  # a day ahead: issued yesterday, with the wide one
+    assert (after.held[7 * 24 + 6 : 8 * 24, 0] == 0).all()
+    assert (after.held[7 * 24 + 6 : 8 * 24, 2] == 1).all()
+    assert np.isnan(after.held[: 7 * 24]).all()
 
 
 def test_hour_by_hour_is_the_same_as_all_at_once():

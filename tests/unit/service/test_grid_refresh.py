@@ -22,7 +22,7 @@ from tests.fakes.world import World, a_cluster
 
 NOW = T0 + timedelta(days=30)
 DAY = timedelta(days=1)
-HISTORY = timedelta(days=28)
+HISTORY = timedelta(days=84)
 
 
 class Provider:
@@ -32,7 +32,7 @@ class Provider:
     ttl = timedelta(minutes=15)
     lookback = timedelta(days=90)
     horizon = DAY
-    max_span = timedelta(days=31)
+    max_span = timedelta(days=90)
 
     def __init__(self, zones=("DE", "FR")):
         self._zones = frozenset(zones)
@@ -114,7 +114,7 @@ def test_each_zone_is_asked_once_per_interval_and_only_those_in_use(store, clock
         clock.pass_s(60)
     recent = [zone for zone, start, _ in provider.asked if start > NOW - 3 * DAY]
     assert recent == ["DE"] * 4
-    assert len(provider.asked) == 5, "and once for the 28 days before"
+    assert len(provider.asked) == 5, "and once for the weeks before"
     life.zones.append("FR")
     life.turn()
     assert [zone for zone, _, _ in provider.asked[5:]].count("FR") == 2

@@ -7,15 +7,17 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from carbon_sched.domain.intensity import Grade, Kind
+from carbon_sched.domain.intensity import Basis, Grade, Kind
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.yearly import YearlyTable
 from carbon_sched.service import forecasts
 from carbon_sched.service.forecasts import OwnForecasts
 from tests.fakes.clock import StoppedClock
 from tests.fakes.grid import HOUR, T0, FakeSource, reading
+from tests.fakes.weather import intensity
 
 DAY = timedelta(days=1)
 YEARLY = YearlyTable.load()
@@ -141,7 +143,83 @@ def test_forecasts_of_a_provider_are_gone_on_from_but_not_learnt(monkeypatch):
     stale = [r if r.end <= now - DAY else replace(r, kind=Kind.FORECAST) for r in known]
     own("FR", stale, now, now + 3 * DAY)
     own.step()
-    assert [series.end for series in learnt[1].values()] == [now - DAY], "a forecast that nobody confirmed"
+    assert learnt[1]["FR"].end == now - DAY, "a forecast that nobody confirmed"
+
+
+def readings_of(values, start, now, **more):
+    """Hourly readings of what had come true by `now`."""
+    every = enumerate(values[: int((now - start) / HOUR)])
+    return [reading("DE", start + h * HOUR, start + (h + 1) * HOUR, value, now=now, **more) for h, value in every]
+
+
+def test_what_is_known_from_further_back_is_learnt_too(monkeypatch):
+    """Asked with four weeks, fitted to twelve: the archive's, which an answer then goes back to as well."""
+    learnt = []
+    fit = forecasts.fit_zones
+    monkeypatch.setattr(forecasts, "fit_zones", lambda h, *a: learnt.append(h["DE"]) or fit(h, *a))
+    now = T0 + 84 * DAY
+    values = intensity(91 * 24)
+    every = readings_of(values, T0, now)
+    foreign = [replace(r, basis=Basis.DIRECT, intensity_mg_per_kwh=1) for r in every]
+    own = OwnForecasts(
+        StoppedClock(now), lambda _, a, b: [r for r in [*foreign, *every] if a <= r.start and r.end <= b]
+    )
+    short = OwnForecasts(StoppedClock(now))
+    recent = [r for r in every if r.start >= now - 28 * DAY]
+    for one in (own, short):
+        one("DE", recent, now, now + DAY)
+        one.step()
+    assert [len(series.values) for series in learnt] == [84 * 24, 28 * 24]
+    assert learnt[0].values.min() > 1
+    assert own.record("DE", recent[0].comparability).issues == 28 * 24
+    errors = []
+    for one in (own, short):
+        made = [r.intensity_mg_per_kwh / 1000 for r in one("DE", recent, now, now + 2 * DAY)]
+        errors.append(np.abs(made - values[84 * 24 : 86 * 24]).mean())
+    assert errors[0] < errors[1]
+
+
+def test_zones_that_are_counted_alike_are_fitted_together(monkeypatch):
+    fits = []
+    fit = forecasts.fit_zones
+    monkeypatch.setattr(forecasts, "fit_zones", lambda h, *a: fits.append(set(h)) or fit(h, *a))
+    now = T0 + 20 * DAY
+    own = OwnForecasts(StoppedClock(now))
+    known = readings_of(history(20), T0, now)
+    for zone in ("DE", "FR"):
+        own(zone, [replace(r, zone=zone) for r in known], now, now + DAY)
+    own("GB", [replace(r, zone="GB", basis=Basis.DIRECT) for r in known], now, now + DAY)
+    assert own.step() == 0.0
+    assert own.step() > 0.0
+    assert fits == [{"DE", "FR"}, {"GB"}]
+
+
+def test_a_history_that_grows_backwards_is_learnt_at_once():
+    """A provider answers newest first: two days are there first, the month behind them a moment later."""
+    now = T0 + 28 * DAY
+    own = OwnForecasts(StoppedClock(now))
+    known = readings_of(intensity(28 * 24), T0, now)
+    own("DE", known[-48:], now, now + DAY)
+    own.step()
+    assert own("DE", known[-48:], now, now + DAY)[0].model_version == "damped profile on fake"
+    own("DE", known, now, now + DAY)
+    own.step()
+    assert own("DE", known, now, now + DAY)[0].model_version == "ridge on fake"
+
+
+def test_a_zone_that_nobody_asks_for_is_no_longer_learnt(monkeypatch):
+    fits = []
+    fit = forecasts.fit_zones
+    monkeypatch.setattr(forecasts, "fit_zones", lambda h, *a: fits.append(set(h)) or fit(h, *a))
+    clock = StoppedClock(T0 + 9 * DAY)
+    own = OwnForecasts(clock)
+    for zone in ("DE", "FR"):
+        own(zone, readings_of(history(9), T0, clock.now()), clock.now(), clock.now() + DAY)
+    own.step()
+    clock.pass_s(3 * 86400)
+    own("DE", readings_of(history(12), T0, clock.now()), clock.now(), clock.now() + DAY)
+    own.step()
+    assert fits == [{"DE", "FR"}, {"DE"}]
 
 
 def test_a_day_old_feed_is_forecast_from_its_end():
