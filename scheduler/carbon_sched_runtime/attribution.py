@@ -6,18 +6,20 @@ Every function here divides a whole number of microjoules among owners so that t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched_runtime.wire import IDLE, UNATTRIBUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 CPU_RULE = "cpu-allocation+time"
 GPU_PIDS = "gpu-pids"
 GPU_SHARED = "gpu-pids+utilisation"
 GPU_EQUAL = "gpu-pids+equal"
+GPU_RAYLET = "gpu-raylet"
 GPU_VISIBLE = "gpu-visible-devices"
 GPU_ALLOCATION = "gpu-allocation"
 MIG_SLICES = "mig-slices"
@@ -30,6 +32,7 @@ RULE_ERROR_PPM = {
     GPU_PIDS: 0,
     GPU_SHARED: 100_000,
     GPU_EQUAL: 300_000,
+    GPU_RAYLET: 50_000,
     GPU_VISIBLE: 50_000,
     GPU_ALLOCATION: 300_000,
     MIG_SLICES: 300_000,
@@ -50,7 +53,8 @@ class Tenant:
     """An attempt as one interval sees it.
 
     `presence` is the part of the interval it was there, `cpus` and `gpus` what it was allocated, all in millionths.
-    `visible` are the device ids its entrypoint was confined to (CUDA_VISIBLE_DEVICES), None when nothing says.
+    `visible` are the device ids its entrypoint was confined to (CUDA_VISIBLE_DEVICES), None when nothing says. `held`
+    are the parts of devices (millionths) that the raylet gave to its workers, empty when the raylet was not heard.
     """
 
     attempt: str
@@ -58,6 +62,7 @@ class Tenant:
     cpus: int = 0
     gpus: int = 0
     visible: tuple[str, ...] | None = None
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,17 @@ class GpuUse:
     users: Mapping[str, int]
     utilisation: Mapping[str, int]
     known: bool = True
+
+
+class Holding(NamedTuple):
+    """How much of a device an attempt holds while it is there, and the part of the interval it is; in millionths."""
+
+    part: int
+    presence: int = WHOLE
+
+
+Holders = Mapping[tuple[str, str], Holding]
+"""Who holds a device: by attempt, and the rule by which that is known."""
 
 
 def split(energy_uj: int, weights: Mapping[str, int]) -> dict[str, int]:
@@ -126,19 +142,20 @@ def cpu_shares(
     return [Share(owner, CPU_RULE, microjoules) for owner, microjoules in sorted(total.items())]
 
 
-def gpu_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+def gpu_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Holders) -> list[Share]:
     """Split a GPU interval: who used it by its process list; the time nobody did, by who holds it; the rest idle.
 
     Args:
         energy_uj: Energy of the interval.
         baseline_uj: The device's energy at rest over the interval.
         use: What the process list said.
-        holders: Parts of the device held, in millionths, by `(attempt, rule)`; see `holders_of`.
+        holders: Who holds the device; see `holders_of`.
     """
     in_use = min(WHOLE, max(use.users.values(), default=0))
     parts = split(energy_uj, {"users": in_use, "rest": WHOLE - in_use})
     shares = _user_shares(parts["users"], baseline_uj * in_use // WHOLE, use, holders)
-    return _merge(shares + _holder_shares(parts["rest"], use, holders))
+    weights = {holder: _rest_of(use.users.get(holder[0], 0), in_use, held) for holder, held in holders.items()}
+    return _merge(shares + _holder_shares(parts["rest"], weights, GPU_PIDS if use.known else GPU_ALLOCATION))
 
 
 def mig_shares(energy_uj: int, slices: Iterable[tuple[int, Iterable[str]]]) -> list[Share]:
@@ -160,37 +177,45 @@ def mig_shares(energy_uj: int, slices: Iterable[tuple[int, Iterable[str]]]) -> l
 
 def holders_of(
     devices: Iterable[str], tenants: Iterable[Tenant], uses: Mapping[str, GpuUse]
-) -> dict[str, dict[tuple[str, str], int]]:
-    """Say who holds how much of each GPU (millionths x presence), where the process lists alone do not.
+) -> dict[str, dict[tuple[str, str], Holding]]:
+    """Say who holds how much of each GPU, by the best that is known of each attempt.
 
-    CUDA_VISIBLE_DEVICES of an entrypoint names devices. What an attempt was allocated beyond the devices it uses or
-    names is spread evenly over the devices that nobody uses or names.
+    What the raylet gave to its workers; CUDA_VISIBLE_DEVICES of its entrypoint, which names devices; the devices on
+    which it is seen. What it was allocated beyond those is spread evenly over the devices that nobody uses or holds.
     """
     known = sorted(devices)
-    held: dict[str, dict[tuple[str, str], int]] = {device: {} for device in known}
+    held: dict[str, dict[tuple[str, str], Holding]] = {device: {} for device in known}
     present = sorted(tenants, key=lambda tenant: tenant.attempt)
     for tenant in present:
-        named = [device for device in tenant.visible or () if device in held]
-        for device in named if tenant.gpus else ():
-            held[device][(tenant.attempt, GPU_VISIBLE)] = (
-                tenant.presence * min(WHOLE, tenant.gpus // len(named)) // WHOLE
-            )
+        for device, rule, part in _holdings(tenant, known, uses):
+            held[device][(tenant.attempt, rule)] = Holding(part, tenant.presence)
     free = [d for d in known if not held[d] and not any(_use(uses, d).users.values())]
     for tenant in present:
-        using = sum(1 for device in known if tenant.attempt in _use(uses, device).users)
-        missing = tenant.gpus - using * WHOLE
+        placed = sum(part for _, _, part in _holdings(tenant, known, uses))
+        missing = tenant.gpus - placed
         if tenant.visible is None and missing > 0 and free:
-            part = min(WHOLE, missing // len(free)) * tenant.presence // WHOLE
+            part = min(WHOLE, missing // len(free))
             for device in free:
-                held[device][(tenant.attempt, GPU_ALLOCATION)] = part
+                held[device][(tenant.attempt, GPU_ALLOCATION)] = Holding(part, tenant.presence)
     return held
+
+
+def _holdings(tenant: Tenant, known: list[str], uses: Mapping[str, GpuUse]) -> list[tuple[str, str, int]]:
+    """The devices that an attempt is known to hold: device, how that is known, and the part of it in millionths."""
+    given = [(device, GPU_RAYLET, min(WHOLE, part)) for device, part in sorted(tenant.held.items()) if device in known]
+    if given or not tenant.gpus:
+        return given
+    named = [device for device in tenant.visible or () if device in known]
+    seen = [] if tenant.visible else [d for d in known if _use(uses, d).users.get(tenant.attempt)]
+    rule = GPU_VISIBLE if named else GPU_PIDS
+    return [(device, rule, min(WHOLE, tenant.gpus // len(named or seen))) for device in named or seen]
 
 
 def _use(uses: Mapping[str, GpuUse], device: str) -> GpuUse:
     return uses.get(device) or GpuUse({}, {}, known=False)
 
 
-def _user_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+def _user_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Holders) -> list[Share]:
     users = {owner: part for owner, part in use.users.items() if part > 0}
     if not users:
         return []
@@ -200,25 +225,33 @@ def _user_shares(energy_uj: int, baseline_uj: int, use: GpuUse, holders: Mapping
     rule = GPU_SHARED
     if not any(active.values()):
         active, rule = users, GPU_EQUAL
-    allocated = {attempt: part for (attempt, _), part in holders.items() if attempt in users and part}
+    allocated = {attempt: held.part for (attempt, _), held in holders.items() if attempt in users and held.part}
     base = min(energy_uj, baseline_uj)
     at_rest = split(base, allocated or users)
     by_use = split(energy_uj - base, active)
     return [Share(owner, rule, at_rest.get(owner, 0) + by_use.get(owner, 0)) for owner in sorted(users)]
 
 
-def _holder_shares(energy_uj: int, use: GpuUse, holders: Mapping[tuple[str, str], int]) -> list[Share]:
+def _rest_of(used: int, in_use: int, held: Holding) -> int:
+    """How much of the time in which nobody used the device somebody held it, in millionths.
+
+    A holder that used it for a time was there for that time, and for the rest of its presence besides.
+    """
+    there = held.presence if not used or in_use == WHOLE else (held.presence - used) * WHOLE // (WHOLE - in_use)
+    return held.part * min(WHOLE, max(0, there)) // WHOLE
+
+
+def _holder_shares(energy_uj: int, weights: Mapping[tuple[str, str], int], rule: str) -> list[Share]:
     """Time without users belongs to whoever holds the device; what nobody holds is idle, by the holders' rule."""
     if not energy_uj:
         return []
-    rule = min((rule for (_, rule) in holders), default=GPU_PIDS if use.known else GPU_ALLOCATION)
-    owners = {f"{attempt}/{how}": Share(attempt, how, 0) for attempt, how in holders}
-    weights = {key: holders[(share.owner, share.rule)] for key, share in owners.items()}
-    idle = max(0, WHOLE - sum(weights.values()))
-    owners[IDLE] = Share(IDLE, rule, 0)
-    weights[IDLE] = idle if idle or any(weights.values()) else 1
-    parts = split(energy_uj, weights)
-    return [Share(owners[key].owner, owners[key].rule, part) for key, part in sorted(parts.items())]
+    owners = {f"{attempt}/{how}": Share(attempt, how, 0) for attempt, how in weights}
+    parts = {key: weights[(share.owner, share.rule)] for key, share in owners.items()}
+    idle = max(0, WHOLE - sum(parts.values()))
+    owners[IDLE] = Share(IDLE, min((how for (_, how) in weights), default=rule), 0)
+    parts[IDLE] = idle if idle or any(parts.values()) else 1
+    shared = split(energy_uj, parts)
+    return [Share(owners[key].owner, owners[key].rule, part) for key, part in sorted(shared.items())]
 
 
 def _merge(shares: list[Share]) -> list[Share]:

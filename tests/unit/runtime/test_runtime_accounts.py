@@ -79,7 +79,15 @@ def test_a_gpu_with_one_user_books_every_microjoule_to_it():
     for _ in range(5):
         play.step(a=300_000_000, scene=scene(ON_A, a={A: START_NS}))
 
-    assert play.rows("gpu:a") == {A: 5 * 300_000_000 - 150_000_000, "idle": 150_000_000}, "half of the tick it came in"
+    assert play.rows("gpu:a") == {A: 5 * 300_000_000}, "the tick it came in too: it holds the GPU since it came"
+
+
+def test_who_was_allocated_no_gpu_pays_for_half_of_the_tick_in_which_it_came_onto_one():
+    play = Play()
+    for _ in range(5):
+        play.step(a=300_000_000, scene=scene(replace(ON_A, gpus=0), a={A: START_NS}))
+
+    assert play.rows("gpu:a") == {A: 5 * 300_000_000 - 150_000_000, "idle": 150_000_000}
 
 
 def test_time_with_nobody_is_idle_and_that_is_no_uncertainty():
@@ -152,7 +160,7 @@ def test_an_ended_attempt_pays_up_to_its_end_and_not_beyond():
     play.step(scene=scene(ended), a=400_000_000)
 
     last = [row for row in play.accounts.book.rows if row.owner == A and row.device == "gpu:a"][-1]
-    assert last.energy_uj == 50_000_000 + 100_000_000, "half of the first tick, a quarter of the second"
+    assert last.energy_uj == 100_000_000 + 100_000_000, "the first tick, a quarter of the second"
     assert last.end_ns == ended.end_ns, "its row ends where it ended"
 
 

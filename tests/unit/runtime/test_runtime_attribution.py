@@ -10,10 +10,12 @@ from carbon_sched_runtime.attribution import (
     GPU_ALLOCATION,
     GPU_EQUAL,
     GPU_PIDS,
+    GPU_RAYLET,
     GPU_SHARED,
     GPU_VISIBLE,
     WHOLE,
     GpuUse,
+    Holding,
     Tenant,
     cpu_shares,
     gpu_shares,
@@ -118,7 +120,7 @@ def test_worked_example_one_user_of_a_gpu_pays_for_all_of_it():
 
 def test_worked_example_two_users_of_one_gpu():
     use = GpuUse({"cs-a-a1": WHOLE, "cs-b-a1": WHOLE}, {"cs-a-a1": 60, "cs-b-a1": 20})
-    holders = {("cs-a-a1", GPU_VISIBLE): 500_000, ("cs-b-a1", GPU_VISIBLE): 500_000}
+    holders = {("cs-a-a1", GPU_VISIBLE): Holding(500_000), ("cs-b-a1", GPU_VISIBLE): Holding(500_000)}
 
     shares = gpu_shares(310_000_000, 70_000_000, use, holders)
 
@@ -169,10 +171,36 @@ def test_an_attempt_that_uses_its_gpu_does_not_hold_another_as_well():
     assert held["gpu:b"] == {}
 
 
+def test_worked_example_the_time_around_its_use_is_paid_by_who_holds_the_gpu():
+    """300 J in a second; A came at 0.2 s, was on the GPU from 0.5 s on, and holds it while it is there."""
+    use = GpuUse({"cs-a-a1": 500_000}, {})
+    tenants = [Tenant("cs-a-a1", 800_000, gpus=WHOLE)]
+
+    held = holders_of(["gpu:a"], tenants, {"gpu:a": use})
+
+    shares = gpu_shares(300_000_000, 70_000_000, use, held["gpu:a"])
+    assert by_owner(shares) == {"cs-a-a1": 240_000_000, "idle": 60_000_000}
+    assert {share.rule for share in shares} == {GPU_PIDS}
+
+
+def test_worked_example_what_the_raylet_gave_is_held_and_nothing_else():
+    """The raylet gave A half of one GPU; its workers use none. 70 J of rest: A 35 J there, nothing elsewhere."""
+    uses = {"gpu:a": GpuUse({}, {}), "gpu:b": GpuUse({}, {})}
+    tenants = [Tenant("cs-a-a1", WHOLE, gpus=500_000, held={"gpu:b": 500_000})]
+
+    held = holders_of(uses, tenants, uses)
+
+    assert held == {"gpu:a": {}, "gpu:b": {("cs-a-a1", GPU_RAYLET): Holding(500_000)}}
+    shares = gpu_shares(70_000_000, 70_000_000, uses["gpu:b"], held["gpu:b"])
+    assert [(s.owner, s.rule, s.energy_uj) for s in shares] == [
+        ("cs-a-a1", GPU_RAYLET, 35_000_000), ("idle", GPU_RAYLET, 35_000_000),
+    ]  # fmt: skip
+
+
 def test_who_uses_without_holding_pays():
     use = GpuUse({"cs-squatter-a1": WHOLE}, {})
 
-    shares = gpu_shares(100, 0, use, {("cs-a-a1", GPU_VISIBLE): WHOLE})
+    shares = gpu_shares(100, 0, use, {("cs-a-a1", GPU_VISIBLE): Holding(WHOLE)})
 
     assert by_owner(shares) == {"cs-squatter-a1": 100}
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
-import pynvml
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,16 +16,16 @@ from hypothesis import strategies as st
 from carbon_sched import meter
 from carbon_sched.domain.emissions import co2e_ug
 from carbon_sched_runtime import windows
-from carbon_sched_runtime.accounts import Sample
 from carbon_sched_runtime.codecarbon import COLUMNS
 from carbon_sched_runtime.counters import Reading
-from carbon_sched_runtime.nvml import Nvml
 from carbon_sched_runtime.window_file import LIMIT, parse_windows, windows_name
 from carbon_sched_runtime.window_meter import WindowMeter
 from tests.fakes.metering import SECOND_NS, FakeSources, cpu, gpu
-from tests.fakes.nvml import StubbedNvml, nvml_library, stubbed_nvml, uuid
+from tests.fakes.nvml import START, StubAtAnHour, loaded_nvml, nvml_library, stubbed_nvml, uuid
 
-__all__ = ["nvml_library", "stubbed_nvml"]
+__all__ = ["loaded_nvml", "nvml_library", "stubbed_nvml"]
+
+LIMIT_W = 700
 
 A = "cs-aaaaaaaaaa-a1"
 OURS = ("CARBON_SCHED_ATTEMPT", "CARBON_SCHED_INTENSITY", "CARBON_SCHED_PUE", "CARBON_SCHED_ZONE")
@@ -145,53 +142,13 @@ def test_a_window_shorter_than_a_step_of_the_counter_is_flagged(sources, seconds
 
 # Errors against the stub of NVML -------------------------------------------------------------------------------------
 
-START, LIMIT_W = 1000, 700
-
-
-class StubAtAnHour:
-    """The compiled stub with its clock stopped wherever the test puts it."""
-
-    def __init__(self, stub: StubbedNvml, *flags: str) -> None:
-        self.stub, self.flags = stub, flags
-        self.watts: list[tuple[float, float]] = [(START, 0.0)]
-        self.now = float(START)
-        self._write()
-        self.nvml = Nvml()
-        self.devices = self.nvml.devices
-
-    def _write(self) -> None:
-        events = [f"at {at:.6f} 0 watts {watts:.3f}" for at, watts in self.watts]
-        self.stub.write("count 1", f"origin {START}", f"now {self.now:.6f}", *self.flags, *events)
-
-    def sample(self) -> Sample:
-        self._write()
-        return Sample(round(self.now * 1e9), round(self.now * 1e6), self.nvml.read())
-
-    def true_j(self, start: float, end: float) -> float:
-        """The integral of the scripted power."""
-        edges = [*self.watts, (float("inf"), 0.0)]
-        return sum(watts * max(0.0, min(end, later) - max(start, at)) for (at, watts), (later, _) in pairwise(edges))
-
-
-@pytest.fixture
-def stub(stubbed_nvml, monkeypatch):
-    """The stub loaded into this process, in place of a driver."""
-    for name, value in stubbed_nvml.environment.items():
-        monkeypatch.setenv(name, value)
-    library = ctypes.CDLL(str(stubbed_nvml.library))
-    monkeypatch.setattr(pynvml, "CDLL", lambda _: library)
-    monkeypatch.setattr(pynvml, "nvmlLib", None)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    return stubbed_nvml
-
-
 LOADS = st.lists(st.tuples(st.floats(0.001, 3), st.floats(0, LIMIT_W)), min_size=1, max_size=12)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(LOADS, st.floats(0, 10), st.floats(0.002, 30))
-def test_a_window_is_within_its_error_of_the_true_energy_whatever_the_load(stub, loads, start, length):
-    machine, at = StubAtAnHour(stub), float(START)
+def test_a_window_is_within_its_error_of_the_true_energy_whatever_the_load(loaded_nvml, loads, start, length):
+    machine, at = StubAtAnHour(loaded_nvml), float(START)
     for lasting, watts in loads:
         machine.watts.append((at, round(watts, 3)))
         at = round(at + lasting, 6)
@@ -208,8 +165,8 @@ def test_a_window_is_within_its_error_of_the_true_energy_whatever_the_load(stub,
 @pytest.mark.parametrize(("seconds", "percent"), [(10, 1.0), (60, 0.2)])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(phase=st.floats(0, 0.1))
-def test_steady_loads_are_right_to_a_step_of_the_counter(stub, seconds, percent, phase):
-    machine = StubAtAnHour(stub)
+def test_steady_loads_are_right_to_a_step_of_the_counter(loaded_nvml, seconds, percent, phase):
+    machine = StubAtAnHour(loaded_nvml)
     machine.watts = [(START, 300.0)]
     table = WindowMeter(machine, visible=lambda: None)
     machine.now = round(START + 5 + phase, 6)
@@ -219,8 +176,8 @@ def test_steady_loads_are_right_to_a_step_of_the_counter(stub, seconds, percent,
     assert part.energy_uj / 1e6 == pytest.approx(300 * seconds, rel=percent / 100)
 
 
-def test_without_a_counter_power_is_integrated_and_said_to_be(stub):
-    machine = StubAtAnHour(stub, "nocounter 0")
+def test_without_a_counter_power_is_integrated_and_said_to_be(loaded_nvml):
+    machine = StubAtAnHour(loaded_nvml, "nocounter 0")
     machine.watts = [(START, 200.0)]
     table = WindowMeter(machine, visible=lambda: None)
     machine.now = START + 1
