@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -22,7 +23,7 @@ from carbon_sched.api.context import Context
 from carbon_sched.clusters.bundle import runtime_package
 from carbon_sched.clusters.check import check_cluster
 from carbon_sched.clusters.registry import RayClusters
-from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.errors import InvalidInput, StoreError
 from carbon_sched.domain.time import UTC
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.configured import ConfiguredGrid
@@ -46,9 +47,12 @@ from carbon_sched.service.forecasts import OwnForecasts
 from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.lanes import Lanes
+from carbon_sched.service.leadership import FencedStore, Leadership, Listener
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.loops import Loops, Step
+from carbon_sched.service.metrics import Metrics
 from carbon_sched.service.outlooks import Outlooks
+from carbon_sched.service.planner import ChildPlanner
 from carbon_sched.service.policies import Policies
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
@@ -62,7 +66,9 @@ from carbon_sched.systemd import notify_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from carbon_sched.ports import Store
     from carbon_sched.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -118,8 +124,14 @@ def build(
     clock, ids, signals, closing = SystemClock(), RandomIds(), Signals(), ExitStack()
     store = open_store(settings.database_url, clock)
     closing.callback(store.close)
-    vault = FileVault(settings.data_dir / "vault.key")
-    bundles = FileBundles(settings.data_dir / "bundles")
+    sole = sqlite_file(settings.database_url) is not None  # the only server, and its last one is no more
+    leadership = Leadership(
+        store, _holder(), settings.leader_lease_s, signals.lead, begun=Dispatch.begin_term, sole=sole
+    )
+    fenced = FencedStore(store, leadership)
+    _prepare(settings.shared)
+    vault = FileVault(settings.shared / "vault.key")
+    bundles = FileBundles(settings.shared / "bundles")
     clusters = RayClusters(settings.data_dir, clock, sys.executable)
     archive = Archive(store)
     # What is archived goes back further, what is in memory or in a file has the level of the zone's other readings.
@@ -127,47 +139,40 @@ def build(
     configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
     grid = Grid(configured.sources(), YearlyTable.load(), forecaster=forecasts)
     outlooks = Outlooks(grid)
-    fleet = Fleet(store, clusters, clock, signals)
+    fleet = Fleet(store, clusters, clock, signals, leadership.leads)
     closing.callback(fleet.close)
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
     closing.callback(refresh.close)
     policies, estimates = Policies(store, preset, clock), Estimates(store)
     package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     journals = Journals()
-    logs = Logs(store, fleet, settings.data_dir / "logs", clock, signals)
-    decide = Decide(store, fleet, outlooks, estimates, policies, clock, signals)
+    logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
+    planner = ChildPlanner()
+    closing.callback(planner.close)
+    decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, planner)
     statements = Statements(store)
-    dispatch = Dispatch(store, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
-    follow = Follow(store, fleet, journals, clock, signals, Lanes("follow"))
+    dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
+    follow = Follow(fenced, fleet, journals, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
-    collect = Collect(store, fleet, journals, book, logs, clock, signals, Lanes("collect"))
-
-    if sqlite_file(settings.database_url) is not None:  # then we are the only server, and our last one is no more
-        dispatch.take_over()
+    collect = Collect(fenced, fleet, journals, book, logs, clock, signals, Lanes("collect"))
 
     def moved() -> None:
-        if sqlite_file(settings.database_url) is not None:
-            dispatch.take_over()  # leases end by the wall clock
+        if sole:
+            dispatch.take_over()  # claims end by the wall clock
         loops.wake()
 
-    awake = Awake(clock, moved)
-
-    def poll() -> float:
-        awake.look()
-        fleet.poll_due()
-        return POLL_S
-
-    loops = Loops(
-        [
-            Step("poll", poll, signals.poll),
-            Step("decide", decide.step, signals.decide),
-            Step("dispatch", dispatch.step, signals.dispatch),
-            Step("follow", follow.step, signals.follow),
-            Step("collect", collect.step, signals.collect),
-            Step("forecast", forecasts.step, signals.wake_for_zones()),
-            *refresh.steps(),
-        ]
-    )
+    metrics = Metrics()
+    steps = [
+        Step("lead", leadership.step, threading.Event()),
+        Step("poll", _poll(fleet, Awake(clock, moved)), signals.poll),
+        *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
+        Step("forecast", forecasts.step, signals.wake_for_zones()),
+        *refresh.steps(),
+    ]
+    if not sole:
+        steps.append(Step("listen", Listener(store, signals.news_elsewhere).step, threading.Event()))
+    loops = Loops(steps, metrics.step)
+    leadership.step()  # the first server of a database leads from its first answer on
 
     def check(name: str) -> list[dict[str, str]]:
         cluster = fleet.get(name)
@@ -202,8 +207,45 @@ def build(
         check_grid=lambda zones: configured.check(zones, clock.now()),
         check_cluster=check,
         shutdown=end,
+        leadership=leadership,
+        faults=_faults(store, loops, shutdown),
+        metrics=metrics,
     )
     return Server(context, loops, closing, dispatch.drain)
+
+
+def _poll(fleet: Fleet, awake: Awake) -> Callable[[], float]:
+    def poll() -> float:
+        awake.look()
+        fleet.poll_due()
+        return POLL_S
+
+    return poll
+
+
+def _leader_steps(
+    leadership: Leadership, signals: Signals, decide: Decide, dispatch: Dispatch, follow: Follow, collect: Collect
+) -> list[Step]:
+    """What one server on a database does for all of them."""
+    only = leadership.only
+    return [
+        Step("decide", only(decide.step), signals.decide),
+        Step("dispatch", only(dispatch.step), signals.dispatch),
+        Step("follow", only(follow.step), signals.follow),
+        Step("collect", only(collect.step), signals.collect),
+    ]
+
+
+def _faults(store: Store, loops: Loops, shutdown: threading.Event) -> Callable[[], list[str]]:
+    def faults() -> list[str]:
+        found = [f"the loop {name} has ended" for name in loops.dead()]
+        try:
+            store.database_now()
+        except StoreError as error:
+            found.append(str(error))
+        return found + (["it is ending"] if shutdown.is_set() else [])
+
+    return faults
 
 
 def serve(settings: Settings) -> int:
@@ -228,6 +270,7 @@ def serve(settings: Settings) -> int:
             server.loops.start()
             _run_http(server, listener, shutdown, lambda: _announce(files, url), files.withdraw)
             late = server.loops.stop(LOOPS_S) + server.drain(DRAIN_S)
+            server.context.leadership.resign()
             if late:
                 log.warning("still busy at shutdown: %s", ", ".join(late))
             if stop_local.is_set():
@@ -239,6 +282,19 @@ def serve(settings: Settings) -> int:
 def _announce(files: ServerFiles, url: str) -> None:
     files.announce(url)
     notify_ready()
+
+
+def _prepare(shared: Path) -> None:
+    try:
+        shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        remedy = "Name a folder that every server on this database can write"
+        raise InvalidInput("shared-dir", shared, f"cannot be used ({error.strerror})", remedy) from None
+
+
+def _holder() -> str:
+    """This process and no other one, readable in logs."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -113,6 +113,12 @@ class Transaction(Protocol):
     def live_jobs(self) -> list[Job]:
         """Every job that is not in a final state, oldest first."""
 
+    def live_counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state that is not final; states without jobs are left out."""
+
+    def oldest_queued(self) -> datetime | None:
+        """When the job that has waited longest was submitted; None when none waits."""
+
     def move_job(
         self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
     ) -> Job:
@@ -132,6 +138,9 @@ class Transaction(Protocol):
 
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
+
+    def newest_change(self) -> tuple[int, int]:
+        """Grows with every event of a job and with every decision, whichever server made it."""
 
     # decisions -----------------------------------------------------------------------------------
     def put_decision(self, decision: Decision) -> None:
@@ -168,11 +177,28 @@ class Transaction(Protocol):
     def delay_outbox(self, item: OutboxItem, *, seconds: float) -> bool:
         """Give the action back, due again after `seconds`, tries + 1; False as above."""
 
+    def outbox_size(self) -> int:
+        """How many actions are not finished, of all kinds."""
+
     def release_outbox(self, kinds: Sequence[str]) -> int:
         """Make every action of these kinds due now and every claim void; returns how many there are.
 
         For the only worker of a database, whose earlier claims died with an earlier process.
         """
+
+    # leases --------------------------------------------------------------------------------------
+    def take_lease(self, name: str, holder: str, *, lease_s: float, seize: bool = False) -> int | None:
+        """Hold `name` for the next `lease_s` seconds of database time; returns the term, None while another holds it.
+
+        Renewing keeps the term, also after the lease ran out if nobody took it meanwhile; a new holder begins a new
+        one. With `seize` it is taken whoever holds it, and always begins a new term.
+        """
+
+    def lease_term(self, name: str) -> int:
+        """The term that was begun last, 0 before the first: a fence for what its holder writes."""
+
+    def drop_lease(self, name: str, term: int) -> None:
+        """Let anybody have it at once, if `term` is still the last one."""
 
     # clusters ------------------------------------------------------------------------------------
     def put_cluster(self, cluster: Cluster) -> None:

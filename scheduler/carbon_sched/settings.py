@@ -101,8 +101,15 @@ class Settings(BaseModel):
     database: str | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    shared_dir: Path | None = None
+    leader_lease_s: float = Field(default=15.0, ge=1.0, le=600.0)
     grid: GridSettings = GridSettings()
     secrets_dir: Path | None = None
+
+    @property
+    def shared(self) -> Path:
+        """Where bundles, kept logs and the key of sealed variables lie: one folder for all servers on a database."""
+        return self.shared_dir or self.data_dir
 
     @property
     def database_url(self) -> str:
@@ -120,7 +127,7 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     explicit = config or (Path(os.environ["CARBON_SCHED_CONFIG"]) if "CARBON_SCHED_CONFIG" in os.environ else None)
     file = explicit or data_dir / "config.yaml"
     merged: dict[str, Any] = _read(file) if explicit or file.exists() else {}
-    for name in ("database", "host", "port"):
+    for name in ("database", "host", "port", "shared_dir", "leader_lease_s"):
         if value := os.environ.get(f"CARBON_SCHED_{name.upper()}"):
             merged[name] = value
     if (named := os.environ.get("CARBON_SCHED_GRID_PROVIDERS")) is not None:

@@ -416,6 +416,7 @@ class ServerView(TypedDict):
     data_dir: str
     database: str
     jobs_live: int
+    leader: bool
     local_clusters: list[str]
     ledger_size: int
     ledger_head: str

@@ -17,7 +17,78 @@ from carbon_sched.ledger.verify import verify_entries
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.served import TOKEN, served
 
+<<<<<<< HEAD
 __all__ = ["served"]
+=======
+TOKEN = "cs_test"
+
+
+class Served:
+    """A world behind the real application on a free port."""
+
+    def __init__(self, folder) -> None:
+        self.world = World(
+            folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], {"SE-SE3": [(0, 50.0)], "DE": [(0, 400)]}
+        )
+        self.world.logs._clock = _Ticking(self.world.clock)
+        self.stopped_with: list[bool] = []
+        self.faults: list[str] = []
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        context = Context(
+            token=TOKEN,
+            url=self.url,
+            data_dir=folder,
+            database="sqlite",
+            started_at=self.world.clock.now(),
+            submitter="ada",
+            clock=_Ticking(self.world.clock),
+            store=self.world.store,
+            bundles=self.world.bundles,
+            accept=self.world.accept,
+            decide=self.world.decide,
+            fleet=self.world.fleet,
+            outlooks=self.world.outlooks,
+            logs=self.world.logs,
+            statements=self.world.statements,
+            signals=self.world.signals,
+            intensities=None,
+            known_zone=known_zone,
+            grid_providers=list,
+            check_grid=lambda _zones: [],
+            check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
+            shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
+            leadership=self.world.leadership,
+            faults=lambda: self.faults,
+        )
+        self.server = uvicorn.Server(uvicorn.Config(create_app(context), log_config=None))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self.thread.start()
+        self.client = Client(self.url, TOKEN)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join()
+        self.world.close()
+
+
+class _Ticking:
+    """The world's dates, real seconds: long polls must end."""
+
+    def __init__(self, clock) -> None:
+        self.now = clock.now
+        self.monotonic = time.monotonic
+
+
+@pytest.fixture
+def served(tmp_path):
+    served = Served(tmp_path)
+    yield served
+    served.close()
+>>>>>>> 9ad1874 (One of several servers leads, by a lease on database time with its term as fence; plans in a child process, readiness, metrics, JSON logs)
 
 
 def test_a_job_from_bundle_to_receipt(served, tmp_path):
@@ -101,7 +172,7 @@ def test_every_route_but_health_wants_the_token(served):
     for path, operations in paths.items():
         for method in operations:
             answer = requests.request(method, served.url + path.replace("{", "").replace("}", ""), timeout=5)
-            assert answer.status_code == (200 if path == "/healthz" else 401), (method, path)
+            assert answer.status_code == (200 if path in ("/healthz", "/readyz") else 401), (method, path)
     with pytest.raises(NotAllowed), Client(served.url, "wrong") as client:
         client.jobs()
 
@@ -155,3 +226,29 @@ def test_every_error_reaches_the_client_as_itself(served):
     with pytest.raises(InvalidInput) as caught:
         served.client.jobs(state=["dancing"])
     assert (caught.value.exit_code, caught.value.field) == (120, "state")
+
+
+# the server about itself -----------------------------------------------------------------------------------------
+
+
+def test_ready_says_who_leads_and_what_is_in_the_way(served):
+    answer = requests.get(f"{served.url}/readyz", timeout=5)
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "faults": [], "leader": True})
+    served.faults.append("the loop decide has ended")
+    answer = requests.get(f"{served.url}/readyz", timeout=5)
+    assert (answer.status_code, answer.json()["faults"]) == (503, ["the loop decide has ended"])
+
+
+def test_metrics_tell_jobs_clusters_and_answers_by_route(served):
+    served.client.submit({"entrypoint": "python job.py"})
+    served.world.fleet.poll(served.world.fleet.get("clean"))
+    served.client.job(served.client.jobs()["jobs"][0]["job_id"])
+    answer = requests.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)
+    lines = answer.text.splitlines()
+    assert 'carbon_sched_jobs{state="queued"} 1.0' in lines
+    assert 'carbon_sched_cluster_usable{cluster="clean"} 1.0' in lines
+    assert "carbon_sched_leader 1.0" in lines
+    assert "carbon_sched_up 1.0" in lines
+    route = 'carbon_sched_request_seconds_count{method="GET",route="/v1/jobs/{job_id}",status="200"}'
+    assert any(line.startswith(route) for line in lines)
+    assert requests.get(f"{served.url}/metrics", timeout=5).status_code == 401

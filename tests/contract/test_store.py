@@ -876,3 +876,50 @@ def test_a_server_that_drops_connections_is_a_store_error_and_then_works_again(p
     with store.transaction() as tx:
         assert tx.append_fact(fact()).seq == 1
     store.close()
+
+
+# leases ----------------------------------------------------------------------------------------------------------
+
+
+def take(store, holder, **more):
+    with store.transaction() as tx:
+        return tx.take_lease("leader", holder, lease_s=15, **more)
+
+
+def test_a_lease_is_held_by_one_until_it_runs_out_and_each_holder_begins_a_term(store, clock):
+    assert (take(store, "a"), take(store, "b"), take(store, "a")) == (1, None, 1)
+    if store._engine.dialect.name == "sqlite":
+        clock.at += timedelta(seconds=15)
+    else:
+        with store.transaction() as tx:
+            tx.drop_lease("leader", 1)
+    assert (take(store, "b"), take(store, "a")) == (2, None)
+    with store.transaction(write=False) as tx:
+        assert (tx.lease_term("leader"), tx.lease_term("other")) == (2, 0)
+
+
+def test_a_lease_that_ran_out_and_was_not_taken_goes_on_in_its_term(store):
+    assert take(store, "a") == 1
+    with store.transaction() as tx:
+        tx.drop_lease("leader", 1)
+    assert take(store, "a") == 1
+
+
+def test_a_seized_lease_begins_a_term_whoever_holds_it_and_an_old_term_drops_nothing(store):
+    assert (take(store, "a"), take(store, "b", seize=True), take(store, "b", seize=True)) == (1, 2, 3)
+    with store.transaction() as tx:
+        tx.drop_lease("leader", 2)
+    assert take(store, "a") is None
+
+
+def test_every_event_and_decision_is_a_change(store):
+    with store.transaction(write=False) as tx:
+        nothing = tx.newest_change()
+    add(store)
+    with store.transaction(write=False) as tx:
+        accepted = tx.newest_change()
+    assert accepted > nothing
+    with store.transaction(write=False) as tx:
+        assert tx.live_counts() == {JobState.QUEUED: 1}
+        assert tx.oldest_queued() == job().submitted_at
+        assert tx.outbox_size() == 0

@@ -290,6 +290,7 @@ def server_view(**changes: Any) -> dict[str, Any]:
         "data_dir": "/data",
         "database": "sqlite",
         "jobs_live": 0,
+        "leader": True,
         "local_clusters": ["north"],
         "ledger_size": 0,
         "ledger_head": "",

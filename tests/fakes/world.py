@@ -23,6 +23,7 @@ from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.lanes import Lanes
+from carbon_sched.service.leadership import FencedStore, Leadership
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
@@ -159,11 +160,15 @@ class World:
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
         self.outlooks = outlooks = Outlooks(FakeGrid(grid))
+        self.leadership = Leadership(
+            self.store, f"server {id(self)}", 15.0, self.signals.lead, begun=Dispatch.begin_term, sole=True
+        )
+        fenced = FencedStore(self.store, self.leadership)
         policies, estimates = Policies(self.store, preset, self.clock), Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
-        self.decide = Decide(self.store, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
+        self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(
-            self.store,
+            fenced,
             self.fleet,
             self.bundles,
             RuntimePackage(package, "runtime.zip"),
@@ -174,10 +179,10 @@ class World:
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
-        self.follow = Follow(self.store, self.fleet, journals, self.clock, self.signals, lanes("follow"))
+        self.follow = Follow(fenced, self.fleet, journals, self.clock, self.signals, lanes("follow"))
         self.statements = Statements(self.store)
         self.collect = Collect(
-            self.store,
+            fenced,
             self.fleet,
             journals,
             Book(outlooks, self.statements, self.clock),
@@ -186,8 +191,8 @@ class World:
             self.signals,
             lanes("collect"),
         )
+        self.leadership.step()
         if before is not None:
-            self.dispatch.take_over()
             return
         for cluster in clusters:
             self.fleet.put(cluster)

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
-from carbon_sched.api import clusters, grid, jobs, ledger, server, tokens
+from carbon_sched.api import clusters, grid, jobs, ledger, metrics, server, tokens
 from carbon_sched.api.access import Guarded, guarded
 from carbon_sched.domain.errors import CarbonSchedError, InvalidInput
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 ROUTERS = (
     (server.public, ""),
     (tokens.public, ""),
+    (metrics.router, ""),
     *((module.router, "/v1") for module in (server, tokens, jobs, clusters, grid, ledger)),
 )
 MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
@@ -36,6 +37,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
 
+    app.add_middleware(metrics.Timed, metrics=context.metrics)
     table: list[Guarded] = []
     for router, prefix in ROUTERS:
         table += guarded(router, prefix)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+
+from carbon_sched.service.leadership import Leadership
+from carbon_sched.service.metrics import Metrics
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -53,6 +56,10 @@ class Context:
     check_grid: Callable[[Sequence[str]], list[GridFinding]]
     check_cluster: Callable[[str], list[dict[str, str]]]
     shutdown: Callable[..., None]
+    leadership: Leadership
+    faults: Callable[[], list[str]] = list
+    """What keeps this server from its work, empty when it is ready."""
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def _context(connection: HTTPConnection) -> Context:

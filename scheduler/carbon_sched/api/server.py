@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks
+from fastapi import APIRouter, BackgroundTasks, Response
 from typing_extensions import TypedDict
 
 from carbon_sched import __version__
@@ -31,12 +31,20 @@ def health() -> dict[str, Any]:
     return {"ok": True, "version": __version__, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
+@public.get("/readyz")
+def ready(response: Response, context: Ctx) -> dict[str, Any]:
+    """200 when it can do its work, 503 with what keeps it from it; and whether it is the one that leads."""
+    faults = context.faults()
+    response.status_code = 503 if faults else 200
+    return {"ready": not faults, "faults": faults, "leader": context.leadership.leads()}
+
+
 @router.get("/server")
 def show(context: Ctx, _caller: Reader) -> ServerView:
     """What runs here."""
     with context.store.transaction(write=False) as tx:
         size, head = tx.ledger_head()
-        live = len(tx.live_jobs())
+        live = sum(tx.live_counts().values())
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -45,6 +53,7 @@ def show(context: Ctx, _caller: Reader) -> ServerView:
         "data_dir": str(context.data_dir),
         "database": context.database,
         "jobs_live": live,
+        "leader": context.leadership.leads(),
         "local_clusters": [cluster.name for cluster in context.fleet.all() if cluster.local is not None],
         "ledger_size": size,
         "ledger_head": head,

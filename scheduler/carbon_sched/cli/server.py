@@ -256,6 +256,11 @@ def _follow(path: Path) -> None:
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on (default: a free one).")
 @click.option("--database", metavar="URL", help="postgresql://... for a team (default: SQLite in the data folder).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.")
+@click.option(
+    "--shared-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for bundles and logs that all servers on one database see (default: the data folder).",
+)
 @click.option("--config", type=click.Path(path_type=Path), help="Settings (default: config.yaml in the data folder).")
 @click.option(
     "--log-level",
@@ -264,7 +269,14 @@ def _follow(path: Path) -> None:
     envvar="CARBON_SCHED_LOG_LEVEL",
     help="How much is logged (default info).",
 )
-def serve(config: Path | None, log_level: str, **flags: Any) -> int:
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    envvar="CARBON_SCHED_LOG_FORMAT",
+    help="Lines for people, or one JSON object per line (default text).",
+)
+def serve(config: Path | None, log_level: str, log_format: str, **flags: Any) -> int:
     """Run a server in the foreground.
 
     Commands start one by themselves; this is for a team's server, or to watch one.
@@ -273,7 +285,7 @@ def serve(config: Path | None, log_level: str, **flags: Any) -> int:
     Example:
       carbon-sched serve --port 8290 --database postgresql://db/carbon
     """
-    import logging
+    from carbon_sched.cli.log_format import configure
 
     try:
         from carbon_sched.compose import serve as run
@@ -284,5 +296,5 @@ def serve(config: Path | None, log_level: str, **flags: Any) -> int:
         raise ServerUnavailable(
             f"this installation cannot run a server: {error.name} is missing. Run: pip install 'carbon-sched[server]'"
         ) from None
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(log_level, log_format)
     return run(load_settings(flags, config))

@@ -6,6 +6,7 @@
     |-- NotFound                           121   404  no
     |-- Conflict                           121   409  no    the thing moved on, or exists already with other content
     |   `-- StaleVersion                   121   409  yes   somebody else changed the row first: load again
+    |       `-- NotLeading                 121   409  yes   another server on this database leads now
     |-- NotAllowed                         122   401  no    missing, wrong or expired credentials
     |   `-- Forbidden                      122   403  no    credentials that do not grant this
     |-- ServerUnavailable                  123   503  yes   our own server cannot be reached or is starting
@@ -117,6 +118,10 @@ class StaleVersion(Conflict):
     """The row changed since it was read; load it again."""
 
     retryable = True
+
+
+class NotLeading(StaleVersion):
+    """Another server on this database leads now; what this one was at is left to it."""
 
 
 class NotAllowed(CarbonSchedError):

@@ -12,23 +12,24 @@ from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
-from carbon_sched.planning.plan import plan
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
 from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
+from carbon_sched.service.planner import OwnPlanner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import JobSpec
-    from carbon_sched.planning.plan import Plan
     from carbon_sched.planning.snapshot import Belief
     from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.planner import Planner
     from carbon_sched.service.policies import Policies, PolicySet
     from carbon_sched.service.signals import Signals
 
@@ -38,6 +39,8 @@ HORIZON = timedelta(days=7)
 VISIBLE_AFTER_S = 20.0
 """A running job's tasks show in the cluster's own usage by then; until then our reservation stands for them."""
 LONGEST_LOOK_S = 60.0
+BATCH = 25
+"""Decisions per transaction: one wait for the disk each, and other writers wait for no more than one."""
 DRY_RUN = ""
 
 
@@ -62,11 +65,14 @@ class Decide:
         policies: Policies,
         clock: Clock,
         signals: Signals,
+        planner: Planner | None = None,
     ) -> None:
+        """`planner` makes the plans; without one they are made here."""
         self._store, self._fleet, self._outlooks = store, fleet, outlooks
         self._estimates, self._policies = estimates, policies
         self._clock, self._signals = clock, signals
-        self._previous: Plan | None = None
+        self._planner = planner or OwnPlanner()
+        self._told = False
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens."""
@@ -75,11 +81,10 @@ class Decide:
             return LONGEST_LOOK_S
         if self._fleet.ask_unknown():
             read = self._read()
-        result = plan(read.snapshot, self._previous)
-        self._previous = result
-        for decision in result.decisions:
-            self._commit(decision, read.versions[decision.job_id])
-        wait = (result.next_look - self._clock.now()).total_seconds()
+        whole, self._told = not self._told, False
+        news = self._planner.plan(read.snapshot, whole=whole)
+        self._told = self._commit_all(news.decisions, read.versions)
+        wait = (news.next_look - self._clock.now()).total_seconds()
         return min(LONGEST_LOOK_S, max(0.05, wait))
 
     def preview(self, spec: JobSpec) -> Decision:
@@ -96,7 +101,7 @@ class Decide:
             home=read.snapshot.home,
             best_fixed=read.snapshot.best_fixed,
         )
-        return next(decision for decision in plan(snapshot, None).decisions if decision.job_id == DRY_RUN)
+        return next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
 
     # reading -------------------------------------------------------------------------------------
 
@@ -157,19 +162,29 @@ class Decide:
 
     # committing ----------------------------------------------------------------------------------
 
-    def _commit(self, decision: Decision, version: int) -> None:
-        with self._store.transaction() as tx:
-            job = tx.job(decision.job_id)
-            if job.version != version or job.state is not JobState.QUEUED:
-                log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
-                return
-            if _is_news(tx.decision(job.job_id), decision):
-                tx.put_decision(decision)
-                tx.append_fact(_decided(decision))
-            self._apply(tx, job, decision)
-        if decision.verdict is Verdict.PLACE:
-            self._signals.dispatch.set()
-        self._signals.job_changed()
+    def _commit_all(self, decisions: Sequence[Decision], versions: Mapping[str, int]) -> bool:
+        """Commit in batches; whether every job was still as it was read."""
+        current = True
+        for first in range(0, len(decisions), BATCH):
+            batch = decisions[first : first + BATCH]
+            with self._store.transaction() as tx:
+                for decision in batch:
+                    current &= self._commit(tx, decision, versions[decision.job_id])
+            if any(decision.verdict is Verdict.PLACE for decision in batch):
+                self._signals.dispatch.set()
+            self._signals.job_changed()
+        return current
+
+    def _commit(self, tx: Transaction, decision: Decision, version: int) -> bool:
+        job = tx.job(decision.job_id)
+        if job.version != version or job.state is not JobState.QUEUED:
+            log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
+            return False
+        if _is_news(tx.decision(job.job_id), decision):
+            tx.put_decision(decision)
+            tx.append_fact(_decided(decision))
+        self._apply(tx, job, decision)
+        return True
 
     def _apply(self, tx: Transaction, job: Job, decision: Decision) -> None:
         if decision.verdict is Verdict.PLACE and decision.cluster is not None:

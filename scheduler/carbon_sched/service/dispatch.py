@@ -71,8 +71,13 @@ class Dispatch:
         self._unclear_since: dict[str, float] = {}
         self._ending = False
 
+    @staticmethod
+    def begin_term(tx: Transaction) -> None:
+        """Void the claims of whoever led before; the first thing of a leader's term."""
+        tx.release_outbox(KINDS)
+
     def take_over(self) -> None:
-        """Void every claim: for the only server of a database, at its start and when its wall clock was moved."""
+        """Void our own claims: for the only server of a database, when its wall clock was moved."""
         with self._store.transaction() as tx:
             tx.release_outbox(KINDS)
 

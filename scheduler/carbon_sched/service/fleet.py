@@ -14,6 +14,8 @@ from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.service.lanes import Lanes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from carbon_sched.ports import Clock, ClusterClient, Clusters, Store
     from carbon_sched.service.signals import Signals
 
@@ -38,7 +40,16 @@ def embedded_default() -> Cluster:
 class Fleet:
     """Registered clusters and their last statuses; polling them is one loop's step."""
 
-    def __init__(self, store: Store, clusters: Clusters, clock: Clock, signals: Signals) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clusters: Clusters,
+        clock: Clock,
+        signals: Signals,
+        hosts_local: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Local heads run on the machine of the server for which `hosts_local` is true, and only that one asks them."""
+        self._hosts_local = hosts_local
         self._store, self._clusters, self._clock, self._signals = store, clusters, clock, signals
         self._lock = threading.Lock()
         self._statuses: dict[str, ClusterStatus] = {}
@@ -128,6 +139,11 @@ class Fleet:
         with self._lock:
             return self._statuses.get(name)
 
+    def statuses(self) -> dict[str, ClusterStatus]:
+        """What every cluster said that was asked, by name."""
+        with self._lock:
+            return dict(self._statuses)
+
     def mark_unusable(self, cluster: Cluster, problem: str) -> None:
         """Note that a call just failed, so that the next plan does not send jobs there before it answered again."""
         self._keep(cluster, ClusterStatus(cluster.name, self._clock.now(), cluster.address, problem=problem))
@@ -144,18 +160,22 @@ class Fleet:
     def poll_due(self) -> None:
         """Ask every cluster whose time has come, side by side; one that keeps failing is asked less often."""
         now = self._clock.monotonic()
-        due = [cluster for cluster in self.all() if self._due.get(cluster.name, 0.0) <= now]
+        due = [cluster for cluster in self._asked() if self._due.get(cluster.name, 0.0) <= now]
         self._lanes.run({cluster.name: partial(self.poll, cluster) for cluster in due})
 
     def ask_unknown(self) -> bool:
         """Ask those that never answered yet, side by side; whether there were any. Each is waited for once."""
         with self._lock:
             known = set(self._statuses)
-        unknown = {cluster.name: cluster for cluster in self.all() if cluster.name not in known}
+        unknown = {cluster.name: cluster for cluster in self._asked() if cluster.name not in known}
         self._lanes.run({name: partial(self.poll, cluster) for name, cluster in unknown.items()})
         self._lanes.drain(FIRST_ANSWER_S, unknown.keys() - self._awaited)
         self._awaited.update(unknown)
         return bool(unknown)
+
+    def _asked(self) -> list[Cluster]:
+        hosted = self._hosts_local()
+        return [cluster for cluster in self.all() if hosted or cluster.local is None]
 
     def close(self) -> None:
         """Let the polls under way end, for a moment."""

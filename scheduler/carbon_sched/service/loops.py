@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import CarbonSchedError
+from carbon_sched.domain.errors import CarbonSchedError, Internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,9 @@ class Step:
 class Loops:
     """Runs every step in a thread of its own; `stop` waits for the steps under way."""
 
-    def __init__(self, steps: list[Step]) -> None:
-        self._steps = steps
+    def __init__(self, steps: list[Step], done: Callable[[str, float, str], None] = lambda *_: None) -> None:
+        """`done` is told of every step: the loop's name, the seconds it took, and the code of its error, if any."""
+        self._steps, self._done = steps, done
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(step,), name=step.name, daemon=True) for step in steps
@@ -47,6 +48,10 @@ class Loops:
         for step in self._steps:
             step.wake.set()
 
+    def dead(self) -> list[str]:
+        """Loops whose thread has ended although nobody asked it to."""
+        return [] if self._stopping.is_set() else [t.name for t in self._threads if t.ident and not t.is_alive()]
+
     def stop(self, timeout_s: float) -> list[str]:
         """Ask all to stop and wait for them; returns the names of those that did not end in time."""
         self._stopping.set()
@@ -61,14 +66,17 @@ class Loops:
             step.wake.clear()
             if self._stopping.is_set():  # the wake-up just cleared may have been the one that says stop
                 return
-            step.wake.wait(_once(step))
+            step.wake.wait(self._once(step))
 
-
-def _once(step: Step) -> float:
-    try:
-        return step.run()
-    except CarbonSchedError as error:
-        log.warning("step failed loop=%s code=%s: %s", step.name, error.code, error)
-    except Exception:
-        log.exception("step failed with a bug loop=%s", step.name)
-    return AFTER_ERROR_S
+    def _once(self, step: Step) -> float:
+        start, code, pause_s = time.monotonic(), "", AFTER_ERROR_S
+        try:
+            pause_s = step.run()
+        except CarbonSchedError as error:
+            code = error.code
+            log.warning("step failed loop=%s code=%s: %s", step.name, error.code, error)
+        except Exception:
+            code = Internal().code
+            log.exception("step failed with a bug loop=%s", step.name)
+        self._done(step.name, time.monotonic() - start, code)
+        return pause_s

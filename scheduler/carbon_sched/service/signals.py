@@ -28,6 +28,17 @@ class Signals:
         for event in self._zones:
             event.set()
 
+    def lead(self) -> None:
+        """This server begins or ends to lead: every loop that only a leader runs looks again."""
+        for event in (self.decide, self.dispatch, self.follow, self.collect):
+            event.set()
+
+    def news_elsewhere(self) -> None:
+        """Another server on the same database accepted, stopped or changed a job."""
+        self.decide.set()
+        self.dispatch.set()
+        self.job_changed()
+
     def job_changed(self) -> None:
         """Tell every waiting reader that some job changed."""
         with self._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, insert, select, tuple_, update
+from sqlalchemy import and_, bindparam, func, insert, select, tuple_, update
 
 from carbon_sched.domain.errors import Conflict, NotFound, StaleVersion
 from carbon_sched.domain.job import Job, JobEvent, JobState
@@ -36,6 +36,15 @@ _NEWEST_DECISION = (
     .where(decisions.c.job_id == bindparam("job_id"))
     .order_by(decisions.c.id.desc())
     .limit(1)
+)
+
+_LIVE_COUNTS = select(jobs.c.state, func.count().label("jobs")).where(LIVE).group_by(jobs.c.state)
+_OLDEST_QUEUED = (
+    select(jobs.c.submitted_at).where(LIVE, jobs.c.state == JobState.QUEUED.value).order_by(*_OLDEST_FIRST).limit(1)
+)
+_NEWEST_CHANGE = select(
+    select(func.max(job_events.c.id)).scalar_subquery().label("event"),
+    select(func.max(decisions.c.id)).scalar_subquery().label("decision"),
 )
 
 
@@ -80,6 +89,15 @@ class JobRows:
         """Not in a final state, oldest first."""
         return [_job(row) for row in self._db.rows(_LIVE)]
 
+    def live_counts(self) -> dict[JobState, int]:
+        """By state, over the index of live jobs."""
+        return {JobState(row.state): row.jobs for row in self._db.rows(_LIVE_COUNTS)}
+
+    def oldest_queued(self) -> datetime | None:
+        """The submission time of the first one."""
+        row = self._db.first(_OLDEST_QUEUED)
+        return None if row is None else row.submitted_at
+
     def move_job(
         self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
     ) -> Job:
@@ -113,6 +131,11 @@ class JobRows:
         """Oldest first."""
         rows = self._db.rows(_EVENTS, {"job_id": job_id})
         return [EventRow(row.job_id, row.at, row.event, row.state, row.reason) for row in rows]
+
+    def newest_change(self) -> tuple[int, int]:
+        """The last keys of events and decisions: both are counted up and never removed."""
+        row = self._db.first(_NEWEST_CHANGE)
+        return (0, 0) if row is None else (row.event or 0, row.decision or 0)
 
     def put_decision(self, decision: Decision) -> None:
         """Append."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from carbon_sched.ports import OutboxItem
 from carbon_sched.store.tables import outbox
@@ -35,6 +35,8 @@ _RELEASE = (
     .where(outbox.c.kind.in_(bindparam("kinds", expanding=True)))
     .values(due_at=bindparam("now"), claims=outbox.c.claims + 1)
 )
+
+_SIZE = select(func.count()).select_from(outbox)
 
 
 class OutboxRows:
@@ -70,6 +72,11 @@ class OutboxRows:
         until = self._db.now() + timedelta(seconds=seconds)
         held = {"item": item.item_id, "token": int(item.token)}
         return self._db.write(_DELAY, held | {"until": until}) == 1
+
+    def outbox_size(self) -> int:
+        """Of all kinds."""
+        row = self._db.first(_SIZE)
+        return 0 if row is None else int(row[0])
 
     def release_outbox(self, kinds: Sequence[str]) -> int:
         """Void all claims on actions of these kinds and make them due now."""

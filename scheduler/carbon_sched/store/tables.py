@@ -179,6 +179,15 @@ outbox = Table(
     sqlite_autoincrement=True,  # an id that came back would let an old claim match a new action
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("term", BigInteger, nullable=False),  # counts holders: a fence that is never given twice
+    Column("expires_at", Instant, nullable=False),
+)
+
 clusters = Table(
     "clusters",
     metadata,

@@ -9,6 +9,7 @@ from carbon_sched.store.attempts import AttemptRows
 from carbon_sched.store.clusters import ClusterRows
 from carbon_sched.store.energy import EnergyRows
 from carbon_sched.store.jobs import JobRows
+from carbon_sched.store.leases import LeaseRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
 from carbon_sched.store.policies import PolicyRows
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SqlTransaction(
-    JobRows, AttemptRows, OutboxRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows, PolicyRows
+    JobRows, AttemptRows, OutboxRows, LeaseRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows, PolicyRows
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 

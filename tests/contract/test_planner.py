@@ -1,0 +1,72 @@
+"""Both planners decide alike; the one in a child process survives the child."""
+
+from __future__ import annotations
+
+import pytest
+
+from carbon_sched.domain.decision import Verdict
+from carbon_sched.domain.errors import Internal
+from carbon_sched.service.planner import PIECE, ChildPlanner, OwnPlanner
+from tests.fakes.planning import cluster, job, snapshot
+
+
+@pytest.fixture
+def child():
+    planner = ChildPlanner()
+    yield planner
+    planner.close()
+    assert planner._child is None or not planner._child.is_alive()
+
+
+MANY = [job(f"j{number:04d}", wait_h=5, cpus=0) for number in range(PIECE + 5)]
+"""More than one message holds; they wait for the clean hour."""
+CLUSTERS = [cluster("de", [400, 400, 100, 400])]
+
+
+def test_both_decide_alike(child):
+    told = child.plan(snapshot(CLUSTERS, MANY), whole=True)
+    assert told == OwnPlanner().plan(snapshot(CLUSTERS, MANY), whole=True)
+    assert len(told.decisions) == len(MANY)
+    assert {decision.verdict for decision in told.decisions} == {Verdict.DELAY}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_was_told_is_told_again_only_when_asked_for_the_whole(child, own):
+    planner = OwnPlanner() if own else child
+    planner.plan(snapshot(CLUSTERS, MANY), whole=True)
+    new = [*MANY, job("new", wait_h=5, cpus=0)]
+    assert [d.job_id for d in planner.plan(snapshot(CLUSTERS, new), whole=False).decisions] == ["new"]
+    assert planner.plan(snapshot(CLUSTERS, new), whole=False).decisions == ()
+    assert len(planner.plan(snapshot(CLUSTERS, new), whole=True).decisions) == len(new)
+
+
+def test_a_placement_is_told_until_the_job_is_gone():
+    planner, now = OwnPlanner(), snapshot(CLUSTERS, [job("now")])
+    for _ in range(2):
+        assert [d.verdict for d in planner.plan(now, whole=False).decisions] == [Verdict.PLACE]
+
+
+def test_a_preview_is_not_gone_on_from(child):
+    assert len(child.preview(snapshot(CLUSTERS, MANY))) == len(MANY)
+    assert len(child.plan(snapshot(CLUSTERS, MANY), whole=False).decisions) == len(MANY)
+
+
+def test_a_child_that_is_killed_fails_one_plan_and_is_replaced(child):
+    child.plan(snapshot(CLUSTERS, MANY[:1]), whole=True)
+    child._child.kill()
+    child._child.join()
+    assert len(child.plan(snapshot(CLUSTERS, MANY), whole=False).decisions) == len(MANY), "it began anew"
+    line = child._line
+    line.send(("plan", None))  # no snapshot: the child falls over it
+    child._child.join(10)
+    with pytest.raises(Internal, match="the next plan starts it again"):
+        child._converse(line, "plan", snapshot(CLUSTERS, MANY))
+    assert child.plan(snapshot(CLUSTERS, MANY[:1]), whole=False).decisions
+
+
+def test_a_plan_that_fails_is_told_and_the_child_lives_on(child):
+    with pytest.raises(Internal, match="the plan failed in the planning process"):
+        child.plan(snapshot([], [object()]), whole=True)
+    process = child._child
+    assert child.plan(snapshot(CLUSTERS, MANY[:1]), whole=True).decisions
+    assert child._child is process
