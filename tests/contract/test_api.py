@@ -240,7 +240,7 @@ def test_ready_says_who_leads_and_what_is_in_the_way(served):
 
 
 def test_metrics_tell_jobs_clusters_and_answers_by_route(served):
-    served.client.submit({"entrypoint": "python job.py"})
+    served.client.submit({"entrypoint": "python job.py"}, idempotency_key="one")
     served.world.fleet.poll(served.world.fleet.get("clean"))
     served.client.job(served.client.jobs()["jobs"][0]["job_id"])
     answer = requests.get(f"{served.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5)

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 
 class SqlTransaction(
-    JobRows, AttemptRows, OutboxRows, LeaseRows, ClusterRows, EnergyRows, RunRows, LedgerRows, AccessRows, RayRows, PolicyRows
+    JobRows,
+    AttemptRows,
+    OutboxRows,
+    LeaseRows,
+    ClusterRows,
+    EnergyRows,
+    RunRows,
+    LedgerRows,
+    AccessRows,
+    RayRows,
+    PolicyRows,
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 
