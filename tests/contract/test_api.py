@@ -17,78 +17,7 @@ from carbon_sched.ledger.verify import verify_entries
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.served import TOKEN, served
 
-<<<<<<< HEAD
 __all__ = ["served"]
-=======
-TOKEN = "cs_test"
-
-
-class Served:
-    """A world behind the real application on a free port."""
-
-    def __init__(self, folder) -> None:
-        self.world = World(
-            folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], {"SE-SE3": [(0, 50.0)], "DE": [(0, 400)]}
-        )
-        self.world.logs._clock = _Ticking(self.world.clock)
-        self.stopped_with: list[bool] = []
-        self.faults: list[str] = []
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        context = Context(
-            token=TOKEN,
-            url=self.url,
-            data_dir=folder,
-            database="sqlite",
-            started_at=self.world.clock.now(),
-            submitter="ada",
-            clock=_Ticking(self.world.clock),
-            store=self.world.store,
-            bundles=self.world.bundles,
-            accept=self.world.accept,
-            decide=self.world.decide,
-            fleet=self.world.fleet,
-            outlooks=self.world.outlooks,
-            logs=self.world.logs,
-            statements=self.world.statements,
-            signals=self.world.signals,
-            intensities=None,
-            known_zone=known_zone,
-            grid_providers=list,
-            check_grid=lambda _zones: [],
-            check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
-            shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
-            leadership=self.world.leadership,
-            faults=lambda: self.faults,
-        )
-        self.server = uvicorn.Server(uvicorn.Config(create_app(context), log_config=None))
-        self.listener.listen()
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
-        self.thread.start()
-        self.client = Client(self.url, TOKEN)
-
-    def close(self) -> None:
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join()
-        self.world.close()
-
-
-class _Ticking:
-    """The world's dates, real seconds: long polls must end."""
-
-    def __init__(self, clock) -> None:
-        self.now = clock.now
-        self.monotonic = time.monotonic
-
-
-@pytest.fixture
-def served(tmp_path):
-    served = Served(tmp_path)
-    yield served
-    served.close()
->>>>>>> 9ad1874 (One of several servers leads, by a lease on database time with its term as fence; plans in a child process, readiness, metrics, JSON logs)
 
 
 def test_a_job_from_bundle_to_receipt(served, tmp_path):

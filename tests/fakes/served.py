@@ -35,6 +35,7 @@ class Served:
         )
         self.world.logs._clock = _Ticking(self.world.clock)
         self.stopped_with: list[bool] = []
+        self.faults: list[str] = []
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -61,6 +62,8 @@ class Served:
             check_grid=lambda _zones: [],
             check_cluster=lambda _name: [{"level": "ok", "topic": "reachable", "text": "answers"}],
             shutdown=lambda *, stop_local_clusters: self.stopped_with.append(stop_local_clusters),
+            leadership=self.world.leadership,
+            faults=lambda: self.faults,
         )
         self.app = create_app(context)
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -100,5 +100,7 @@ class Timed:
 
 
 def _route(scope: Scope) -> str:
-    route: Any = scope.get("route")
-    return getattr(route, "path", "unknown")
+    """The template; depending on FastAPI's version without the prefix that its router was included with."""
+    path = getattr(scope.get("route"), "path", "unknown")
+    versioned = scope["path"].startswith("/v1/") and not path.startswith("/v1/")
+    return f"/v1{path}" if versioned and path != "unknown" else path
