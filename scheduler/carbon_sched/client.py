@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ClusterRequest,
         ClusterView,
         DecisionView,
+        EffectiveView,
         GridCheck,
         GridForecast,
         GridHistory,
@@ -49,9 +50,12 @@ if TYPE_CHECKING:
         LogChunk,
         LoginCode,
         NewToken,
+        PolicyRequest,
+        PolicyView,
         Problem,
         ProviderView,
         Receipt,
+        RollbackRequest,
         ServerView,
         SessionView,
         TokenRequest,
@@ -210,6 +214,37 @@ class Client:
     def check_cluster(self, name: str) -> ClusterCheck:
         """Have the server call the cluster now; findings in plain words."""
         return cast("ClusterCheck", self._call("POST", f"/v1/clusters/{_part(name)}/check", wait_s=TIMEOUT_S))
+
+    # policies ------------------------------------------------------------------------------------
+
+    def policies(self) -> list[PolicyView]:
+        """Every policy that can be followed: applied ones first, then presets."""
+        return cast("list[PolicyView]", self._get("/v1/policies"))
+
+    def policy(self, name: str) -> PolicyView:
+        """One policy as it is in force, with its text where it was applied."""
+        return cast("PolicyView", self._get(f"/v1/policies/{_part(name)}"))
+
+    def policy_versions(self, name: str) -> list[PolicyView]:
+        """Every version of an applied policy, newest first, with its text."""
+        return cast("list[PolicyView]", self._get(f"/v1/policies/{_part(name)}/versions"))
+
+    def apply_policy(self, request: PolicyRequest, *, dry_run: bool = False) -> PolicyView:
+        """Put a policy file in force; with `dry_run`, only learn whether it could be."""
+        where = {"dry_run": "true" if dry_run else "false"}
+        return cast("PolicyView", self._call("POST", "/v1/policies", json=request, params=where))
+
+    def roll_back_policy(self, name: str, request: RollbackRequest) -> PolicyView:
+        """Put an earlier version in force again, as a new one."""
+        return cast("PolicyView", self._call("POST", f"/v1/policies/{_part(name)}/rollback", json=request))
+
+    def job_policy(self, job_id: str) -> EffectiveView:
+        """What a job's policy means for it, and where each value comes from."""
+        return cast("EffectiveView", self._get(f"/v1/jobs/{_part(job_id)}/policy"))
+
+    def effective_policy(self, request: JobRequest) -> EffectiveView:
+        """The same for a job that is not submitted."""
+        return cast("EffectiveView", self._call("POST", "/v1/policies/effective", json=request))
 
     # grid ----------------------------------------------------------------------------------------
 

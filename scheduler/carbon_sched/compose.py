@@ -30,7 +30,7 @@ from carbon_sched.grid.configured import ConfiguredGrid
 from carbon_sched.grid.http import Web
 from carbon_sched.grid.yearly import YearlyTable
 from carbon_sched.grid.zones import known_zone
-from carbon_sched.policy.presets import preset
+from carbon_sched.policy.presets import preset, preset_names
 from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
@@ -198,6 +198,8 @@ def build(
         decide=decide,
         fleet=fleet,
         outlooks=outlooks,
+        policies=policies,
+        preset_names=preset_names,
         logs=logs,
         statements=statements,
         signals=signals,

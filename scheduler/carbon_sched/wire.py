@@ -406,6 +406,55 @@ class GridCheck(TypedDict):
     findings: list[GridFinding]
 
 
+class PolicyRequest(TypedDict):
+    """Body of POST /v1/policies: a policy file. `after` is the last version that was looked at."""
+
+    content: str
+    reason: NotRequired[str]
+    after: NotRequired[int | None]
+
+
+class RollbackRequest(TypedDict, total=False):
+    """Body of POST /v1/policies/{name}/rollback; without `to`, the version before the present one."""
+
+    to: int | None
+    reason: str
+
+
+class PolicyView(TypedDict):
+    """A policy, or one version of it. `version` and what follows are null for a preset as it is shipped."""
+
+    name: str
+    label: str
+    description: str
+    team: str
+    levels: list[str]
+    content: str | None
+    version: int | None
+    applied_at: str | None
+    applied_by: str | None
+    reason: str | None
+    restored: int | None
+
+
+class SettingView(TypedDict):
+    """A value that holds, as it would stand in a file; `level` and `place` are empty where no file sets it."""
+
+    key: str
+    value: Any
+    level: str
+    place: str
+    locked_by: str
+
+
+class EffectiveView(TypedDict):
+    """What a policy means for one job: GET /v1/jobs/{id}/policy."""
+
+    policy: str
+    label: str
+    settings: list[SettingView]
+
+
 class ServerView(TypedDict):
     """GET /v1/server."""
 
@@ -489,6 +538,16 @@ class Problem(TypedDict):
     remedy: NotRequired[str]
 
 
-for _request in (ResourcesRequest, DataRequest, JobRequest, LocalRequest, PoolRequest, ClusterRequest, TokenRequest):
+for _request in (
+    ResourcesRequest,
+    DataRequest,
+    JobRequest,
+    LocalRequest,
+    PoolRequest,
+    ClusterRequest,
+    PolicyRequest,
+    RollbackRequest,
+    TokenRequest,
+):
     # how pydantic is told, without importing it, that unknown keys are refused
     setattr(_request, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 - no attribute that a type checker knows

@@ -15,6 +15,7 @@ from carbon_sched.api.context import Context
 from carbon_sched.client import Client
 from carbon_sched.compose import RandomIds
 from carbon_sched.grid.zones import known_zone
+from carbon_sched.policy.presets import preset_names
 from carbon_sched.service.access import Access
 from carbon_sched.service.boundaries import Boundaries
 from tests.fakes.world import World, a_cluster
@@ -53,6 +54,8 @@ class Served:
             decide=self.world.decide,
             fleet=self.world.fleet,
             outlooks=self.world.outlooks,
+            policies=self.world.policies,
+            preset_names=preset_names,
             logs=self.world.logs,
             statements=self.world.statements,
             signals=self.world.signals,

@@ -164,7 +164,8 @@ class World:
             self.store, f"server {id(self)}", 15.0, self.signals.lead, begun=Dispatch.begin_term, sole=True
         )
         fenced = FencedStore(self.store, self.leadership)
-        policies, estimates = Policies(self.store, preset, self.clock), Estimates(self.store)
+        self.policies = policies = Policies(self.store, preset, self.clock)
+        estimates = Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
         self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
         self.dispatch = Dispatch(

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
-from carbon_sched.api import clusters, grid, jobs, ledger, metrics, server, tokens
+from carbon_sched.api import clusters, grid, jobs, ledger, metrics, policies, server, tokens
 from carbon_sched.api.access import Guarded, guarded
 from carbon_sched.domain.errors import CarbonSchedError, InvalidInput
 
@@ -24,7 +24,7 @@ ROUTERS = (
     (server.public, ""),
     (tokens.public, ""),
     (metrics.router, ""),
-    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, grid, ledger)),
+    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, policies, grid, ledger)),
 )
 MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
 """Fields whose values no error repeats."""

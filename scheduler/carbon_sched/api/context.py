@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.intensities import Intensities
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.policies import Policies
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
     from carbon_sched.wire import GridFinding, ProviderView
@@ -47,6 +48,8 @@ class Context:
     decide: Decide
     fleet: Fleet
     outlooks: Outlooks
+    policies: Policies
+    preset_names: Callable[[], tuple[str, ...]]
     logs: Logs
     statements: Statements
     signals: Signals

@@ -6,6 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.policy.model import Selected
+from carbon_sched.policy.settings import KEYS
+from carbon_sched.policy.written import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,15 +17,20 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster, ClusterStatus
     from carbon_sched.domain.decision import Candidate, Decision
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.domain.job import Attempt, Job, JobSpec
+    from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.forecast.record import TrackRecord
+    from carbon_sched.policy.model import Policy
+    from carbon_sched.service.policies import PolicySet
     from carbon_sched.wire import (
         AttemptView,
         CandidateView,
         ClusterView,
         DecisionView,
+        EffectiveView,
         IntensityView,
         JobView,
+        PolicyView,
         SkillView,
     )
 
@@ -182,3 +190,40 @@ def skill_view(record: TrackRecord | None) -> SkillView | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def policy_view(policy: Policy | None, version: PolicyVersion | None) -> PolicyView:
+    """A policy that can be followed, an old version of one (`policy` None), or a preset (`version` None)."""
+    return {
+        "name": policy.name if policy else version.name if version else "",
+        "label": policy.label if policy else "",
+        "description": policy.description if policy else "",
+        "team": policy.team if policy else "",
+        "levels": [level.name for level in policy.levels] if policy else [],
+        "content": version.content if version else None,
+        "version": version.version if version else None,
+        "applied_at": to_rfc3339(version.applied_at) if version else None,
+        "applied_by": version.applied_by if version else None,
+        "reason": version.reason if version else None,
+        "restored": version.restored if version else None,
+    }
+
+
+def effective_view(known: PolicySet, spec: JobSpec) -> EffectiveView:
+    """What a job's policy means for it."""
+    policy, job = known.followed(spec), Selected.of(spec)
+    settings, origins = policy.settings(job), policy.origins(job)
+    return {
+        "policy": policy.name,
+        "label": policy.label,
+        "settings": [
+            {
+                "key": key,
+                "value": written(key, getattr(settings, KEYS[key].attribute)),
+                "level": origin.level,
+                "place": origin.place,
+                "locked_by": origin.locked_by,
+            }
+            for key, origin in origins.items()
+        ],
+    }

@@ -31,6 +31,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor:doctor", "Find what is in the way of jobs, and what is measured."),
         "meter": ("meter:meter", "Meter this machine's energy for the jobs on it."),
     },
+    "Rules": {
+        "policy": ("policy:policy", "See, check and apply the rules that jobs follow."),
+    },
     "Grid": {
         "grid": ("grid:grid", "See how clean the electricity is, and who says so."),
     },

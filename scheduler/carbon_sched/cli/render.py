@@ -298,7 +298,7 @@ def _references(view: Receipt) -> list[RenderableType]:
 def jobs(views: Sequence[JobView]) -> RenderableType:
     """One line per job."""
     zone, at = local_zone(), now()
-    table = _listing(("job", 10), ("name", 20), ("state", 11), ("cluster", 14), ("submitted", 12), ("", 14))
+    table = listing(("job", 10), ("name", 20), ("state", 11), ("cluster", 14), ("submitted", 12), ("", 14))
     for job in views:
         state = Text(job["state"], STATE_STYLES.get(job["state"], ""))
         submitted = figures.moment(job["submitted_at"], zone, at)
@@ -343,7 +343,7 @@ def job(view: JobView) -> RenderableType:
 
 def clusters(views: Sequence[ClusterView]) -> RenderableType:
     """One line per cluster, its trouble below it."""
-    table = _listing(
+    table = listing(
         ("cluster", 14), ("zone", 12), ("g/kWh", 8), ("PUE", 5), ("CPU used", 10), ("GPU used", 10), ("", 14)
     )
     for view in views:
@@ -386,7 +386,7 @@ def check(view: ClusterCheck) -> RenderableType:
 
 def tokens(views: Sequence[TokenView]) -> RenderableType:
     """One line per token; those that are revoked are dim."""
-    table = _listing(("token", 10), ("name", 20), ("role", 10), ("teams", 20), ("until", 20), ("", 8))
+    table = listing(("token", 10), ("name", 20), ("role", 10), ("teams", 20), ("until", 20), ("", 8))
     for view in views:
         teams = "every team" if view["teams"] is None else ", ".join(view["teams"])
         ended = "revoked" if view["revoked_at"] else ""
@@ -400,7 +400,8 @@ def facts(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
     return Group(Text(title, "bold"), *(_fact_line(name, text) for name, text in rows))
 
 
-def _listing(*columns: tuple[str, int]) -> Table:
+def listing(*columns: tuple[str, int]) -> Table:
+    """A table with these columns: heading and greatest width."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name, width in columns:
         table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=width)

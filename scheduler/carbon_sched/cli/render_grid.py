@@ -14,7 +14,7 @@ from rich.text import Text
 from carbon_sched.cli import figures
 from carbon_sched.cli.clock import local_zone, now
 from carbon_sched.cli.curve import BAND, LINE, PLAIN, curve
-from carbon_sched.cli.render import GRADES, WIDTH
+from carbon_sched.cli.render import GRADES, WIDTH, listing
 from carbon_sched.domain.time import from_rfc3339
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def intensities(view: GridNow) -> RenderableType:
     """One line per zone."""
-    table = _listing(("zone", 16), ("g/kWh", 8), ("grade", 5), ("kind", 9), ("until", 12), ("from", 20))
+    table = listing(("zone", 16), ("g/kWh", 8), ("grade", 5), ("kind", 9), ("until", 12), ("from", 20))
     zone, at = local_zone(), now()
     for one in view["readings"]:
         table.add_row(
@@ -198,10 +198,3 @@ def _legend(readings: Sequence[IntensityView]) -> RenderableType:
 
 def _notes(notes: Sequence[str]) -> list[RenderableType]:
     return [Text(f"note: {note}", "dim") for note in notes]
-
-
-def _listing(*columns: tuple[str, int]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name, width in columns:
-        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=width)
-    return table

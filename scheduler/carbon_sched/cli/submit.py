@@ -46,7 +46,7 @@ def _submit(
     if as_json and not (no_wait or dry_run):
         raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
     source = _read(words, is_command, given)
-    built = _build(source)
+    built = request_of(source)
     for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
         say(note)
     # the zip is gone before the job is followed: whoever kills this process later leaves nothing behind
@@ -91,7 +91,8 @@ def _read(words: tuple[str, ...], is_command: bool, given: dict[str, Any]) -> Jo
     return job_source.read_job(words, is_command=is_command, flags=flags, environment=environment, file=file)
 
 
-def _build(source: JobSource) -> Built:
+def request_of(source: JobSource) -> Built:
+    """The request of a job that was read, without its bundle."""
     from carbon_sched.cli.clock import local_zone, now
     from carbon_sched.options.request import build
 

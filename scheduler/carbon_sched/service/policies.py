@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.policy_version import PolicyVersion
 from carbon_sched.policy.load import parse_policy
 from carbon_sched.policy.model import EVERY_TEAM, Policy
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from carbon_sched.domain.job import JobSpec
-    from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.ports import Clock, Store, Transaction
 
 DEFAULT = "balanced"
@@ -71,6 +71,11 @@ class Policies:
         with self._store.transaction(write=False) as tx:
             return self.in_force(tx)
 
+    def check(self, content: str) -> Policy:
+        """What `apply` would put in force, with its errors, and nothing stored."""
+        with self._store.transaction(write=False) as tx:
+            return self._checked(tx, content)
+
     def apply(self, content: str, *, by: str, reason: str = "", after: int | None = None) -> PolicyVersion:
         """Put a file in force as a new version, with a fact of it.
 
@@ -104,16 +109,10 @@ class Policies:
         after: int | None = None,
         restored: int | None = None,
     ) -> PolicyVersion:
-        before = tx.policies_in_force()
-        policy = parse_policy(content.encode(), "the file", policy_set(before, 0, self._preset).get)
-        name = policy.name
-        if any(version.name == name and version.content == content for version in before):
-            raise Conflict(f"policy {name} is in force just so; nothing was applied")
-        at = self._clock.now()
-        added = tx.add_policy(name, content, at=at, by=by, reason=reason, restored=restored, after=after)
-        policy_set([*(v for v in before if v.name != name), added], added.version, self._preset)
+        policy, at = self._checked(tx, content), self._clock.now()
+        added = tx.add_policy(policy.name, content, at=at, by=by, reason=reason, restored=restored, after=after)
         body = {
-            "name": name,
+            "name": policy.name,
             "version": added.version,
             "label": policy.label,
             "sha256": hashlib.sha256(content.encode()).hexdigest(),
@@ -123,6 +122,16 @@ class Policies:
         }
         tx.append_fact(Fact(FactKind.POLICY_APPLIED, at, body))
         return added
+
+    def _checked(self, tx: Transaction, content: str) -> Policy:
+        """The policy of a file among those in force, as they would be with it."""
+        before = tx.policies_in_force()
+        name = parse_policy(content.encode(), "the file", policy_set(before, 0, self._preset).get).name
+        if any(version.name == name and version.content == content for version in before):
+            raise Conflict(f"policy {name} is in force just so; nothing was applied")
+        new = PolicyVersion(0, name, content, self._clock.now(), "")
+        others = [version for version in before if version.name != name]
+        return policy_set([*others, new], 0, self._preset).applied[name]
 
 
 def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str], Policy]) -> PolicySet:
@@ -135,7 +144,7 @@ def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str],
             raise InvalidInput("extends", name, "extends itself through others", "Break the circle")
         if name in texts and name not in parsed:
             version = texts[name]
-            source = f"{name} (version {version.version})"
+            source = f"{name}@{version.version}" if version.version else name
             parsed[name] = parse_policy(version.content.encode(), source, lambda up: find(up, (*above, name)))
         return parsed.get(name) or preset(name)
 

@@ -1,0 +1,67 @@
+"""What people read about policies: lists, versions, and the settings of a job with their origins."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
+
+from carbon_sched.cli.render import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from carbon_sched.wire import EffectiveView, PolicyView, SettingView
+
+
+def policies(views: Sequence[PolicyView]) -> RenderableType:
+    """One line per policy with what it is for; presets are dim where they were not replaced."""
+    table = listing(("policy", 18), ("version", 8), ("team", 12), ("extends", 14), ("what it is for", 26))
+    for view in views:
+        version = "preset" if view["version"] is None else str(view["version"])
+        extends = view["levels"][-2] if len(view["levels"]) > 1 else ""
+        team = "every team" if view["team"] == "*" else view["team"]
+        table.add_row(view["name"], version, team, extends, Text(view["description"]))
+    return table
+
+
+def versions(views: Sequence[PolicyView]) -> RenderableType:
+    """One line per version, newest first."""
+    table = listing(("version", 8), ("applied", 20), ("by", 16), ("reason", 34))
+    for view in views:
+        back = f"back to {view['restored']}" if view["restored"] else ""
+        reason = "; ".join(filter(None, (back, view["reason"])))
+        table.add_row(str(view["version"]), (view["applied_at"] or "")[:19], view["applied_by"] or "", Text(reason))
+    return table
+
+
+def applied(view: PolicyView) -> str:
+    """Where a policy comes from, in one sentence."""
+    if view["version"] is None:
+        return f"{view['label']}, a preset as it is shipped"
+    reason = f": {view['reason']}" if view["reason"] else ""
+    when = f"applied {view['applied_at']} by {view['applied_by']}"
+    return f"{view['label']}, version {view['version']}, {when}{reason}"
+
+
+def effective(view: EffectiveView) -> RenderableType:
+    """Every setting of a job, its value, and the file and line that set it."""
+    table = listing(("setting", 34), ("value", 22), ("from", 22))
+    for row in view["settings"]:
+        table.add_row(row["key"], Text(_value(row["value"])), Text(_origin(row), "" if row["place"] else "dim"))
+    return Group(Text(f"policy {view['label']}"), table)
+
+
+def _origin(row: SettingView) -> str:
+    held = f", held by {row['locked_by']}" if row["locked_by"] else ""
+    return f"{row['place'] or 'default'}{held}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "any"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,141 @@
+"""`carbon-sched policy` against the real application."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from carbon_sched.client import Client
+from tests.fakes.served import TOKEN, served
+
+__all__ = ["served"]
+
+HEAD = "apiVersion: carbon-sched/v1\n"
+ACME = HEAD + "name: acme\nextends: balanced\ndescription: Ours.\nteam: '*'\nflexibility: {max_delay: 2h}\n"
+VISION = HEAD + "name: vision\nextends: acme\nteam: vision\nqueue: {priority: high}\n"
+
+
+@pytest.fixture
+def files(served, monkeypatch, tmp_path):
+    """Two policies of an organisation and a script, in the folder where the shell stands."""
+    monkeypatch.setenv("CARBON_SCHED_URL", served.url)
+    monkeypatch.setenv("CARBON_SCHED_TOKEN", TOKEN)
+    folder = tmp_path / "shell"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "acme.yaml").write_text(ACME, encoding="utf-8")
+    (folder / "vision.yaml").write_text(VISION, encoding="utf-8")
+    (folder / "train.py").write_text("print()\n", encoding="utf-8")
+    return folder
+
+
+def rows(out):
+    return {row["key"]: (row["value"], row["level"]) for row in json.loads(out)["settings"]}
+
+
+def test_a_policy_from_file_to_force_and_back(shell, files, served):
+    code, _, err = shell("policy", "apply", "acme.yaml", "--dry-run")
+    assert (code, "nothing was" in err) == (0, True)
+    assert "preset" in shell("policy", "list")[1]
+    assert "acme" not in shell("policy", "list")[1]
+
+    assert shell("policy", "apply", "acme.yaml", "--reason", "pilot")[0] == 0
+    assert shell("policy", "apply", "vision.yaml")[0] == 0
+    listed = {view["name"]: view for view in json.loads(shell("policy", "list", "--json")[1])}
+    assert (listed["acme"]["version"], listed["acme"]["reason"]) == (1, "pilot")
+    assert listed["vision"]["levels"] == ["balanced", "acme", "vision"]
+    assert listed["run-now"]["version"] is None
+
+    (files / "acme.yaml").write_text(ACME.replace("2h", "4h"), encoding="utf-8")
+    assert shell("policy", "apply", "acme.yaml")[0] == 0
+    assert rows(shell("policy", "explain", "train.py", "--json")[1])["flexibility.max_delay"] == ("4h", "acme")
+    code, _, err = shell("policy", "rollback", "acme", "--reason", "too slow")
+    assert (code, "as it was in version 1" in err) == (0, True)
+    assert rows(shell("policy", "explain", "train.py", "--json")[1])["flexibility.max_delay"] == ("2h", "acme")
+    assert "back to 1; too slow" in shell("policy", "show", "acme", "--versions")[1]
+
+
+def test_show_prints_the_text_that_is_in_force(shell, files):
+    shell("policy", "apply", "acme.yaml")
+    assert shell("policy", "show", "acme")[1] == ACME
+    assert "name: run-now" in shell("policy", "show", "run-now")[1]
+    assert shell("policy", "show", "nobody")[0] == 120
+
+
+def test_explain_names_file_and_line_of_every_value(shell, files, served):
+    shell("policy", "apply", "acme.yaml")
+    shell("policy", "apply", "vision.yaml")
+    code, out, _ = shell("policy", "explain", "train.py", "--team", "vision", "--set-only")
+    assert code == 0
+    assert "vision@2:5" in out
+    assert "acme@1:6" in out
+    assert "weights.cost" not in out
+    job = served.client.submit({"entrypoint": "true", "name": "nightly", "team": "vision"}, idempotency_key="k")
+    assert rows(shell("policy", "explain", "nightly", "--json")[1])["queue.priority"] == ("high", "vision")
+    assert served.client.job_policy(job["job_id"])["policy"] == "vision"
+    assert shell("policy", "explain", "train.py", "--policy", "nobody")[0] == 120
+
+
+def test_validate_needs_no_server_and_finds_every_problem(shell, files, monkeypatch):
+    monkeypatch.setenv("CARBON_SCHED_URL", "http://127.0.0.1:9")
+    code, out, _ = shell("policy", "validate", "vision.yaml", "acme.yaml")
+    assert (code, out.count("is a valid policy")) == (0, 2)
+    (files / "acme.yaml").write_text(ACME + "minimum_gian: 1\nlocked: [queue]\n", encoding="utf-8")
+    code, out, err = shell("policy", "validate", "acme.yaml")
+    assert code == 120
+    assert "acme.yaml:7:1: minimum_gian is not a known key. Did you mean minimum_gain?" in err
+    code, out, _ = shell("policy", "validate", "acme.yaml", "--json")
+    assert code == 120
+    assert json.loads(out)["files"][0]["problems"][0]["field"] == "minimum_gian"
+    assert shell("policy", "validate", "gone.yaml")[0] == 120
+
+
+def test_diff_compares_files_names_and_versions(shell, files):
+    shell("policy", "apply", "acme.yaml")
+    assert shell("policy", "diff", "acme", "acme.yaml") == (0, "", "")
+    (files / "acme.yaml").write_text(ACME.replace("2h", "4h"), encoding="utf-8")
+    code, out, _ = shell("policy", "diff", "acme", "acme.yaml")
+    assert (code, "-flexibility: {max_delay: 2h}" in out) == (1, True)
+    shell("policy", "apply", "acme.yaml")
+    assert "+flexibility: {max_delay: 4h}" in shell("policy", "diff", "acme@1", "acme")[1]
+    assert shell("policy", "diff", "acme@9", "acme")[0] == 120
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ("name: [", 120, "is not YAML"),
+        (HEAD + "name: lab\nextends: nobody\n", 120, "Use one of"),
+        (HEAD + "name: lab\nteam: '*'\n", 121, "acme and lab are both for team"),
+        (ACME, 121, "in force just so"),
+    ],
+)
+def test_what_cannot_be_applied_changes_nothing(shell, files, served, content, code, words):
+    shell("policy", "apply", "acme.yaml")
+    before = served.client.policies()
+    (files / "bad.yaml").write_text(content, encoding="utf-8")
+    found, _, err = shell("policy", "apply", "bad.yaml")
+    assert found == code
+    assert words in err
+    assert served.client.policies() == before
+
+
+def test_applying_asks_for_an_operator(shell, files, served, monkeypatch):
+    monkeypatch.setenv("CARBON_SCHED_TOKEN", served.token("submitter"))
+    assert shell("policy", "apply", "acme.yaml")[0] == 122
+    assert shell("policy", "list")[0] == 0
+    with Client(served.url, served.token("operator", name="olga")) as client:
+        assert client.apply_policy({"content": ACME})["applied_by"] == "olga"
+
+
+def test_decisions_follow_the_newest_version_and_name_it(files, served):
+    served.client.apply_policy({"content": ACME})
+    job = served.client.submit({"entrypoint": "true", "name": "a"}, idempotency_key="k")
+    served.world.settle()
+    assert served.client.decision(job["job_id"])["policy"] == served.client.policy("acme")["label"]
+
+
+def test_the_schema_is_json(shell):
+    code, out, _ = shell("policy", "schema")
+    assert (code, json.loads(out)["properties"]["apiVersion"]["const"]) == (0, "carbon-sched/v1")
