@@ -18,8 +18,9 @@ from carbon_sched_runtime.attribution import (
     gpu_shares,
     holders_of,
     mig_shares,
+    squatters_of,
 )
-from carbon_sched_runtime.book import Book
+from carbon_sched_runtime.book import UNCERTAIN, Book
 from carbon_sched_runtime.counters import Meterable, Reading, Step, Track, advance
 from carbon_sched_runtime.wire import IDLE, LARGEST, UNATTRIBUTED, Note
 
@@ -31,13 +32,17 @@ BASELINE_FROM_NS = 500_000_000  # shorter intervals say more of the counter's qu
 CLOCK_STEP_US = 250_000
 GAP = "gap"
 TAKEOVER = "takeover"
+SQUATTER = "squatter"
+LEFTOVER = "leftover"
+SQUATTER_AFTER_NS = 40_000_000_000  # the raylet's list of who holds what may be so old
 
 
 @dataclass(frozen=True)
 class Stay:
     """An attempt's time on this machine, on the boot clock; `end_ns` is None while it is there.
 
-    `cpus` and `gpus` are its allocation in millionths; `visible` the GPU ids its entrypoint was confined to.
+    `cpus` and `gpus` are its allocation in millionths; `visible` the GPU ids its entrypoint was confined to; `held` the
+    parts of GPUs that the raylet gave to its workers. A `leftover` has outlived its attempt.
     """
 
     attempt: str
@@ -46,6 +51,8 @@ class Stay:
     cpus: int = 0
     gpus: int = 0
     visible: tuple[str, ...] | None = None
+    held: Mapping[str, int] = field(default_factory=dict)
+    leftover: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Accounts:
     trouble: dict[str, str] = field(default_factory=dict)
     book: Book = field(default_factory=Book)
     taken_over: bool = False
+    squatters: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def new(cls, cpus: int, sample: Sample) -> Accounts:
@@ -118,12 +126,15 @@ class Accounts:
                 steps[name] = step
         gpus = [name for name, device in devices.items() if device.kind == "gpu"]
         presences = {stay.attempt: (stay.start_ns, stay.end_ns) for stay in scene.stays}
+        leftovers = {stay.attempt for stay in scene.stays if stay.leftover}
         for name, step in steps.items():
             tenants = _tenants(scene.stays, step)
-            shares, cut = self._shares(devices[name], step, tenants, scene, gpus)
+            shares, cut, squatters = self._shares(devices[name], step, tenants, scene, gpus)
+            squatters = {owner: holder for owner, holder in squatters.items() if owner not in leftovers}
             flags = self._flags(step, gap=gap)
-            uncertain = _uncertain(flags, tenants, shares)
-            self.book.add(step, name, shares, flags, cut, presences, uncertain)
+            marks = _marks({UNCERTAIN: _uncertain(flags, tenants, shares), SQUATTER: squatters, LEFTOVER: leftovers})
+            self.book.add(step, name, shares, flags, cut, presences, marks)
+            self._note_squatters(sample, name, squatters)
         self.gpu_users = {name: sorted(scene.gpus[name].users) for name in gpus if name in scene.gpus}
         self.mono_ns = sample.mono_ns
         self.taken_over = False
@@ -199,22 +210,27 @@ class Accounts:
 
     def _shares(
         self, device: Meterable, step: Step, tenants: list[Tenant], scene: Scene, gpus: list[str]
-    ) -> tuple[list[Share], object]:
+    ) -> tuple[list[Share], object, dict[str, str]]:
+        """The split, what names its owners, and who uses the GPU without holding it beside whom."""
         length = step.end_ns - step.start_ns
         baseline_uj = self.baselines_mw.get(device.id, 0) * length // 1_000_000
         if device.kind != "gpu":
             shares = cpu_shares(
                 step.energy_uj, baseline_uj, self.cpus * WHOLE, tenants, scene.used_ticks, scene.busy_ticks
             )
-            return shares, sorted(tenant.attempt for tenant in tenants)
+            return shares, sorted(tenant.attempt for tenant in tenants), {}
         seen = scene.gpus.get(device.id)
         if seen is not None and seen.slices is not None:
             slices = [(part.part, _slice_owners(part, tenants)) for part in seen.slices]
-            return mig_shares(step.energy_uj, slices), [sorted(owners) for _, owners in slices]
+            return mig_shares(step.energy_uj, slices), [sorted(owners) for _, owners in slices], {}
         uses = {name: self._use(name, scene, step) for name in gpus if not _is_mig(scene, name)}
         holders = holders_of(uses, tenants, uses)[device.id]
         shares = gpu_shares(step.energy_uj, baseline_uj, uses[device.id], holders)
-        return shares, [sorted(uses[device.id].users), sorted(holders)]
+        long_there = (
+            {o for o, start in seen.users.items() if step.end_ns - start > SQUATTER_AFTER_NS} if seen else set()
+        )
+        squatters = squatters_of(long_there, tenants, holders)
+        return shares, [sorted(uses[device.id].users), sorted(holders)], squatters
 
     def _use(self, gpu: str, scene: Scene, step: Step) -> GpuUse:
         """Put the process lists at both ends of the interval together."""
@@ -229,6 +245,14 @@ class Accounts:
         for owner in before - set(now.users):
             users[owner] = WHOLE - _part_after(ends.get(owner, 0), step)
         return GpuUse(users, now.utilisation)
+
+    def _note_squatters(self, sample: Sample, device: str, squatters: Mapping[str, str]) -> None:
+        """Once for as long as it lasts."""
+        for owner, holder in squatters.items():
+            if owner not in self.squatters.get(device, {}):
+                text = f"{owner} uses what {holder} holds" if holder else f"{owner} uses what it does not hold"
+                self._note(sample, SQUATTER, text, device)
+        self.squatters[device] = dict(squatters)
 
     def _note(self, sample: Sample, kind: str, text: str, device: str | None) -> None:
         self.book.note(Note(self.offset_us + sample.mono_ns // 1000, kind, text, device))
@@ -247,6 +271,15 @@ NOTE_TEXTS = {
     "power-unknown": "no counter, and no two power readings close enough together: the energy is unknown",
     "counter-returned-unknown": "the counter answers again; the energy of the interval before is unknown",
 }
+
+
+def _marks(owners_by_flag: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The flags of each owner's rows."""
+    marks: dict[str, list[str]] = {}
+    for flag, owners in owners_by_flag.items():
+        for owner in owners:
+            marks.setdefault(owner, []).append(flag)
+    return marks
 
 
 def _uncertain(flags: tuple[str, ...], tenants: list[Tenant], shares: list[Share]) -> set[str]:
@@ -277,7 +310,7 @@ def _tenants(stays: Iterable[Stay], step: Step) -> list[Tenant]:
         end = min(step.end_ns if stay.end_ns is None else stay.end_ns, step.end_ns)
         if end > start:
             presence = (end - start) * WHOLE // length
-            tenants.append(Tenant(stay.attempt, presence, stay.cpus, stay.gpus, stay.visible))
+            tenants.append(Tenant(stay.attempt, presence, stay.cpus, stay.gpus, stay.visible, stay.held))
     return tenants
 
 

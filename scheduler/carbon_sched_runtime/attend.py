@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from carbon_sched_runtime.journal import Journal
 from carbon_sched_runtime.machine import Claim, Machine, boot_clock_ns
@@ -20,6 +20,9 @@ from carbon_sched_runtime.others import OtherNodes
 from carbon_sched_runtime.processes import ProcessTable, millionths
 from carbon_sched_runtime.seat import PERIOD_S, Seat, drain
 from carbon_sched_runtime.sources import Sources
+
+if TYPE_CHECKING:
+    from carbon_sched_runtime.allocation import AllocationWatch
 
 ROW_WAIT_S = 3.0  # how long an ending attempt waits for the reader's last row
 ASK_AGAIN_S = 0.5
@@ -63,6 +66,7 @@ class Attendance:
         self._end_ns: int | None = None
         self._gone_ns = 0
         self._others: OtherNodes | None = None
+        self._allocation: AllocationWatch | None = None
         self._urgent = False
         self._lock: int | None = None
         self._seat: Seat | None = None
@@ -126,6 +130,7 @@ class Attendance:
         self._claim = _claim(self._attempt, self._machine)
         self._machine.write_claim(self._claim)
         self._others = OtherNodes(self._attempt.id, self._report)
+        self._watch_allocation()
 
     def _go(self) -> None:
         """Tell the reader that the attempt has gone."""
@@ -135,6 +140,17 @@ class Attendance:
 
     def _withdraw(self) -> None:
         self._machine.remove_claim(self._attempt.id)
+
+    def _watch_allocation(self) -> None:
+        """Have the reader told which GPUs the raylet gives to the attempt's workers on this machine."""
+        if not millionths(self._attempt.gpus):
+            return
+        from carbon_sched_runtime.allocation import AllocationWatch, own_raylet  # noqa: PLC0415 - most jobs hold none
+
+        raylet = own_raylet()
+        if raylet is not None:
+            self._allocation = AllocationWatch(self._machine, self._attempt.id, raylet)
+            self._allocation.start()
 
     def _expected(self) -> set[int]:
         """Processes of the attempt that are ours: their staying is no news."""
@@ -178,6 +194,8 @@ class Attendance:
         if self._others is not None:
             self._others.end()
         left = self._linger()
+        if self._allocation is not None:
+            self._allocation.stop()
         self._go()
         reasons = [f"{left} {self.leftovers}"] if left else []
         if not self._last_row(machine):

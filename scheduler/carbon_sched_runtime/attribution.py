@@ -200,13 +200,29 @@ def holders_of(
     return held
 
 
+def squatters_of(users: Iterable[str], tenants: Iterable[Tenant], holders: Holders) -> dict[str, str]:
+    """Who of a GPU's users does not hold it, and who does (empty: nobody is known to).
+
+    Of processes of nobody it is said only where somebody surely holds the GPU.
+    """
+    known = {tenant.attempt for tenant in tenants}
+    holding = {attempt for attempt, _ in holders}
+    surely = sorted(attempt for attempt, rule in holders if rule in (GPU_RAYLET, GPU_VISIBLE))
+    found = {}
+    for user in sorted(set(users) - holding):
+        if user in known or surely:
+            found[user] = next((attempt for attempt in surely if attempt != user), "")
+    return found
+
+
 def _holdings(tenant: Tenant, known: list[str], uses: Mapping[str, GpuUse]) -> list[tuple[str, str, int]]:
     """The devices that an attempt is known to hold: device, how that is known, and the part of it in millionths."""
     given = [(device, GPU_RAYLET, min(WHOLE, part)) for device, part in sorted(tenant.held.items()) if device in known]
     if given or not tenant.gpus:
         return given
     named = [device for device in tenant.visible or () if device in known]
-    seen = [] if tenant.visible else [d for d in known if _use(uses, d).users.get(tenant.attempt)]
+    most = -(-tenant.gpus // WHOLE)
+    seen = [] if tenant.visible else [d for d in known if _use(uses, d).users.get(tenant.attempt)][:most]
     rule = GPU_VISIBLE if named else GPU_PIDS
     return [(device, rule, min(WHOLE, tenant.gpus // len(named or seen))) for device in named or seen]
 

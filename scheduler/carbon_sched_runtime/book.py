@@ -7,6 +7,7 @@ goes on with the same book.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Optional
 
 from carbon_sched_runtime.attribution import RULE_ERROR_PPM, Share
@@ -14,7 +15,7 @@ from carbon_sched_runtime.counters import Meterable
 from carbon_sched_runtime.wire import KINDS, Device, Note, Row, Segment, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from carbon_sched_runtime.counters import Step
 
@@ -88,13 +89,13 @@ class Book:
         flags: tuple[str, ...],
         cut: object,
         presences: Mapping[str, Presence],
-        uncertain: Container[str] = (),
+        marks: Mapping[str, Iterable[str]] = MappingProxyType({}),
     ) -> None:
         """Book one interval. Rows grow while `cut` (whatever names the owners) is as in the device's last interval.
 
         An attempt's row covers only the part of the interval that the attempt was there (`presences`, boot clock): its
-        energy is joined with the grid of those moments, not of the time before it came. Rows of the `uncertain` owners
-        are flagged.
+        energy is joined with the grid of those moments, not of the time before it came. `marks` are flags of the
+        rows of some owners alone.
         """
         self._extend_span(step, device, flags)
         key, growing = self._current.get(device, (None, []))
@@ -102,8 +103,8 @@ class Book:
             growing = []
         for share in shares:
             if share.energy_uj:
-                marks = tuple(sorted({*flags, UNCERTAIN})) if share.owner in uncertain else flags
-                self._extend_row(step, device, share, marks, growing, _clipped(step, presences.get(share.owner)))
+                own = tuple(sorted({*flags, *marks.get(share.owner, ())}))
+                self._extend_row(step, device, share, own, growing, _clipped(step, presences.get(share.owner)))
         self._current[device] = (cut, growing)
 
     def note(self, note: Note) -> None:

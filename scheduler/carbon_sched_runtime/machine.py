@@ -4,6 +4,7 @@ A folder of the temporary directory, named after the boot id, that every user of
 
     reader.lock          whoever holds its flock meters the machine
     claims/ID.claim      one file per attempt, owned by the user who runs it
+    claims/ID.NODE.held  the GPU slots that a raylet of this machine gave to the attempt (`allocation.py`)
     meters/UID/          the reader's own folder: checkpoint, wake pipe, segments it published
 
 Nothing is written outside folders that the writing user owns, and nothing is read through a link: readers publish,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 BASE = "/tmp"  # noqa: S108 - not TMPDIR: jobs with different ones must still meet; made safe in `_shared_folder`
 CHECKPOINT_LIMIT = 8 * 1024 * 1024
 CLAIM_LIMIT = 8 * 1024
+SLOTS = 256
 CLAIMS_READ = 1000
+HELD_FOR_S = 60.0  # what a raylet gave is believed for so long after it was last heard
 SEGMENTS_KEPT = 240
 
 
@@ -88,6 +91,18 @@ class Claim:
     cpus: int = 0
     gpus: int = 0
     visible: str | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """The GPU slots that a raylet gave to an attempt, in millionths of a GPU.
+
+    A slot is an index into the raylet's own CUDA_VISIBLE_DEVICES (`visible`, as written), or into all GPUs without one.
+    """
+
+    attempt: str
+    visible: str | None
+    slots: tuple[tuple[int, int], ...]
 
 
 class Machine:
@@ -149,6 +164,23 @@ class Machine:
         names = sorted(n for n in os.listdir(f"{self.root}/claims") if n.endswith(".claim"))[:CLAIMS_READ]
         found = (_read_claim(f"{self.root}/claims/{name}", name[: -len(".claim")]) for name in names)
         return [claim for claim in found if claim is not None]
+
+    def write_held(self, held: Held, node: str) -> None:
+        """Say what a raylet gave to an attempt; `node` is the raylet's node id."""
+        text = json.dumps({"visible": held.visible, "slots": held.slots}, separators=(",", ":"))
+        _replace(f"{self.root}/claims/{held.attempt}.{node[:12]}.held", text.encode())
+
+    def remove_held(self, attempt: str, node: str) -> None:
+        """Take it back; no matter if it is gone or another's."""
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            os.unlink(f"{self.root}/claims/{attempt}.{node[:12]}.held")
+
+    def held(self, now_s: float) -> list[Held]:
+        """What raylets gave, as far as it was heard within a minute of `now_s` (Unix seconds)."""
+        names = sorted(n for n in os.listdir(f"{self.root}/claims") if n.endswith(".held"))[:CLAIMS_READ]
+        paths = [f"{self.root}/claims/{name}" for name in names]
+        found = [_read_held(path) for path in paths if now_s - _modified(path) / 1e9 <= HELD_FOR_S]
+        return [held for held in found if held is not None]
 
     # checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -234,18 +266,36 @@ def _is_segment(name: str) -> bool:
 def _read_claim(path: str, attempt: str) -> Claim | None:
     if not OWNER.fullmatch(attempt) or attempt in (IDLE, UNATTRIBUTED):
         return None
+    data, uid = _read_json(path)
+    return _claim(data, attempt, uid)
+
+
+def _read_held(path: str) -> Held | None:
+    attempt = os.path.basename(path).rpartition(".held")[0].rpartition(".")[0]
+    data, _ = _read_json(path)
+    if not OWNER.fullmatch(attempt) or not isinstance(data, dict) or not isinstance(data.get("slots"), list):
+        return None
+    visible, slots = data.get("visible"), data["slots"]
+    if not isinstance(visible, (str, type(None))) or len(slots) > SLOTS:
+        return None
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_amount, pair)) for pair in slots):
+        return None
+    return Held(attempt, visible, tuple((slot, part) for slot, part in slots))
+
+
+def _read_json(path: str) -> tuple[Any, int]:
+    """A small file of another user's as JSON, and that user; None for what is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return None
+        return None, 0
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > CLAIM_LIMIT:
-            return None
-        data = json.loads(os.read(descriptor, CLAIM_LIMIT))
-        return _claim(data, attempt, facts.st_uid)
+            return None, 0
+        return json.loads(os.read(descriptor, CLAIM_LIMIT)), facts.st_uid
     except (OSError, ValueError, RecursionError):
-        return None
+        return None, 0
     finally:
         os.close(descriptor)
 

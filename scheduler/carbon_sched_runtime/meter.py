@@ -68,7 +68,9 @@ class MachineMeter:
             self._complain(f"what the last reader left could not be used: {seat.reader.hand_over_trouble}")
         self._complain(f"metering {machine.machine}: {seat.reader.sources.describe()}")
         while not self._stopped:
-            self._try(seat, journal, asked=seat.wait(self._ends))
+            asked = seat.wait(self._ends)
+            drain(self._ends)  # a byte left in it would wake every wait at once
+            self._try(seat, journal, asked=asked)
         seat.leave()
         if journal:
             journal.sync()

@@ -24,6 +24,7 @@ class Post(Attendance):
 
     def _come(self) -> None:
         """No claim: it would make this process the attempt's."""
+        self._watch_allocation()
 
     def _go(self) -> None:
         self._gone_ns = boot_clock_ns()
@@ -38,12 +39,12 @@ class Post(Attendance):
 class NodeMeter:
     """The actor's class: `begin`, then `hurry` any number of times, then `finish`; all return plain values."""
 
-    def __init__(self, attempt: str) -> None:
+    def __init__(self, attempt: str, gpus: str | None = None) -> None:
         self._faults: list[str] = []
         self._role = threading.Event()
         self._said: dict[str, Any] = {}
         told = Attempt(
-            id=attempt, folder=journal_folder(), cpus=None, gpus=None, visible=None, start_ns=boot_clock_ns()
+            id=attempt, folder=journal_folder(), cpus=None, gpus=gpus, visible=None, start_ns=boot_clock_ns()
         )
         self._post = Post(told, self._hear)
         self._post.start()

@@ -242,7 +242,7 @@ class RayCluster:
         remote = self._ray.remote(self._node_meter).options(
             scheduling_strategy=affinity, runtime_env=self._environment, **options
         )
-        return RayMeter(self._ray, remote.remote(self._attempt))
+        return RayMeter(self._ray, remote.remote(self._attempt, os.environ.get("CARBON_SCHED_GPUS")))
 
     def _list(self, kind: str, **wanted: str) -> list[Any]:
         filters = [(name, "=", value) for name, value in wanted.items()] or None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable
 
 from carbon_sched_runtime import book as books
@@ -213,10 +213,12 @@ class Reader:
     def _scene(self, sample: Sample) -> Scene:
         claims = self.machine.claims()
         scan = self.table.scan(((c.pid, c.started_ticks, c.attempt) for c in claims), sample.mono_ns)
+        held = self._held(sample) if self.sources.nvml.order else {}
         stays = {claim.attempt: self._stay(claim, sample.mono_ns) for claim in claims}
         for attempt, start_ns in scan.first_start_ns.items():
             if attempt not in stays:
                 stays[attempt] = self._stay_without_claim(attempt, start_ns)
+        stays.update({name: replace(stays[name], held=parts) for name, parts in held.items() if name in stays})
         busy, self._busy = self.sources.busy_ticks - self._busy, self.sources.busy_ticks
         gpus = {name: self._gpu_scene(name) for name, d in self._devices.items() if d.kind == "gpu"}
         return Scene(tuple(stays.values()), scan.used_ticks, max(0, busy), gpus)
@@ -240,8 +242,22 @@ class Reader:
 
     def _stay_without_claim(self, attempt: str, start_ns: int) -> Stay:
         """Workers on a node without the wrapper go by their environment; what outlives its attempt holds nothing."""
-        given = Allocation() if attempt in self._finished else self.table.allocations.get(attempt, Allocation())
+        if attempt in self._finished:
+            return Stay(attempt, start_ns, leftover=True)
+        given = self.table.allocations.get(attempt, Allocation())
         return Stay(attempt, start_ns, None, given.cpus, given.gpus)
+
+    def _held(self, sample: Sample) -> dict[str, dict[str, int]]:
+        """The parts of GPUs that raylets gave to each attempt, as far as a slot stands for a GPU that we know."""
+        order = self.sources.nvml.order
+        found: dict[str, dict[str, int]] = {}
+        for held in self.machine.held(sample.utc_us / 1e6):
+            seen = order if held.visible is None else visible_devices(held.visible, order) or ()
+            parts = found.setdefault(held.attempt, {})
+            for slot, part in held.slots:
+                if slot < len(seen):
+                    parts[seen[slot]] = parts.get(seen[slot], 0) + part
+        return found
 
     def _gpu_scene(self, device: str) -> GpuScene:
         processes = self.sources.gpu_processes(device)

@@ -263,7 +263,8 @@ class World:
         t0, t1 = round(to_epoch(start) * 1e6), round(to_epoch(end) * 1e6)
         device = wire.Device("cpu:package-0", "cpu", "a CPU", "package")
         total = sum(owners.values())
-        rows = (wire.Row(device.id, 0, wire.COUNTER, who, t0, t1, uj, "alone", 50_000) for who, uj in owners.items())
+        flags = more.pop("flags", ())
+        rows = [wire.Row(device.id, 0, wire.COUNTER, o, t0, t1, uj, "alone", 50_000, flags) for o, uj in owners.items()]
         spans = (wire.Span(device.id, 0, wire.COUNTER, t0, t1, 0, total),)
         reader, mono = more.pop("reader", READER), (t1 - t0) * 1000
         identity = (MACHINE, BOOT, reader, seq, t0, t1, 0, mono, 0)

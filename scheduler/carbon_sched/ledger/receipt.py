@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference
 
 
+FLAGS = {
+    "leftover": "were used by processes that outlived the job, such as a detached actor: they may still run",
+    "squatter": "were used on GPUs that were not allocated to the job (num_gpus): it may have slowed down another",
+}
+"""What a receipt says of energy with these flags (ENERGY-ATTRIBUTION.md, section 6)."""
+
+
 def receipt(book: Book, job_id: str) -> Receipt:
     """The receipt as the ledger stands; NotFound when the ledger does not know the job.
 
@@ -182,6 +189,9 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     share(sum(p.energy_uj for p in parts if p.span.source is SourceClass.ESTIMATED), "is estimated, not measured")
     own = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.SELF_REPORTED)
     share(own, "was reported by the job's own side, not by an independent meter")
+    notes += [
+        f"{joules(used_uj):.6g} J {text}" for flag, text in FLAGS.items() if (used_uj := _flagged_uj(parts, flag))
+    ]
     notes += _unique(text for attempt in attempts for text in attempt.notes)
     superseded_uj = sum(s.energy_uj for a in attempts for s in a.recorded if a.watched.supersedes(s))
     if superseded_uj:
@@ -194,6 +204,10 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     notes += [f"the readings of {name} were revised; the newest hold here" for name in restated]
     notes += [f"no comparison with {one.role}: {one.problem}" for one in compared if one.problem]
     return notes
+
+
+def _flagged_uj(parts: Sequence[Part], flag: str) -> int:
+    return sum(part.energy_uj for part in parts if flag in part.span.flags)
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

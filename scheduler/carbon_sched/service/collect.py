@@ -20,7 +20,7 @@ from carbon_sched.service.pull import Pull
 from carbon_sched.service.remarks import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan
@@ -42,6 +42,8 @@ PATIENCE_S = 60.0
 """After an attempt's end its journal is looked for this long; what is not there by then is named as missing."""
 SILENT_PATIENCE_S = 600.0
 """The same while the cluster does not answer at all."""
+LATE_BOOKED_S = 3600.0
+"""Energy of processes that outlive their attempt is booked when none came for a minute, or after so long."""
 
 
 class Collect:
@@ -65,6 +67,8 @@ class Collect:
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
         self._waiting = False
+        self._reopened_at: dict[str, float] = {}
+        self._late_at: dict[str, float] = {}
 
     def step(self) -> float:
         """Pull what is due; returns the seconds until the next look."""
@@ -121,6 +125,8 @@ class Collect:
             return True
         if found.missing and self._waited(attempt) < patience_s:
             return False
+        if self._grows(attempt):
+            return True
         self._finish(attempt, found)
         return True
 
@@ -146,7 +152,9 @@ class Collect:
             mine = [span for span in segment.spans if span.owner in here]
             machine = [span for span in segment.spans if span.owner in MACHINE_POTS]
             if self._add(tx, attempt, segment, f"{attempt.cluster}/{segment.identity}", mine):
-                for owner in dict.fromkeys(span.owner for span in mine):
+                owners = dict.fromkeys(span.owner for span in mine)
+                self._reopen(tx, owners)
+                for owner in owners:
                     body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, mine, {owner})}
                     tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
             if self._add(tx, attempt, segment, segment.identity, machine) and (machine or segment.independent):
@@ -168,6 +176,21 @@ class Collect:
         except Conflict:
             message = f"{segment.name} was delivered before with other content"
             raise BadJournal(message) from None
+
+    def _reopen(self, tx: Transaction, owners: Iterable[str]) -> None:
+        """Energy of processes that outlive an attempt comes after it was booked, and wants its readings too."""
+        for attempt in map(tx.attempt, owners):
+            if attempt.collected:
+                tx.put_attempt(replace(attempt, collected=False))
+                self._reopened_at.setdefault(attempt.attempt_id, self._clock.monotonic())
+            if attempt.attempt_id in self._reopened_at:
+                self._late_at[attempt.attempt_id] = self._clock.monotonic()
+
+    def _grows(self, attempt: Attempt) -> bool:
+        """Whether late energy may still come; of a leftover without end each hour is booked."""
+        now = self._clock.monotonic()
+        since, last = self._reopened_at.get(attempt.attempt_id), self._late_at.get(attempt.attempt_id, 0.0)
+        return since is not None and now - last < PATIENCE_S and now - since < LATE_BOOKED_S
 
     def _finish(self, attempt: Attempt, found: Findings) -> None:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""

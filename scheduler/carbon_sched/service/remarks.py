@@ -25,6 +25,7 @@ _OUTLIVED = re.compile(r"([0-9]{1,9}) processes outlive the entrypoint")
 _ALTERED = re.compile(r"journal files were altered or removed, and put back: ([0-9]{1,9})")
 _RUN = re.compile(r"([0-9a-f]{8}):([0-9]{1,6})-([0-9]{1,6})")
 _HEAD = re.compile(r"([A-Za-z0-9_.-]+): ([0-9]{1,15}) ms before the first reading.*")
+_SQUATTER = re.compile(r"([A-Za-z0-9_.-]+) uses what (?:([A-Za-z0-9_.-]+) holds|it does not hold)")
 _BOOKED_FROM_POWER = ("reset", "jump", "stuck", "unstuck", "wrap-unknown", "counter-missing", "counter-returned")
 _KNOWN = {
     "unreadable": "{device} could not be read for a time; what its counter moved meanwhile is marked as a gap",
@@ -36,12 +37,16 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Remark:
-    """A note of a segment: its kind, the device it is about (empty: the machine), and for a head whose and how long."""
+    """A note of a segment: its kind, the device it is about (empty: the machine), and the attempt it is about.
+
+    `missed_ms` is the length of an unmetered head, `holder` the attempt whose GPU was used by others.
+    """
 
     kind: str
     device: str = ""
     attempt: str = ""
     missed_ms: int = 0
+    holder: str = ""
 
 
 def remark(note: wire.Note) -> Remark:
@@ -49,6 +54,9 @@ def remark(note: wire.Note) -> Remark:
     head = _HEAD.fullmatch(note.text) if note.kind == "unmetered-head" else None
     if head:
         return Remark(note.kind, attempt=head.group(1), missed_ms=int(head.group(2)))
+    squat = _SQUATTER.fullmatch(note.text) if note.kind == "squatter" else None
+    if squat:
+        return Remark(note.kind, note.device or "", attempt=squat.group(1), holder=squat.group(2) or "")
     return Remark(note.kind, note.device or "")
 
 
@@ -79,6 +87,10 @@ def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:
                 found.gaps.append(
                     f"the first {one.missed_ms / 1000:g} s, before the machine's first reading since boot"
                 )
+        elif one.kind == "squatter":
+            if one.holder == attempt:
+                words = f"{device}, which this job held, was used by processes of another job or of nobody"
+                found.notes.append(f"{words}; who uses a GPU pays for it [squatter]")
         elif one.kind in _BOOKED_FROM_POWER:
             words = f"the counter of {device} could not be believed for a time: booked from power [{one.kind}]"
             found.notes.append(words + often)

@@ -101,7 +101,7 @@ class Shelf:
     def findings(self, attempt: str, since: datetime) -> Findings:
         """What these segments say of an attempt, and what was refused or not read since it began."""
         remarks = itertools.chain.from_iterable(
-            kept.remarks if attempt in kept.owners else [one for one in kept.remarks if one.attempt == attempt]
+            kept.remarks if attempt in kept.owners else [o for o in kept.remarks if attempt in (o.attempt, o.holder)]
             for kept in self.kept.values()
         )
         found = of_remarks(attempt, remarks)

@@ -14,9 +14,10 @@ seconds = int(sys.argv[1])
 tracker = OfflineEmissionsTracker(
     country_iso_code="DEU", measure_power_secs=1, save_to_file=False, log_level="error", allow_multiple_runs=True
 )
-start = time.time()
 tracker.start()
+start = time.time()
 time.sleep(seconds)
+end = time.time()
 tracker.stop()
 joules = tracker.final_emissions_data.gpu_energy * KWH_J
-print(json.dumps({"start": start, "end": time.time(), "joules": joules}))
+print(json.dumps({"start": start, "end": end, "joules": joules}))

@@ -10,12 +10,13 @@ from zeus.monitor import ZeusMonitor
 
 seconds, gpus = int(sys.argv[1]), int(sys.argv[2])
 monitor = ZeusMonitor(gpu_indices=list(range(gpus)))
-start = time.time()
 monitor.begin_window("job", sync_execution=False)
+start = time.time()
 until = time.monotonic() + seconds
 while time.monotonic() < until:
     monitor.begin_window("second", sync_execution=False)
     time.sleep(1)
     monitor.end_window("second", sync_execution=False)
+end = time.time()
 measured = monitor.end_window("job", sync_execution=False)
-print(json.dumps({"start": start, "end": time.time(), "joules": sum(measured.gpu_energy.values())}))
+print(json.dumps({"start": start, "end": end, "joules": sum(measured.gpu_energy.values())}))

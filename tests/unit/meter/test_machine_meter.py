@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,6 +15,7 @@ from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.machine_meter import SHOWN_AFTER_LAST_JOULE_S, Exporter, Totals, unit_text
 from carbon_sched_runtime.counters import Reading
 from carbon_sched_runtime.machine import Machine
+from carbon_sched_runtime.meter import MachineMeter
 from carbon_sched_runtime.nvml import GpuProcesses
 from carbon_sched_runtime.reader import Reader
 from tests.fakes.metering import FakeProc, FakeSources, cpu, gpu
@@ -108,3 +112,35 @@ def test_a_meters_key_is_given_as_a_file_or_as_itself(tmp_path):
     assert _meter_key(f"file:{file}") == _meter_key("ed25519:abc") == "ed25519:abc"
     with pytest.raises(InvalidInput, match="cannot be read"):
         _meter_key(f"file:{tmp_path / 'none'}")
+
+
+def test_it_looks_once_a_period_and_does_not_spin(tmp_path, monkeypatch):
+    """Becoming the reader wakes it once; a byte left in its pipe would end every wait after that at once."""
+    woken = []
+
+    class Seat:
+        def __init__(self, *_):
+            self.reader = SimpleNamespace(hand_over_trouble="", sources=SimpleNamespace(describe=str))
+
+        def wait(self, wake):
+            woken.append(bool(select.select([wake], [], [], 0)[0]))
+            if len(woken) == 4:
+                machine_meter.stop()
+            return False
+
+        def beat(self, *, seal):
+            pass
+
+        def leave(self):
+            pass
+
+    monkeypatch.setattr("carbon_sched_runtime.meter.Seat", Seat)
+    monkeypatch.setattr("carbon_sched_runtime.meter.Sources", lambda: None)
+    monkeypatch.setenv("CARBON_SCHED_MACHINE_DIR", str(tmp_path / "machine"))
+    # The byte comes after the lock is seen to be ours, as it does on a busy machine.
+    monkeypatch.setattr(MachineMeter, "_wait_for_lock", lambda *_: None)
+    machine_meter = MachineMeter(complain=lambda _: None)
+    machine_meter._lock = os.open(os.devnull, os.O_RDONLY)
+    os.write(machine_meter._wakes, b"!")
+    machine_meter.run()
+    assert woken == [True, False, False, False]

@@ -330,3 +330,45 @@ def test_what_was_stored_before_its_key_was_registered_is_not_booked_a_second_ti
 
     assert reporters(receipt) == {"self-reported": 3600}
     assert world.statements._book.machine_energy_uj == {(MACHINE, wire.IDLE): 7}
+
+
+# Those who use what they do not hold, and those who stay ------------------------------------------------------------
+
+
+def test_a_squatter_is_named_to_both_sides(world):
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    notes = (
+        wire.Note(1, "squatter", f"cs-another000-a1 uses what {me} holds", "gpu:a"),
+        wire.Note(1, "squatter", f"{me} uses what cs-another000-a1 holds", "gpu:b"),
+        wire.Note(1, "squatter", "rm -rf / uses what [bold] holds", "gpu:c"),
+    )
+    at = START + timedelta(seconds=10)
+    world.segment(attempt, START, at, {me: WH}, notes=notes, flags=("squatter",))
+    receipt = finish(world, job, attempt, segments=1)
+
+    about = [note for note in receipt["notes"] if "squatter" in note or "not allocated" in note]
+    assert len(about) == 2
+    assert about[0].startswith("3600 J were used on GPUs that were not allocated to the job")
+    assert about[1].startswith("gpu:a, which this job held, was used by processes of another job")
+
+
+def test_energy_of_what_outlives_a_job_is_added_with_its_intensity_and_said(world):
+    """A detached actor goes on after the job was booked; the wrapper of the next job there brings its rows."""
+    job, attempt = begin(world)
+    at = START + timedelta(seconds=10)
+    world.segment(attempt, START, at, {attempt.attempt_id: WH})
+    assert finish(world, job, attempt, segments=1)["energy_kwh"] == pytest.approx(0.001)
+
+    _, later = begin(world)
+    late = START + timedelta(seconds=600)
+    world.segment(later, late, late + timedelta(seconds=30), {attempt.attempt_id: 2 * WH}, 1, flags=("leftover",))
+    for _ in range(4):
+        world.clock.pass_s(61)
+        world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert receipt["energy_kwh"] == pytest.approx(0.003)
+    assert receipt["co2e_g"] == pytest.approx(0.3 * receipt["pue"])
+    assert any(note.startswith("7200 J were used by processes that outlived the job") for note in receipt["notes"])
+    assert not any("no known intensity" in note for note in receipt["notes"])
+    assert world.statements.verify().ok
