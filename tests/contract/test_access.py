@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 import requests
 from fastapi import APIRouter
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from carbon_sched.api.access import COOKIE, CSRF_HEADER, guarded
 from carbon_sched.client import Client
@@ -52,6 +54,16 @@ TABLE = {
     "GET /v1/ledger/entries": AUDITORS,
     "GET /v1/ledger/verify": AUDITORS,
     "GET /v1/report": EVERYBODY,
+    "GET /api/version": EVERYBODY,
+    "GET /api/packages/{protocol}/{name}": CHANGERS,
+    "PUT /api/packages/{protocol}/{name}": CHANGERS,
+    "POST /api/jobs/": CHANGERS,
+    "GET /api/jobs/": EVERYBODY,
+    "GET /api/jobs/{submission_id}": EVERYBODY,
+    "POST /api/jobs/{submission_id}/stop": CHANGERS,
+    "DELETE /api/jobs/{submission_id}": CHANGERS,
+    "GET /api/jobs/{submission_id}/logs": EVERYBODY,
+    "WS /api/jobs/{submission_id}/logs/tail": EVERYBODY,
 }
 """Who may use each route, by role. A route that is not here fails the first test."""
 GRID = {"GET /v1/grid/now", "GET /v1/grid/forecast", "GET /v1/grid/history"}
@@ -62,11 +74,22 @@ BOUND = (V, S, K)
 def ask(served, row: str, token: str | None, *, job: str = "nosuchjob0") -> int:
     """The status of one request to a route of the table."""
     method, _, path = row.partition(" ")
-    filled = path.format(job_id=job, name="nowhere", sha256="0" * 64, token_id="nobody") if "{" in path else path
-    body = {"entrypoint": "true", "team": "nlp"} if row == "POST /v1/jobs" else {}
+    names = {"name": "nowhere", "sha256": "0" * 64, "token_id": "nobody", "protocol": "gcs"}
+    filled = path.format(job_id=job, submission_id=job, **names)
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    if method == "WS":
+        return handshake(served.url.replace("http", "ws") + filled, headers)
+    body = {"entrypoint": "true", "team": "nlp"} if row == "POST /v1/jobs" else {}
     url = f"{served.url}{filled}"
     return requests.request(method, url, json=body, headers=headers, allow_redirects=False, timeout=5).status_code
+
+
+def handshake(url: str, headers: dict[str, str]) -> int:
+    try:
+        with connect(url, additional_headers=headers, proxy=None):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 def test_the_table_names_every_route_and_no_other(served):
@@ -111,9 +134,9 @@ def test_jobs_of_other_teams_are_as_if_they_were_not_there(served):
     served.world.settle()
     for role in BOUND:
         token = served.token(role, ["nlp"])
-        for row in (row for row in TABLE if "{job_id}" in row):
+        for row in (row for row in TABLE if "{job_id}" in row or "{submission_id}" in row):
             if role in TABLE[row]:
-                assert ask(served, row, token, job=mine) in (200, 202), (row, role)
+                assert ask(served, row, token, job=mine) in (101, 200, 202, 409), (row, role)
                 assert ask(served, row, token, job=theirs) == ask(served, row, token, job=nobodys) == 404, (row, role)
         with Client(served.url, token) as client:
             assert [job["job_id"] for job in client.jobs()["jobs"]] == [mine]

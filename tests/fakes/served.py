@@ -69,7 +69,7 @@ class Served:
             faults=lambda: self.faults,
         )
         self.app = create_app(context)
-        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None))
+        self.server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=2))
         self.listener.listen()
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self.thread.start()

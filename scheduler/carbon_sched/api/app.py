@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
 from carbon_sched.api import clusters, grid, jobs, ledger, metrics, policies, server, tokens
 from carbon_sched.api.access import Guarded, guarded
+from carbon_sched.api.ray import routes as ray
 from carbon_sched.domain.errors import CarbonSchedError, InvalidInput
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ ROUTERS = (
     (server.public, ""),
     (tokens.public, ""),
     (metrics.router, ""),
+    (ray.router, "/api"),
     *((module.router, "/v1") for module in (server, tokens, jobs, clusters, policies, grid, ledger)),
 )
 MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
@@ -49,7 +52,7 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
-def _domain_error(_request: Request, error: Exception) -> JSONResponse:
+def _domain_error(request: HTTPConnection, error: Exception) -> Response:
     if not isinstance(error, CarbonSchedError):
         raise error
     problem: Problem = {
@@ -62,11 +65,13 @@ def _domain_error(_request: Request, error: Exception) -> JSONResponse:
     }
     if isinstance(error, InvalidInput):
         problem["field"], problem["value"], problem["remedy"] = error.field, error.value, error.remedy
+    if request.url.path.startswith("/api/"):
+        return ray.error_answer(error.http_status, str(error))
     headers = {"Retry-After": "1"} if error.retryable else None
     return JSONResponse(problem, error.http_status, headers, media_type="application/problem+json")
 
 
-def _request_error(request: Request, error: Exception) -> JSONResponse:
+def _request_error(request: Request, error: Exception) -> Response:
     """The first thing the schema found, said as every other bad input is."""
     if not isinstance(error, RequestValidationError):
         raise error

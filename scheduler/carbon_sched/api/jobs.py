@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-import anyio.from_thread
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from carbon_sched.api.access import Reader, Submitter
 from carbon_sched.api.context import Context, Ctx
+from carbon_sched.api.following import log_chunks, news, upload
 from carbon_sched.api.instants import aware
 from carbon_sched.api.views import decision_view, job_view
 from carbon_sched.domain.access import Principal
@@ -48,21 +48,8 @@ def has_bundle(sha256: str, context: Ctx, _caller: Submitter) -> Response:
 @router.put("/bundles/{sha256}", status_code=204)
 async def put_bundle(sha256: str, request: Request, context: Ctx, _caller: Submitter) -> Response:
     """Store the zip in the body; refused when it does not hash to `sha256` or is unsafe to unpack."""
-    stream = request.stream()
-
-    def chunks() -> Iterator[bytes]:
-        while chunk := anyio.from_thread.run(_next, stream):
-            yield chunk
-
-    await anyio.to_thread.run_sync(lambda: context.bundles.put(sha256, chunks()))
+    await upload(request, lambda chunks: context.bundles.put(sha256, chunks))
     return Response(status_code=204)
-
-
-async def _next(stream: Any) -> bytes:
-    async for chunk in stream:
-        if chunk:
-            return bytes(chunk)
-    return b""
 
 
 @router.post("/jobs", status_code=202, response_model=None)
@@ -130,7 +117,7 @@ def _state(value: str) -> JobState:
 
 
 @router.get("/jobs/{job_id}")
-def show_job(
+async def show_job(
     job_id: str,
     context: Ctx,
     caller: Reader,
@@ -141,11 +128,11 @@ def show_job(
     until = context.clock.monotonic() + timeout_s
     while True:
         generation = context.signals.generation
-        view = _view(context, caller, job_id)
+        view = await run_in_threadpool(_view, context, caller, job_id)
         left = until - context.clock.monotonic()
         if wait_version is None or view["version"] > wait_version or left <= 0:
             return view
-        context.signals.wait_for_change(generation, left)
+        await news(context.signals, generation, left)
 
 
 @router.get("/jobs/{job_id}/decision")
@@ -177,7 +164,7 @@ def show_events(job_id: str, context: Ctx, caller: Reader) -> list[dict[str, str
 
 
 @router.get("/jobs/{job_id}/logs")
-def read_logs(
+async def read_logs(
     job_id: str,
     context: Ctx,
     caller: Reader,
@@ -186,8 +173,12 @@ def read_logs(
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> LogChunk:
     """Output of an attempt (the newest) from byte `offset` on, then of the next one; waits up to `wait_s` for more."""
-    require_visible(context, caller, job_id)
-    return context.logs.read(job_id, offset, wait_s, attempt)
+    await run_in_threadpool(require_visible, context, caller, job_id)
+    until = context.clock.monotonic() + wait_s
+    async for chunk in log_chunks(context, job_id, attempt=attempt, offset=offset):
+        if chunk["text"] or context.clock.monotonic() >= until:
+            break
+    return chunk
 
 
 @router.post("/jobs/{job_id}/stop", status_code=202)

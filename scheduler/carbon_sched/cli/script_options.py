@@ -18,21 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import InvalidFile, Problem
 from carbon_sched.options.given import Given
+from carbon_sched.options.request import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-OPTIONS = (
-    "name", "phase", "stage", "model", "project", "team",
-    "workers", "gpus-per-worker", "gpus", "gpu-type", "placement",
-    "duration", "power", "deadline", "max-delay", "earliest", "interruptible",
-    "cluster", "policy", "data", "metadata", "secret",
-    "working-dir", "runtime-env",
-    "entrypoint-num-cpus", "entrypoint-num-gpus", "entrypoint-memory",
-    "entrypoint-resources", "entrypoint-label-selector",
-)  # fmt: skip
-"""What may stand in either place, by the names of `submit`'s flags; underscores are read as hyphens."""
 SCRIPT_OPTIONS = (*OPTIONS, "installer")
 JOB_FILE_OPTIONS = (*OPTIONS, "script", "args", "entrypoint")
 INSTALLERS = ("pip", "uv")

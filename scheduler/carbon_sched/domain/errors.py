@@ -100,6 +100,12 @@ class InvalidFile(InvalidInput):
         self.args = ("\n".join(map(str, problems[:20])) + more,)
 
 
+class TooLarge(InvalidInput):
+    """More was sent than is taken."""
+
+    http_status = 413
+
+
 class NotFound(CarbonSchedError):
     """There is no such thing."""
 

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     Fields = Mapping[str, tuple[str, Callable[[str, Any], Any]]]
     """By option: its name in the request, and what reads it, given how to call it in errors and its value."""
 
+OPTIONS = (
+    "name", "phase", "stage", "model", "project", "team",
+    "workers", "gpus-per-worker", "gpus", "gpu-type", "placement",
+    "duration", "power", "deadline", "max-delay", "earliest", "interruptible",
+    "cluster", "policy", "data", "metadata", "secret",
+    "working-dir", "runtime-env",
+    "entrypoint-num-cpus", "entrypoint-num-gpus", "entrypoint-memory",
+    "entrypoint-resources", "entrypoint-label-selector",
+)  # fmt: skip
+"""Everything that may be said of a job beside its script, by the names of `submit`'s flags."""
 PHASES = ("pretraining", "finetuning", "inference-batch", "inference-online", "evaluation", "other")
 PLACEMENTS = ("pack", "spread", "strict-pack")
 

@@ -10,6 +10,7 @@ from carbon_sched.domain.errors import Conflict, InvalidInput
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.service.runtime_env import stored_modules
 from carbon_sched.service.spec import job_spec
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ class Accept:
         self._policies, self._vault = policies, vault
         self._clock, self._ids, self._signals = clock, ids, signals
 
-    def submit(self, request: JobRequest, *, submitter: str, idempotency_key: str | None) -> Job:
+    def submit(
+        self, request: JobRequest, *, submitter: str, idempotency_key: str | None, ray_id: str | None = None
+    ) -> Job:
         """Store the job and return it; the same key with the same request returns the job stored first.
 
-        Raises InvalidInput (nothing stored) or Conflict (the key was used for another request).
+        `ray_id` is the submission id it answers to under Ray's protocol, if one was chosen. Raises InvalidInput, or
+        Conflict where the key was used for another request or the id for another job; nothing is stored then.
         """
         spec = self._sealed(self.spec(request, submitter=submitter))
         digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
@@ -52,11 +56,11 @@ class Accept:
             now = self._clock.now()
             job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason="accepted, not planned yet")
             try:
-                stored = self._store_job(job, digest, idempotency_key)
+                stored = self._store_job(job, digest, idempotency_key, ray_id)
                 break
             except Conflict:
-                # an id drawn twice is drawn anew; a key used for another request stays a conflict
-                if idempotency_key is not None or attempt == ID_TRIES - 1:
+                # an id drawn twice is drawn anew; every other conflict is one again
+                if attempt == ID_TRIES - 1:
                     raise
         self._signals.decide.set()
         self._signals.job_changed()
@@ -70,9 +74,13 @@ class Accept:
         for name in spec.clusters:
             if name not in known:
                 raise InvalidInput("cluster", name, "is not configured", f"Use one of: {', '.join(sorted(known))}")
-        if spec.bundle_sha256 and not self._bundles.has(spec.bundle_sha256):
-            remedy = "Upload it first with PUT /v1/bundles/SHA256"
-            raise InvalidInput("bundle_sha256", spec.bundle_sha256, "is not stored here", remedy)
+        named = {"bundle_sha256": spec.bundle_sha256} if spec.bundle_sha256 else {}
+        for field, sha256 in (
+            *named.items(),
+            *(("runtime_env.py_modules", one.sha256) for one in stored_modules(spec)),
+        ):
+            if not self._bundles.has(sha256):
+                raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
         for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
             self._vault.secret(name, ref)
         return spec
@@ -102,11 +110,13 @@ class Accept:
         sealed = self._vault.seal(json.dumps(spec.runtime_env.get("env_vars", {})))
         return replace(spec, runtime_env=public, sealed_env=sealed)
 
-    def _store_job(self, job: Job, digest: str, key: str | None) -> Job:
+    def _store_job(self, job: Job, digest: str, key: str | None, ray_id: str | None) -> Job:
         with self._store.transaction() as tx:
             stored = tx.add_job(job, idempotency_key=key, request_sha256=digest)
             if stored.job_id == job.job_id:
                 tx.append_fact(_accepted(tx, job, digest))
+                if ray_id is not None:
+                    tx.name_for_ray(job.job_id, ray_id)
             return stored
 
 

@@ -26,7 +26,7 @@ from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import to_epoch, to_rfc3339
 from carbon_sched.ports import RaySubmission
 from carbon_sched.service.accept import record_job_end
-from carbon_sched.service.runtime_env import entrypoint_for, runtime_env_for
+from carbon_sched.service.runtime_env import entrypoint_for, package_name, runtime_env_for, stored_modules
 
 if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
@@ -221,7 +221,9 @@ class Dispatch:
         uris: dict[str, str] = {}
         if spec.bundle_sha256:
             path = self._bundles.open(spec.bundle_sha256)
-            uris["working_dir"] = client.ensure_package(path, f"_ray_pkg_{spec.bundle_sha256[:32]}.zip")
+            uris["working_dir"] = client.ensure_package(path, package_name(spec.bundle_sha256))
+        for module in stored_modules(spec):
+            uris[module.uri] = client.ensure_package(self._bundles.open(module.sha256), module.package)
         uris["runtime"] = client.ensure_package(self._package.path, self._package.name)
         return RaySubmission(
             submission_id=attempt.attempt_id,

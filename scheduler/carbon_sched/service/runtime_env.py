@@ -17,12 +17,40 @@ UNWRAPPED_KEYS = ("image_uri", "container")
 """Runtime environments whose Python is not the cluster's: metered from outside, graded lower (design section 5)."""
 
 
+BUNDLE = "bundle://"
+"""How a runtime_env's `py_modules` name what was uploaded to us: `bundle://SHA256`, or `bundle://SHA256/NAME.whl`."""
+
+
+@dataclass(frozen=True)
+class StoredModule:
+    """A Python module that travels from our bundle store; `package` is its name on a cluster."""
+
+    uri: str
+    sha256: str
+    package: str
+
+
 @dataclass(frozen=True)
 class RuntimePackage:
     """The zip with `carbon_sched_runtime`, named by its content."""
 
     path: Path
     name: str
+
+
+def package_name(sha256: str) -> str:
+    """What a bundle is called on a cluster: by its content, so that nobody's can stand for somebody else's."""
+    return f"_ray_pkg_{sha256[:32]}.zip"
+
+
+def stored_modules(spec: JobSpec) -> list[StoredModule]:
+    """Those of a job's `py_modules` that we have to upload."""
+    found = []
+    for uri in spec.runtime_env.get("py_modules", []):
+        if uri.startswith(BUNDLE):
+            sha256, _, wheel = uri.removeprefix(BUNDLE).partition("/")
+            found.append(StoredModule(uri, sha256, wheel or package_name(sha256)))
+    return found
 
 
 def is_wrapped(spec: JobSpec) -> bool:
@@ -42,14 +70,15 @@ def runtime_env_for(
 ) -> dict[str, Any]:
     """The user's runtime_env with our package, the uploaded working_dir and our environment variables added.
 
-    `uris` holds `runtime` (our package) and, for an uploaded folder, `working_dir`, as `gcs://` URIs; `environment` the
-    job's own variables, secrets included.
+    `uris` holds `runtime` (our package), for an uploaded folder `working_dir`, and each stored module by its `bundle://`
+    URI, as `gcs://` URIs; `environment` the job's own variables, secrets included.
     """
     env: dict[str, Any] = dict(spec.runtime_env)
     if "working_dir" in uris:
         env["working_dir"] = uris["working_dir"]
-    if is_wrapped(spec):
-        env["py_modules"] = [uris["runtime"], *env.get("py_modules", [])]
+    modules = [uris.get(module, module) for module in env.get("py_modules", [])]
+    if modules or is_wrapped(spec):
+        env["py_modules"] = [*([uris["runtime"]] if is_wrapped(spec) else []), *modules]
     env["env_vars"] = {**_our_variables(spec, attempt), **environment}
     return env
 

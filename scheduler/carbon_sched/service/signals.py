@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Signals:
@@ -17,6 +22,7 @@ class Signals:
         self._zones: list[threading.Event] = []
         self._changed = threading.Condition()
         self._generation = 0
+        self._listeners: list[Callable[[], object]] = []
 
     def wake_for_zones(self) -> threading.Event:
         """An event for one more loop that must look again when a cluster brings a new zone."""
@@ -44,6 +50,19 @@ class Signals:
         with self._changed:
             self._generation += 1
             self._changed.notify_all()
+            for tell in self._listeners:
+                tell()
+
+    @contextmanager
+    def heard_by(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Inside, every change calls `tell`, from whatever thread it happens in: for those who must not block one."""
+        with self._changed:
+            self._listeners.append(tell)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._listeners.remove(tell)
 
     @property
     def generation(self) -> int:

@@ -97,6 +97,9 @@ def _runtime_env(value: dict[str, object]) -> dict[str, object]:
         _variable("runtime_env.env_vars", name)
         if not isinstance(text, str):
             raise InvalidInput("runtime_env.env_vars", name, "does not have text as its value", "Quote the value")
+    modules = value.get("py_modules", [])
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        raise InvalidInput("runtime_env.py_modules", modules, "is not a list of texts", "Write a list of URIs")
     working_dir = value.get("working_dir")
     if working_dir is not None and "://" not in str(working_dir):
         remedy = (

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from carbon_sched.domain.errors import InvalidInput, NotFound, StoreError
+from carbon_sched.domain.errors import InvalidInput, NotFound, StoreError, TooLarge
 from carbon_sched.store.bundle_check import check_bundle
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _receive(file: IO[bytes], chunks: Iterator[bytes]) -> str:
         size += len(chunk)
         if size > MAX_BYTES:
             remedy = "Leave data and checkpoints out (.gitignore, .rayignore), or put them in a bucket"
-            raise InvalidInput("bundle", f"{size} bytes", f"is over the {MAX_BYTES >> 20} MiB a cluster takes", remedy)
+            raise TooLarge("bundle", f"{size} bytes", f"is over the {MAX_BYTES >> 20} MiB a cluster takes", remedy)
         digest.update(chunk)
         file.write(chunk)
     file.flush()
