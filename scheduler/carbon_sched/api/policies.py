@@ -72,7 +72,8 @@ def roll_back(name: str, request: RollbackRequest, context: Ctx, caller: Operato
 @router.post("/policies/effective")
 def effective_for_request(request: JobRequest, context: Ctx, caller: Submitter) -> EffectiveView:
     """What would hold for a job like this, and where each value comes from; nothing is stored."""
-    return effective_view(context.policies.now(), context.accept.spec(request, submitter=caller.name))
+    spec = context.accept.spec(context.boundaries.request(request, caller), submitter=caller.name)
+    return effective_view(context.policies.now(), spec)
 
 
 @router.get("/jobs/{job_id}/policy")
