@@ -183,6 +183,23 @@ class ReceiptReference(TypedDict):
     note: str
 
 
+class ReceiptWindow(TypedDict):
+    """A stretch of an attempt that its own code named (`meter.window`): the attempt's own energy over that time.
+
+    `co2e_g` is None, and `co2e_g_per_unit` empty, where the intensity is not known for all of it.
+    """
+
+    attempt: str
+    name: str
+    start: str
+    end: str
+    energy_j: float
+    co2e_g: float | None
+    units: dict[str, float]
+    j_per_unit: dict[str, float]
+    co2e_g_per_unit: dict[str, float]
+
+
 class Receipt(TypedDict):
     """GET /v1/jobs/{id}/receipt. `final` is false while the job runs or its energy is not completely collected."""
 
@@ -211,6 +228,7 @@ class Receipt(TypedDict):
     expected_co2e_g: float | None
     references: list[ReceiptReference]
     notes: list[str]
+    windows: list[ReceiptWindow]
     ledger_head: str
 
 

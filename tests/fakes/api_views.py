@@ -165,6 +165,19 @@ def receipt_view(**changes: Any) -> dict[str, Any]:
             },
         ],
         "notes": [],
+        "windows": [
+            {
+                "attempt": "cs-0123456789-a1",
+                "name": "epoch-1",
+                "start": AT,
+                "end": "2026-11-23T18:00:10Z",
+                "energy_j": 240.0,
+                "co2e_g": 0.0088,
+                "units": {"tokens": 4096.0},
+                "j_per_unit": {"tokens": 0.05859375},
+                "co2e_g_per_unit": {"tokens": 2.1484375e-06},
+            }
+        ],
         "ledger_head": "ab" * 32,
     }
     return view | changes

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.wire import CandidateView, ClusterCheck, ClusterView, DecisionView, JobView, Receipt, TokenView
 
 WIDTH = 80
+WINDOWS_SHOWN = 10
 GRADES = {
     "A": "live signal of the zone",
     "B": "the provider's forecast",
@@ -178,7 +179,7 @@ def receipt(view: Receipt) -> RenderableType:
     if view["devices"] or view["energy_kwh"]:
         parts += [_fact_line("energy", _energy_line(view)), _devices(view)]
         parts += [_fact_line("grid", _grid_line(view)), _fact_line("CO2e", _co2e_line(view))]
-        parts += _references(view)
+        parts += _references(view) + _windows(view)
     else:
         parts.append(_fact_line("energy", Text("none measured", "yellow")))
     parts += [_fact_line("missing", Text(text, "yellow")) for text in view["missing"]]
@@ -243,6 +244,19 @@ def _devices(view: Receipt) -> RenderableType:
             Text(f"{how}{error}, {device['reporter']}", "yellow" if estimated else ""),
         )  # fmt: skip
     return Padding(table, (0, 0, 0, 16))
+
+
+def _windows(view: Receipt) -> list[RenderableType]:
+    """What the job's own code named, the first of them."""
+    lines: list[RenderableType] = []
+    windows = view.get("windows", [])  # an older server tells none
+    for window in windows[:WINDOWS_SHOWN]:
+        carbon = "CO2e unknown" if window["co2e_g"] is None else f"{figures.grams(window['co2e_g'])} CO2e"
+        per = [f"{figures.digits(joules)} J/{unit}" for unit, joules in window["j_per_unit"].items()]
+        said = ", ".join([f"{figures.digits(window['energy_j'])} J", carbon, *per])
+        lines.append(_fact_line("window", Text(f"{window['name']}: {said}")))
+    more = len(windows) - WINDOWS_SHOWN
+    return [*lines, _fact_line("window", f"and {more} more, in --json")] if more > 0 else lines
 
 
 def _error(percent: float) -> str:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
 
@@ -58,6 +58,21 @@ class EnergySpan:
     def __post_init__(self) -> None:
         if self.energy_uj < 0 or self.end <= self.start:
             message = f"not an energy span: {self.energy_uj} uJ over [{self.start!r}, {self.end!r})"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch `[start, end)` of an attempt that its own code named; `units` is work done in it, in millionths."""
+
+    name: str
+    start: datetime
+    end: datetime
+    units: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if self.end <= self.start:
+            message = f"not a window: [{self.start!r}, {self.end!r})"
             raise ValueError(message)
 
 

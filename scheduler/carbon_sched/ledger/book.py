@@ -11,7 +11,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass
+from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass, Window
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
@@ -65,6 +65,7 @@ class AttemptRecord:
     collected: bool = False
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
@@ -230,6 +231,7 @@ class Book:
         attempt.collected = True
         attempt.missing += [text for text in body["missing"] if text not in attempt.missing]
         attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
+        attempt.windows = [_window(item) for item in body.get("windows", ())]
 
     def _energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         attempt = self._attempts[body["attempt"]]
@@ -303,6 +305,11 @@ def _refuse(wrong: bool, problem: str) -> None:  # noqa: FBT001
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else from_rfc3339(text)
+
+
+def _window(item: Mapping[str, Any]) -> Window:
+    start, end = from_rfc3339(item["start"]), from_rfc3339(item["end"])
+    return Window(item["name"], start, end, dict(item["units_millionths"]))
 
 
 def _span(item: Mapping[str, Any], cluster: str, sha256: str) -> EnergySpan:

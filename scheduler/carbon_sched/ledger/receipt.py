@@ -13,17 +13,18 @@ from carbon_sched.domain.energy import Reporter, SourceClass
 from carbon_sched.domain.errors import NotFound
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import MG_PER_G, PPM, grams, joules, kwh
-from carbon_sched.ledger.account import actual, references
+from carbon_sched.ledger.account import Period, actual, references
 from carbon_sched.ledger.book import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.energy import Window
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.account import Account, Part, Reference
     from carbon_sched.ledger.book import AttemptRecord, Book, JobRecord
-    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference
+    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference, ReceiptWindow
 
 
 FLAGS = {
@@ -76,6 +77,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "expected_co2e_g": _expected(job),
         "references": [_reference(one) for one in compared if not one.problem],
         "notes": _notes(attempts, parts, compared),
+        "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
         "ledger_head": book.head,
     }
 
@@ -144,6 +146,24 @@ def _device(key: tuple[str, ...], parts: Sequence[Part]) -> ReceiptDevice:
         "rule": rule,
         "energy_j": joules(energy_uj),
         "error_pct": 100 * weighted_ppm / energy_uj / PPM if energy_uj else 0.0,
+    }
+
+
+def _window(attempt: AttemptRecord, window: Window) -> ReceiptWindow:
+    """The attempt's own energy over the window's time, whatever else was on its machines."""
+    booked = actual(attempt, Period(window.start, window.end))
+    energy_j, co2e_g = joules(booked.energy_uj), grams(booked.co2e_ug) if booked.complete else None
+    amounts = {name: millionths / 1_000_000 for name, millionths in window.units.items() if millionths}
+    return {
+        "attempt": attempt.attempt_id,
+        "name": window.name,
+        "start": to_rfc3339(window.start),
+        "end": to_rfc3339(window.end),
+        "energy_j": energy_j,
+        "co2e_g": co2e_g,
+        "units": amounts,
+        "j_per_unit": {name: energy_j / amount for name, amount in amounts.items()},
+        "co2e_g_per_unit": {} if co2e_g is None else {name: co2e_g / amount for name, amount in amounts.items()},
     }
 
 

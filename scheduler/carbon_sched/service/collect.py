@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.energy import EnergySpan, Window
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.book import Book
@@ -206,6 +206,7 @@ class Collect:
             "missing": found.missing,
             "notes": found.notes,
             "segments": len({span.segment_sha256 for span in spans}),
+            "windows": [_window(window) for window in found.windows],
         }
         with self._store.transaction() as tx:
             current = tx.attempt(attempt.attempt_id)
@@ -259,7 +260,12 @@ def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findi
     if any(span.source is SourceClass.ESTIMATED for span in spans):
         remedy = "`carbon-sched meter`, run as root on the machine, measures it where the hardware can"
         notes.append(f"the CPU's part is estimated from utilisation: its counters could not be read. {remedy}")
-    return Findings(missing, notes)
+    return Findings(missing, notes, windows=found.windows)
+
+
+def _window(window: Window) -> dict[str, object]:
+    times = {"start": to_rfc3339(window.start), "end": to_rfc3339(window.end)}
+    return {"name": window.name, **times, "units_millionths": dict(window.units)}
 
 
 def _span(span: EnergySpan) -> dict[str, object]:

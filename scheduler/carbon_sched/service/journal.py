@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
+from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass, Window
 from carbon_sched.domain.errors import ClusterRefused
 from carbon_sched.domain.time import EPOCH
 from carbon_sched.service.remarks import Remark, remark
 from carbon_sched_runtime import wire
+from carbon_sched_runtime.window_file import LIMIT, parse_windows, windows_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +116,24 @@ class Journals:
             # It is there and is not what a wrapper writes: a job may fill, link or replace it.
             return _unreadable(f"the record is not read: {error}")
         return _attempt_record(wire.parse_record(data, attempt.attempt_id))
+
+    def windows(self, client: ClusterClient, attempt: Attempt, node_id: str) -> list[Window]:
+        """What the attempt's code on a node named, in the order it ended there; what cannot be read is left out.
+
+        They cut no energy and add none: the figures of a window are those of the attempt over its time.
+        """
+        name = windows_name(attempt.attempt_id)
+        if name not in client.list_files(node_id, name):
+            return []
+        try:
+            found = parse_windows(client.read_file(node_id, name, limit=LIMIT), attempt.attempt_id)
+        except (ClusterRefused, wire.WireError):
+            return []
+        return [
+            Window(one.name, _instant(one.start_us), _instant(one.end_us), dict(one.units))
+            for one in found.windows
+            if one.end_us > one.start_us
+        ]
 
     def segment_names(self, client: ClusterClient, node_id: str) -> list[str]:
         """Names of the segments in the node's session; names that are not ours are passed over."""

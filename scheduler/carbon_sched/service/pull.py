@@ -80,7 +80,10 @@ class Pull:
         found = shelf.findings(attempt.attempt_id, attempt.opened_at)
         parts = [said, found, *others]
         missing, notes = [line for p in parts for line in p.missing], [line for p in parts for line in p.notes]
-        return Findings(missing, notes, [line for p in parts for line in p.gaps])
+        windows = self._journals.windows(client, attempt, attempt.node_id)
+        return Findings(
+            missing, notes, [line for p in parts for line in p.gaps], windows + [w for p in parts for w in p.windows]
+        )
 
     def _others(
         self, client: ClusterClient, cluster: Cluster, attempt: Attempt, record: AttemptRecord | None
@@ -97,6 +100,8 @@ class Pull:
                 )
                 continue
             findings += [of_node(node, shelf.names()), shelf.findings(attempt.attempt_id, attempt.opened_at)]
+            if not attempt.open:
+                findings.append(Findings(windows=self._journals.windows(client, attempt, node.node_id)))
         return findings
 
     def _node(self, client: ClusterClient, cluster: Cluster, attempt: Attempt, node: str) -> Shelf:

@@ -16,11 +16,13 @@ from carbon_sched_runtime import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from carbon_sched.domain.energy import Window
     from carbon_sched.service.journal import AttemptRecord, NodeJournal
 
 LINES = 20
 """So many sentences of one sort stand in a receipt; the rest are counted."""
 QUOTED = 200
+WINDOWS = 100
 _OUTLIVED = re.compile(r"([0-9]{1,9}) processes outlive the entrypoint")
 _ALTERED = re.compile(r"journal files were altered or removed, and put back: ([0-9]{1,9})")
 _RUN = re.compile(r"([0-9a-f]{8}):([0-9]{1,6})-([0-9]{1,6})")
@@ -64,16 +66,22 @@ def remark(note: wire.Note) -> Remark:
 class Findings:
     """What is known to be missing from an attempt's energy, and what its reader should know beside that.
 
-    `missing` may still arrive and is waited for; `gaps` were never measured, and no waiting brings them.
+    `missing` may still arrive and is waited for; `gaps` were never measured, and no waiting brings them. `windows` are
+    the stretches that the job's code named.
     """
 
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
 
     def capped(self) -> Findings:
-        """The same, each sentence once, at most so many of each."""
-        return Findings(_capped(self.missing), _capped(self.notes), _capped(self.gaps))
+        """The same, each sentence once, at most so many of each, and the first windows."""
+        notes, more = self.notes, len(self.windows) - WINDOWS
+        if more > 0:
+            notes = [f"{more} more windows of the job's code are not listed", *notes]
+        windows = sorted(self.windows, key=lambda one: (one.start, one.end))[:WINDOWS]
+        return Findings(_capped(self.missing), _capped(notes), _capped(self.gaps), windows)
 
 
 def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass
 from carbon_sched.meter_keys import SigningKey
+from carbon_sched.service.remarks import WINDOWS
 from carbon_sched.service.shelf import FILES_A_MINUTE
 from carbon_sched_runtime import wire
-from tests.fakes.world import MACHINE, READER, START, World, a_cluster
+from carbon_sched_runtime.window_file import WindowRecord, format_window, windows_name
+from tests.fakes.world import BOOT, MACHINE, READER, START, World, a_cluster
 
 WH = 3_600_000_000
 METER = "11111111"
@@ -372,3 +374,45 @@ def test_energy_of_what_outlives_a_job_is_added_with_its_intensity_and_said(worl
     assert any(note.startswith("7200 J were used by processes that outlived the job") for note in receipt["notes"])
     assert not any("no known intensity" in note for note in receipt["notes"])
     assert world.statements.verify().ok
+
+
+# Windows -------------------------------------------------------------------------------------------------------------
+
+
+def window(attempt: str, number: int, start_s: float, end_s: float, **units: float) -> WindowRecord:
+    t0, t1 = (round((START.timestamp() + at) * 1e6) for at in (start_s, end_s))
+    amounts = tuple((name, round(amount * 1e6)) for name, amount in units.items())
+    return WindowRecord(
+        f"{number:08x}", attempt, f"epoch-{number}", t0, t1, t0, t1, MACHINE, BOOT, 7, None, 10**12, None, None, None,
+        None, units=amounts,
+    )  # fmt: skip
+
+
+def test_windows_of_user_code_are_stretches_of_the_attempt_with_its_own_energy_and_carbon(world):
+    """10 s, 3600 J of the attempt and as many of another's: the window of 5 s has half of the attempt's, whatever it
+    measured itself on whole devices."""
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    world.segment(attempt, START, START + timedelta(seconds=10), {me: WH, "idle": WH})
+    lines = [window(me, 1, 0, 5, tokens=900), window(me, 2, 5, 10), window("cs-another000-a1", 3, 0, 5)]
+    data = b"".join(map(format_window, lines)) + b"torn"
+    world.clusters["c"].files[windows_name(me)] = data
+    receipt = finish(world, job, attempt, segments=1)
+
+    first, second = receipt["windows"]
+    assert (first["name"], first["energy_j"], first["j_per_unit"]) == ("epoch-1", 1800.0, {"tokens": 2.0})
+    assert (second["name"], second["energy_j"], second["j_per_unit"]) == ("epoch-2", 1800.0, {})
+    assert first["co2e_g"] + second["co2e_g"] == pytest.approx(receipt["co2e_g"], abs=2e-6)
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+
+
+def test_windows_without_end_are_listed_so_far_and_the_rest_counted(world):
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    world.segment(attempt, START, START + timedelta(seconds=10), {me: WH})
+    data = b"".join(format_window(window(me, number, 0, 5)) for number in range(WINDOWS + 7))
+    world.clusters["c"].files[windows_name(me)] = data
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert len(receipt["windows"]) == WINDOWS
+    assert "7 more windows of the job's code are not listed" in receipt["notes"]
