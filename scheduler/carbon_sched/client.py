@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from carbon_sched.wire import (
+        Approval,
+        BudgetView,
         ClusterCheck,
         ClusterRequest,
         ClusterView,
@@ -245,6 +247,14 @@ class Client:
     def effective_policy(self, request: JobRequest) -> EffectiveView:
         """The same for a job that is not submitted."""
         return cast("EffectiveView", self._call("POST", "/v1/policies/effective", json=request))
+
+    def budgets(self) -> list[BudgetView]:
+        """Every budget of one's teams in its present period."""
+        return cast("list[BudgetView]", self._get("/v1/budgets"))
+
+    def approve(self, job_id: str, *, reason: str) -> Approval:
+        """Let a waiting job exceed the budgets that hold it; Conflict where none does."""
+        return cast("Approval", self._call("POST", f"/v1/jobs/{_part(job_id)}/approve", json={"reason": reason}))
 
     # grid ----------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from carbon_sched.service.access import Access
 from carbon_sched.service.awake import Awake
 from carbon_sched.service.book import Book
 from carbon_sched.service.boundaries import Boundaries
+from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.dispatch import Dispatch
@@ -143,14 +144,14 @@ def build(
     closing.callback(fleet.close)
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
     closing.callback(refresh.close)
-    policies, estimates = Policies(store, preset, clock), Estimates(store)
+    policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
     package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     journals = Journals()
     logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
     planner = ChildPlanner()
     closing.callback(planner.close)
-    decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, planner)
-    statements = Statements(store)
+    budgets = Budgets(store, policies, statements, clock)
+    decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
@@ -199,6 +200,7 @@ def build(
         fleet=fleet,
         outlooks=outlooks,
         policies=policies,
+        budgets=budgets,
         preset_names=preset_names,
         logs=logs,
         statements=statements,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from carbon_sched.domain.access import Credential
+    from carbon_sched.domain.budget import BudgetLine, BudgetUse
     from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, SecretRef
     from carbon_sched.domain.decision import Decision
     from carbon_sched.domain.energy import EnergySpan
@@ -278,6 +279,27 @@ class Transaction(Protocol):
 
     def policy_version(self, version: int) -> PolicyVersion:
         """One version, or NotFound."""
+
+    # budgets -------------------------------------------------------------------------------------
+    def reserve_budget(self, line: BudgetLine) -> None:
+        """Reserve; at most one line per attempt and budget (Conflict)."""
+
+    def unsettled_attempts(self) -> list[str]:
+        """Attempts with lines to settle: those that ended and were collected, or that no cluster ever took; by id."""
+
+    def settle_budgets(self, attempt_id: str, *, ug: int, uj: int) -> int:
+        """Settle an attempt's lines by what it used, once; returns how many were."""
+
+    def budget_use(self, budget: str, period_start: datetime) -> BudgetUse:
+        """What is settled and what is reserved in one period of a budget."""
+
+    def approve_budget(
+        self, job_id: str, budget: str, period_start: datetime, *, at: datetime, by: str, reason: str
+    ) -> None:
+        """Let a job exceed a budget in one period; once (Conflict)."""
+
+    def budget_approved(self, job_id: str, budget: str, period_start: datetime) -> bool:
+        """Whether that was done."""
 
     # ledger --------------------------------------------------------------------------------------
     def append_fact(self, fact: Fact) -> Entry:

@@ -455,6 +455,44 @@ class PolicyView(TypedDict):
     restored: int | None
 
 
+class BudgetView(TypedDict):
+    """A budget in its present period; amounts in micrograms of CO2e and microjoules of IT energy.
+
+    `settled` is metered, `reserved` expected of what is not over; `forecast` extends both to the whole period and is
+    null on its first day. A limit is null where there is none.
+    """
+
+    budget: str
+    team: list[str]
+    project: list[str]
+    model: list[str]
+    every: str
+    start: str
+    end: str
+    over: str
+    limit_ug: int | None
+    settled_ug: int
+    reserved_ug: int
+    forecast_ug: int | None
+    limit_uj: int | None
+    settled_uj: int
+    reserved_uj: int
+    forecast_uj: int | None
+
+
+class ApproveRequest(TypedDict):
+    """Body of POST /v1/jobs/{id}/approve: let it exceed the budgets that hold it."""
+
+    reason: str
+
+
+class Approval(TypedDict):
+    """The budgets that a job may exceed now."""
+
+    job_id: str
+    budgets: list[str]
+
+
 class SettingView(TypedDict):
     """A value that holds, as it would stand in a file; `level` and `place` are empty where no file sets it."""
 
@@ -565,6 +603,7 @@ for _request in (
     ClusterRequest,
     PolicyRequest,
     RollbackRequest,
+    ApproveRequest,
     TokenRequest,
 ):
     # how pydantic is told, without importing it, that unknown keys are refused

@@ -1,4 +1,4 @@
-"""Applied policies, by the prose of `ports.Transaction`; over SQLite and PostgreSQL."""
+"""Applied policies and their budgets, by the prose of `ports.Transaction`; over SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from carbon_sched.domain.budget import BudgetLine, BudgetUse
 from carbon_sched.domain.errors import Conflict, NotFound
+from carbon_sched.domain.job import Attempt, Job, JobSpec, JobState
 from tests.fakes.clock import START
 from tests.fakes.stores import clock, database_url, store
 
@@ -46,3 +48,29 @@ def test_what_was_looked_at_must_still_be_the_last(store):
     with pytest.raises(Conflict, match="policies changed meanwhile"):
         put(store, "acme", "other", after=0)
     assert put(store, "acme", "other", after=first.version).version > first.version
+
+
+def test_a_budget_is_reserved_once_settled_once_and_approved_once(store):
+    job = Job("job0000001", JobSpec("true", "job"), JobState.QUEUED, START)
+    attempt = Attempt("cs-job0000001-a1", job.job_id, 1, "a", START, START + timedelta(minutes=5))
+    line = BudgetLine(attempt.attempt_id, "acme/all", START, 2**40, 2**50)
+    with store.transaction() as tx:
+        tx.add_job(job, idempotency_key=None, request_sha256="0" * 64)
+        tx.add_attempt(attempt)
+        tx.reserve_budget(line)
+        tx.approve_budget(job.job_id, "acme/all", START, at=START, by="olga", reason="release")
+    for again in (
+        lambda tx: tx.reserve_budget(line),
+        lambda tx: tx.approve_budget(job.job_id, "acme/all", START, at=START, by="bo", reason=""),
+    ):
+        with pytest.raises(Conflict), store.transaction() as tx:
+            again(tx)
+    with store.transaction() as tx:
+        assert tx.budget_use("acme/all", START) == BudgetUse(0, 0, 2**40, 2**50, 1)
+        assert tx.budget_use("acme/all", START + timedelta(days=31)) == BudgetUse()
+        assert tx.budget_approved(job.job_id, "acme/all", START)
+        assert not tx.budget_approved(job.job_id, "acme/other", START)
+        assert tx.unsettled_attempts() == []  # it is open
+        assert tx.settle_budgets(attempt.attempt_id, ug=5, uj=7) == 1
+        assert tx.settle_budgets(attempt.attempt_id, ug=6, uj=8) == 0
+        assert tx.budget_use("acme/all", START) == BudgetUse(5, 7, 0, 0, 0)

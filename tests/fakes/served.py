@@ -55,6 +55,7 @@ class Served:
             fleet=self.world.fleet,
             outlooks=self.world.outlooks,
             policies=self.world.policies,
+            budgets=self.world.budgets,
             preset_names=preset_names,
             logs=self.world.logs,
             statements=self.world.statements,

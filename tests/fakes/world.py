@@ -15,6 +15,7 @@ from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.book import Book
+from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.dispatch import Dispatch
@@ -167,7 +168,9 @@ class World:
         self.policies = policies = Policies(self.store, preset, self.clock)
         estimates = Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
-        self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals)
+        self.statements = Statements(self.store)
+        self.budgets = budgets = Budgets(self.store, policies, self.statements, self.clock)
+        self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals, budgets)
         self.dispatch = Dispatch(
             fenced,
             self.fleet,
@@ -181,7 +184,6 @@ class World:
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
         self.follow = Follow(fenced, self.fleet, journals, self.clock, self.signals, lanes("follow"))
-        self.statements = Statements(self.store)
         self.collect = Collect(
             fenced,
             self.fleet,

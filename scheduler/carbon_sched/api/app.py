@@ -11,7 +11,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 
 from carbon_sched import __version__
-from carbon_sched.api import clusters, grid, jobs, ledger, metrics, policies, server, tokens
+from carbon_sched.api import budgets, clusters, grid, jobs, ledger, metrics, policies, server, tokens
 from carbon_sched.api.access import Guarded, guarded
 from carbon_sched.api.ray import routes as ray
 from carbon_sched.domain.errors import CarbonSchedError, InvalidInput
@@ -27,7 +27,7 @@ ROUTERS = (
     (tokens.public, ""),
     (metrics.router, ""),
     (ray.router, "/api"),
-    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, policies, grid, ledger)),
+    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, policies, budgets, grid, ledger)),
 )
 MAY_HOLD_SECRETS = {"runtime_env", "secrets", "token", "headers", "metadata"}
 """Fields whose values no error repeats."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.accept import Accept
     from carbon_sched.service.access import Access
     from carbon_sched.service.boundaries import Boundaries
+    from carbon_sched.service.budgets import Budgets
     from carbon_sched.service.decide import Decide
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.intensities import Intensities
@@ -49,6 +50,7 @@ class Context:
     fleet: Fleet
     outlooks: Outlooks
     policies: Policies
+    budgets: Budgets
     preset_names: Callable[[], tuple[str, ...]]
     logs: Logs
     statements: Statements

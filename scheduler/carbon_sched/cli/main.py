@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Rules": {
         "policy": ("policy:policy", "See, check and apply the rules that jobs follow."),
+        "budget": ("budget:budget", "See what budgets have left, and approve what one holds."),
     },
     "Grid": {
         "grid": ("grid:grid", "See how clean the electricity is, and who says so."),

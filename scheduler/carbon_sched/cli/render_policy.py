@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
+from carbon_sched.cli import figures
 from carbon_sched.cli.render import listing
+from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
-    from carbon_sched.wire import EffectiveView, PolicyView, SettingView
+    from carbon_sched.wire import BudgetView, EffectiveView, PolicyView, SettingView
 
 
 def policies(views: Sequence[PolicyView]) -> RenderableType:
@@ -54,6 +56,26 @@ def effective(view: EffectiveView) -> RenderableType:
     for row in view["settings"]:
         table.add_row(row["key"], Text(_value(row["value"])), Text(_origin(row), "" if row["place"] else "dim"))
     return Group(Text(f"policy {view['label']}"), table)
+
+
+def budgets(views: Sequence[BudgetView]) -> RenderableType:
+    """One line per budget and limit: settled and reserved of the limit, and what the period will come to."""
+    table = listing(("budget", 24), ("until", 11), ("used", 11), ("reserved", 11), ("limit", 11), ("forecast", 11))
+    for view in views:
+        row = (view["budget"], view["end"][:10])
+        if view["limit_ug"] is not None:
+            table.add_row(*row, *(_kg(view[key]) for key in ("settled_ug", "reserved_ug", "limit_ug", "forecast_ug")))
+        if view["limit_uj"] is not None:
+            table.add_row(*row, *(_kwh(view[key]) for key in ("settled_uj", "reserved_uj", "limit_uj", "forecast_uj")))
+    return table
+
+
+def _kg(ug: int | None) -> str:
+    return "" if ug is None else f"{figures.digits(ug / UG_PER_G / 1000)} kg"
+
+
+def _kwh(uj: int | None) -> str:
+    return "" if uj is None else f"{figures.digits(uj / UJ_PER_KWH)} kWh"
 
 
 def _origin(row: SettingView) -> str:

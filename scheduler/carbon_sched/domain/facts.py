@@ -20,6 +20,7 @@ class FactKind(str, Enum):
     CLUSTER_REGISTERED = "cluster-registered"
     CLUSTER_REMOVED = "cluster-removed"
     POLICY_APPLIED = "policy-applied"
+    BUDGET_APPROVED = "budget-approved"
     JOB_ACCEPTED = "job-accepted"
     JOB_DECIDED = "job-decided"
     ATTEMPT_OPENED = "attempt-opened"

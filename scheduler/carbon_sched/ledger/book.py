@@ -106,6 +106,7 @@ class JobRecord:
     submitted_at: datetime
     policy: str
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
+    approvals: list[Body] = field(default_factory=list)
     decision: Body | None = None
     placed: Body | None = None
     state: str = ""
@@ -174,6 +175,9 @@ class Book:
 
     def _policy_applied(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         self.policies.append(dict(body))
+
+    def _budget_approved(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        self.jobs[body["job"]].approvals.append(dict(body))
 
     def _job_accepted(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         _refuse(body["job"] in self.jobs, f"job {body['job']} is accepted twice")
@@ -272,6 +276,7 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.CLUSTER_REGISTERED: Book._cluster_registered,  # noqa: SLF001 - the class's own table
     FactKind.CLUSTER_REMOVED: Book._cluster_removed,  # noqa: SLF001
     FactKind.POLICY_APPLIED: Book._policy_applied,  # noqa: SLF001
+    FactKind.BUDGET_APPROVED: Book._budget_approved,  # noqa: SLF001
     FactKind.JOB_ACCEPTED: Book._job_accepted,  # noqa: SLF001
     FactKind.JOB_DECIDED: Book._job_decided,  # noqa: SLF001
     FactKind.JOB_ENDED: Book._job_ended,  # noqa: SLF001

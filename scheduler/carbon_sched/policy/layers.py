@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from carbon_sched.domain.intensity import Basis, Signal
+from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
+from carbon_sched.policy.budget import Budget, Every, Over
 from carbon_sched.policy.model import Layer, Level, Selector
 from carbon_sched.policy.schema import DAYS, Form, PolicyForm, QuietHoursForm, SettingsForm, WhenForm, minutes
 from carbon_sched.policy.settings import KEYS, Declared, Interruptible, OnMissing, Priority, QuietHours
@@ -26,6 +28,22 @@ def level(form: PolicyForm, document: Document) -> Level:
     for number, rule in enumerate(form.rules):
         layers.append(_layer(rule.settings, ("rules", number, "set"), _selector(rule.when), document))
     return Level(form.name, tuple(layers), frozenset(form.locked))
+
+
+def budgets(form: PolicyForm) -> tuple[Budget, ...]:
+    """The budgets of one file."""
+    return tuple(
+        Budget(
+            key=f"{form.name}/{one.name}",
+            of=Selector({k: frozenset(v) for k in ("team", "project", "model") if (v := getattr(one.of, k))}),
+            every=Every(one.every),
+            zone=ZoneInfo(one.zone),
+            limit_ug=None if one.co2e_kg is None else round(one.co2e_kg * 1000 * UG_PER_G),
+            limit_uj=None if one.energy_kwh is None else round(one.energy_kwh * UJ_PER_KWH),
+            over=Over(one.over),
+        )
+        for one in form.budgets
+    )
 
 
 def _layer(form: SettingsForm, location: Location, selector: Selector, document: Document) -> Layer:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from carbon_sched.domain.errors import InvalidFile, InvalidInput, Problem
 from carbon_sched.policy.document import Document, Location, parse_document, read_document
-from carbon_sched.policy.layers import level
+from carbon_sched.policy.layers import budgets, level
 from carbon_sched.policy.model import Policy, Selected
 from carbon_sched.policy.schema import PolicyForm
 from carbon_sched.policy.settings import KEYS
@@ -50,10 +50,10 @@ def _policy(document: Document, find: Find) -> Policy:
     parent = _parent(form, document, find)
     own = level(form, document)
     above = parent.levels if parent else ()
-    if problems := [*_unknown_locks(own, document), *_loosened(own, above, document)]:
+    if problems := [*_twice(form, document), *_unknown_locks(own, document), *_loosened(own, above, document)]:
         raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column))))
     digest = hashlib.sha256(document.content + (parent.digest.encode() if parent else b"")).hexdigest()
-    return Policy(form.name, (*above, own), form.description, form.team or "", digest, document.file)
+    return Policy(form.name, (*above, own), form.description, form.team or "", digest, document.file, budgets(form))
 
 
 def _parent(form: PolicyForm, document: Document, find: Find) -> Policy | None:
@@ -72,6 +72,16 @@ def _parent(form: PolicyForm, document: Document, find: Find) -> Policy | None:
             what, remedy = f"makes more than {MOST_LEVELS} levels", "Merge some of the policies above"
     place = document.place(("extends",))
     raise InvalidFile((Problem(document.file, place.line, place.column, "extends", what, remedy),))
+
+
+def _twice(form: PolicyForm, document: Document) -> list[Problem]:
+    """Budgets of one name."""
+    names = [budget.name for budget in form.budgets]
+    places = [(name, document.place(("budgets", n, "name"))) for n, name in enumerate(names) if name in names[:n]]
+    return [
+        Problem(document.file, place.line, place.column, "budgets", f"names '{name}' twice", "Give each its own name")
+        for name, place in places
+    ]
 
 
 # locks -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from carbon_sched.domain.job import JobSpec
+    from carbon_sched.policy.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Policy:
 
     `digest` is a SHA-256 in hex over the bytes of all its files, `source` the last file's path or name, for people.
     `team` is the team whose jobs follow it unless they name another; `EVERY_TEAM` stands for all that have none.
+    `budgets` are those of its own file: what it extends keeps its own.
     """
 
     name: str
@@ -155,6 +157,7 @@ class Policy:
     team: str = ""
     digest: str = ""
     source: str = ""
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def label(self) -> str:

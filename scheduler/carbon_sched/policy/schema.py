@@ -276,6 +276,38 @@ class RuleForm(Form):
     settings: SettingsForm = Field(alias="set", description="What holds for them, as a mapping.")
 
 
+class BudgetOfForm(Form):
+    """Whose emissions a budget counts: every key that is given must hold; {} counts all jobs."""
+
+    team: Several = Field([], description="One team, or a list.")
+    project: Several = Field([], description="One project, or a list.")
+    model: Several = Field([], description="One model, or a list.")
+
+
+class BudgetForm(Form):
+    """A quota of emissions or IT energy for a period."""
+
+    name: Name = Field(description="Lowercase letters, digits and hyphens, at most 63.")
+    of: BudgetOfForm = Field(description="Whose, as a mapping: {team: vision}; {} for everybody.")
+    every: Literal["week", "month", "quarter", "year"] = Field(
+        description="When it begins anew: every week, month, quarter or year."
+    )
+    zone: Annotated[str, AfterValidator(_iana_zone)] = Field(
+        "UTC", description="Where that is midnight: an IANA time zone, like Europe/Berlin."
+    )
+    co2e_kg: float | None = Field(None, gt=0, le=1e9, description="Kilograms of CO2e: a number above 0.")
+    energy_kwh: float | None = Field(None, gt=0, le=1e9, description="Kilowatt-hours of IT energy: a number above 0.")
+    over: Literal["warn", "hold", "approve", "deny"] = Field(
+        "warn", description="What becomes of a job that has no room: warn, hold, approve or deny."
+    )
+
+    @model_validator(mode="after")
+    def _limited(self) -> BudgetForm:
+        if self.co2e_kg is None and self.energy_kwh is None:
+            raise ValueError("limits nothing; give co2e_kg, energy_kwh or both")
+        return self
+
+
 class PolicyForm(SettingsForm):
     """One policy file."""
 
@@ -292,6 +324,9 @@ class PolicyForm(SettingsForm):
     phases: PhasesForm = Field(PhasesForm(), description="Phases with settings of their own, as a mapping.")
     rules: list[RuleForm] = Field(
         [], max_length=MOST_RULES, description="Settings for some jobs, as a list of {when, set}."
+    )
+    budgets: list[BudgetForm] = Field(
+        [], max_length=MOST_RULES, description="Quotas, as a list of {name, of, every, co2e_kg, energy_kwh, over}."
     )
     locked: Lines = Field([], description="Keys that policies which extend this one may only tighten, as a list.")
 

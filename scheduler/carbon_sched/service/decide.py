@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from carbon_sched.planning.snapshot import Belief
     from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
+    from carbon_sched.service.budgets import Budgets
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.outlooks import Outlooks
@@ -65,12 +66,13 @@ class Decide:
         policies: Policies,
         clock: Clock,
         signals: Signals,
+        budgets: Budgets,
         planner: Planner | None = None,
     ) -> None:
         """`planner` makes the plans; without one they are made here."""
         self._store, self._fleet, self._outlooks = store, fleet, outlooks
         self._estimates, self._policies = estimates, policies
-        self._clock, self._signals = clock, signals
+        self._clock, self._signals, self._budgets = clock, signals, budgets
         self._planner = planner or OwnPlanner()
         self._told = False
 
@@ -79,6 +81,7 @@ class Decide:
         read = self._read()
         if not read.snapshot.jobs:
             return LONGEST_LOOK_S
+        self._budgets.settle()
         if self._fleet.ask_unknown():
             read = self._read()
         whole, self._told = not self._told, False
@@ -180,6 +183,7 @@ class Decide:
         if job.version != version or job.state is not JobState.QUEUED:
             log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
             return False
+        decision = self._budgets.admit(tx, job, decision)
         if _is_news(tx.decision(job.job_id), decision):
             tx.put_decision(decision)
             tx.append_fact(_decided(decision))
@@ -188,14 +192,14 @@ class Decide:
 
     def _apply(self, tx: Transaction, job: Job, decision: Decision) -> None:
         if decision.verdict is Verdict.PLACE and decision.cluster is not None:
-            self._open_attempt(tx, job, decision.cluster, decision.reason)
+            self._open_attempt(tx, job, decision.cluster, decision)
         elif decision.verdict is Verdict.REFUSE:
             job = tx.move_job(job, JobEvent.REFUSED, at=self._clock.now(), reason=decision.reason)
             record_job_end(tx, job)
         elif job.reason != decision.reason or job.not_before != decision.start:
             tx.amend_job(job, not_before=decision.start, reason=decision.reason)
 
-    def _open_attempt(self, tx: Transaction, job: Job, cluster_name: str, reason: str) -> None:
+    def _open_attempt(self, tx: Transaction, job: Job, cluster_name: str, decision: Decision) -> None:
         cluster = next((c for c in tx.clusters() if c.name == cluster_name), None)
         if cluster is None:
             log.info("decision discarded job=%s: cluster %s was removed", job.job_id, cluster_name)
@@ -212,7 +216,8 @@ class Decide:
         )
         tx.add_attempt(attempt)
         job = tx.amend_job(job, attempts=number)
-        tx.move_job(job, JobEvent.DISPATCH, at=now, reason=reason)
+        tx.move_job(job, JobEvent.DISPATCH, at=now, reason=decision.reason)
+        self._budgets.reserve(tx, job, attempt.attempt_id, decision)
         tx.enqueue("submit", attempt.attempt_id, {})
         body = {
             "attempt": attempt.attempt_id,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from carbon_sched.domain.job import JobSpec
+    from carbon_sched.policy.budget import Budget
     from carbon_sched.ports import Clock, Store, Transaction
 
 DEFAULT = "balanced"
@@ -29,13 +30,15 @@ DEFAULT = "balanced"
 class PolicySet:
     """Every policy that can be followed at one moment; `version` is the last one applied.
 
-    `applied` are those that were applied, by name; `preset` finds a shipped one, InvalidInput naming those there are.
+    `applied` are those that were applied, by name, `budgets` the quotas of all of them, `teams` whose policy is whose;
+    `preset` finds a shipped one, InvalidInput naming those there are.
     """
 
     version: int
     applied: dict[str, Policy]
     preset: Callable[[str], Policy]
     teams: dict[str, str]
+    budgets: tuple[Budget, ...] = ()
 
     def get(self, name: str) -> Policy:
         """By name; raises InvalidInput for one that is not known."""
@@ -150,7 +153,8 @@ def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str],
 
     for name in texts:
         find(name)
-    return PolicySet(last, parsed, preset, _teams(parsed))
+    budgets = tuple(budget for name in sorted(parsed) for budget in parsed[name].budgets)
+    return PolicySet(last, parsed, preset, _teams(parsed), budgets)
 
 
 def _teams(policies: dict[str, Policy]) -> dict[str, str]:

@@ -290,6 +290,34 @@ policies = Table(
     sqlite_autoincrement=True,
 )
 
+budget_lines = Table(
+    "budget_lines",
+    metadata,
+    Column("attempt_id", Text, ForeignKey(attempts.c.attempt_id), primary_key=True),
+    Column("budget", Text, primary_key=True),
+    Column("period_start", Instant, nullable=False),
+    Column("reserved_ug", BigInteger, nullable=False),
+    Column("reserved_uj", BigInteger, nullable=False),
+    Column("settled_ug", BigInteger),
+    Column("settled_uj", BigInteger),
+    CheckConstraint("(settled_ug IS NULL) = (settled_uj IS NULL)", name="settled"),
+    CheckConstraint("reserved_ug >= 0 AND reserved_uj >= 0", name="reserved"),
+)
+Index("ix_budget_lines_budget", budget_lines.c.budget, budget_lines.c.period_start)
+_UNSETTLED = budget_lines.c.settled_ug.is_(None)
+Index("ix_budget_lines_unsettled", budget_lines.c.attempt_id, sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED)
+
+budget_approvals = Table(
+    "budget_approvals",
+    metadata,
+    Column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    Column("budget", Text, primary_key=True),
+    Column("period_start", Instant, primary_key=True),
+    Column("approved_at", Instant, nullable=False),
+    Column("approved_by", OutsideText, nullable=False),
+    Column("reason", OutsideText, nullable=False),
+)
+
 credentials = Table(
     "credentials",
     metadata,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.store.access import AccessRows
 from carbon_sched.store.attempts import AttemptRows
+from carbon_sched.store.budgets import BudgetRows
 from carbon_sched.store.clusters import ClusterRows
 from carbon_sched.store.energy import EnergyRows
 from carbon_sched.store.jobs import JobRows
@@ -32,6 +33,7 @@ class SqlTransaction(
     AccessRows,
     RayRows,
     PolicyRows,
+    BudgetRows,
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 

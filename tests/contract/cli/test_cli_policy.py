@@ -139,3 +139,37 @@ def test_decisions_follow_the_newest_version_and_name_it(files, served):
 def test_the_schema_is_json(shell):
     code, out, _ = shell("policy", "schema")
     assert (code, json.loads(out)["properties"]["apiVersion"]["const"]) == (0, "carbon-sched/v1")
+
+
+BUDGET = (
+    HEAD + "name: acme\nteam: '*'\nbudgets:\n"
+    "- {name: vision, of: {team: vision}, every: month, co2e_kg: 0.000001, energy_kwh: 500, over: approve}\n"
+)
+
+
+def test_a_budget_holds_a_job_until_it_is_approved(shell, files, served):
+    (files / "acme.yaml").write_text(BUDGET, encoding="utf-8")
+    assert shell("budget", "list")[2].startswith("no policy in force has a budget")
+    shell("policy", "apply", "acme.yaml")
+    job = served.client.submit({"entrypoint": "true", "name": "nightly", "team": "vision"}, idempotency_key="k")
+    served.world.settle()
+    assert "budget approve" in served.client.job(job["job_id"])["reason"]
+    (view,) = json.loads(shell("budget", "list", "--json")[1])
+    assert (view["budget"], view["limit_ug"], view["reserved_ug"]) == ("acme/vision", 1000, 0)
+
+    code, _, err = shell("budget", "approve", "nightly", "--reason", "release")
+    assert (code, "may exceed acme/vision" in err) == (0, True)
+    served.world.settle()
+    assert served.client.job(job["job_id"])["state"] == "starting"
+    assert "500 kWh" in shell("budget", "list")[1]
+    code, _, err = shell("budget", "approve", "nightly", "--reason", "again")
+    assert (code, "only a job that waits" in err) == (121, True)
+
+
+def test_budgets_of_other_teams_are_not_shown(shell, files, served, monkeypatch):
+    (files / "acme.yaml").write_text(BUDGET, encoding="utf-8")
+    shell("policy", "apply", "acme.yaml")
+    monkeypatch.setenv("CARBON_SCHED_TOKEN", served.token("viewer", ["speech"]))
+    assert json.loads(shell("budget", "list", "--json")[1]) == []
+    monkeypatch.setenv("CARBON_SCHED_TOKEN", served.token("viewer", ["vision"]))
+    assert len(json.loads(shell("budget", "list", "--json")[1])) == 1
