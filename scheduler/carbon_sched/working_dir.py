@@ -13,14 +13,14 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pathspec import GitIgnoreSpec
 
@@ -31,6 +31,8 @@ CONTENT_BYTES = 1024 * MEBIBYTE
 CHUNK_BYTES = MEBIBYTE
 SHOWN_FILES = 5
 IGNORE_FILES = (".gitignore", ".rayignore")
+EXCLUDES = "excludes"
+"""Stands beside the names of ignore files, for what a runtime_env leaves out."""
 PROJECT_MARKS = (".git", "pyproject.toml")
 NEVER_SENT = frozenset({".git", ".hg", ".svn", "__pycache__"})
 # A folder with one of these is a Python environment: large, and wrong on another machine.
@@ -82,20 +84,30 @@ def in_project(folder: Path) -> bool:
     return False
 
 
-def build_working_dir(root: Path, into: Path, *, only: str | None = None, script: str | None = None) -> WorkingDir:
+def build_working_dir(
+    root: Path,
+    into: Path,
+    *,
+    only: str | None = None,
+    script: str | None = None,
+    excludes: Sequence[str] = (),
+    inside: str = "",
+) -> WorkingDir:
     """Zip `root` (or the one file `only` of it) into the folder `into`, as `<sha256>.zip`.
 
     The same content, names and modes give the same bytes. Left out are what `.gitignore` and `.rayignore` name (here,
-    in sub-folders, and above up to the git work tree), version control, byte code and Python environments. Raises
-    InvalidInput for links that leave the folder, unreadable files, a `script` that an ignore file leaves out, and
-    more than 100 MiB, which is what Ray's dashboard takes.
+    in sub-folders, and above up to the git work tree), what `excludes` names in the same form, version control, byte
+    code and Python environments. What travels lies in the folder `inside` of the zip. Raises InvalidInput for links
+    that leave the folder, unreadable files, a `script` that is left out, and more than 100 MiB, which is what Ray's
+    dashboard takes.
     """
     if not root.is_dir():
         raise InvalidInput("working-dir", root, "is not a folder", "Give a folder that can be read")
     root = root.resolve()
-    entries = [_entry(root / only, only)] if only else sorted(_Walk(root).entries(), key=lambda entry: entry.name)
+    walk = _Walk(root, excludes)
+    entries = [_entry(root / only, only)] if only else sorted(walk.entries(), key=lambda entry: entry.name)
     if script is not None and script not in {entry.name for entry in entries}:
-        problem = "is left out by an ignore file (.gitignore, .rayignore)"
+        problem = "is left out by an ignore file (.gitignore, .rayignore) or by excludes"
         raise InvalidInput("script", script, problem, "Remove it there, or run another script")
     if sum(entry.size for entry in entries) > CONTENT_BYTES:
         raise too_large(entries, f"hold more than {CONTENT_BYTES // MEBIBYTE} MiB together")
@@ -104,11 +116,22 @@ def build_working_dir(root: Path, into: Path, *, only: str | None = None, script
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            _write(entries, file)
+            _write([replace(entry, name=inside + entry.name) for entry in entries], file)
         sha256, size = _hash(draft)
         return WorkingDir(draft.replace(into / f"{sha256}.zip"), sha256, size, sum(not e.folder for e in entries))
     finally:
         draft.unlink(missing_ok=True)
+
+
+def ready_made(path: Path) -> WorkingDir:
+    """A file that is a zip already (a wheel), as it is; InvalidInput where it cannot be read or is too large."""
+    try:
+        sha256, size = _hash(path)
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+    if size > ZIP_BYTES:
+        raise InvalidInput("py_modules", path, f"is larger than {ZIP_BYTES // MEBIBYTE} MiB", "Name a remote one")
+    return WorkingDir(path, sha256, size, 1)
 
 
 @dataclass(frozen=True)
@@ -128,9 +151,11 @@ class _Entry:
 class _Walk:
     """The files below a folder that travel."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, excludes: Sequence[str]) -> None:
         self.root = root
         self.rules: dict[tuple[Path, str], GitIgnoreSpec] = {}
+        if excludes:
+            self.rules[root, EXCLUDES] = _spec(excludes)
 
     def entries(self) -> Iterator[_Entry]:
         for folder in _up_to_work_tree(self.root):
@@ -171,7 +196,7 @@ class _Walk:
 
     def _ignored(self, path: Path, *, is_folder: bool) -> bool:
         """As git decides: the nearest file that says anything about the path wins, for each kind of file apart."""
-        return any(self._verdict(path, kind, is_folder=is_folder) for kind in IGNORE_FILES)
+        return any(self._verdict(path, kind, is_folder=is_folder) for kind in (*IGNORE_FILES, EXCLUDES))
 
     def _verdict(self, path: Path, kind: str, *, is_folder: bool) -> bool | None:
         for folder in path.parents:
@@ -185,11 +210,15 @@ class _Walk:
         return None
 
 
-def _rules(file: Path) -> GitIgnoreSpec:
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec  # noqa: PLC0415 - only a folder needs it, and it takes longer than the rest
 
+    return GitIgnoreSpec.from_lines(lines)
+
+
+def _rules(file: Path) -> GitIgnoreSpec:
     try:
-        return GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines())
+        return _spec(file.read_text("utf-8", "replace").splitlines())
     except (OSError, ValueError) as error:
         raise InvalidInput("working-dir", file, f"cannot be understood ({error})", "Mend or remove it") from None
 

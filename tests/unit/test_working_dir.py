@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import stat
@@ -152,6 +153,30 @@ def test_ignore_files_are_followed_as_git_follows_them(folder: Path):
 def test_what_rayignore_names_stays_though_gitignore_wants_it(folder: Path):
     write(folder, **{".gitignore": "!a.bin\n", ".rayignore": "*.bin\n", "a.bin": ""})
     assert "a.bin" not in names(folder)
+
+
+def test_what_an_environment_excludes_stays_beside_what_ignore_files_name(folder: Path):
+    write(
+        folder,
+        **{".gitignore": "*.log\n!a.bin\n", "a.bin": "", "a.log": "", "data/x": "", "sub/data/y": "", "job.py": ""},
+    )
+    assert names(folder, excludes=["*.bin", "/data/"]) == [".gitignore", "job.py", "sub/data/y"]
+    with pytest.raises(InvalidInput, match="or by excludes"):
+        build_working_dir(folder, folder.parent / "out", script="job.py", excludes=["*.py"])
+
+
+def test_a_module_lies_in_a_folder_of_its_name(folder: Path):
+    write(folder, **{"__init__.py": "", "deep/a.py": "", "empty/.rayignore": "*\n"})
+    assert names(folder, inside="lib/") == ["lib/__init__.py", "lib/deep/a.py", "lib/empty/"]
+
+
+def test_a_wheel_travels_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wheel = put(tmp_path, "lib-1.0-py3-none-any.whl", "content")
+    assert working_dir.ready_made(wheel).size_bytes == 7
+    assert working_dir.ready_made(wheel).sha256 == hashlib.sha256(b"content").hexdigest()
+    monkeypatch.setattr(working_dir, "ZIP_BYTES", 6)
+    with pytest.raises(InvalidInput, match="is larger than"):
+        working_dir.ready_made(wheel)
 
 
 def test_ignore_files_above_count_up_to_the_work_tree(folder: Path):

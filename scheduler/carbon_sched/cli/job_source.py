@@ -35,13 +35,17 @@ class Sent:
 
 @dataclass(frozen=True)
 class JobSource:
-    """A job as it was given: `entrypoint` for the shell, files to send, options for the request, the environment."""
+    """A job as it was given: `entrypoint` for the shell, files to send, options for the request, the environment.
+
+    Local modules stand in the environment's `py_modules` by their path; `excludes` names what of all files stays here.
+    """
 
     entrypoint: str
     options: Mapping[str, Given]
     environment: Mapping[str, Any]
     sent: Sent | None = None
     notes: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -78,6 +82,7 @@ def read_job(
         options["secret"] = secrets
     notes: list[str] = []
     merged = _environment(script, what.script, job_file, folder, environment, notes)
+    excludes = tuple(merged.pop("excludes", None) or ())
     remote, local = _working_dir(merged, script, what.script, job_file, folder, flags)
     if remote:
         merged["working_dir"] = remote
@@ -86,7 +91,7 @@ def read_job(
     if script.requires_python:
         notes.append(f"requires-python {script.requires_python} is not checked: the cluster's Python runs the job")
     request_options = {name: given for name, given in options.items() if name not in NOT_REQUEST}
-    return JobSource(entrypoint, request_options, merged, sent, tuple(notes))
+    return JobSource(entrypoint, request_options, merged, sent, tuple(notes), excludes)
 
 
 def _words(words: list[str], is_command: bool, job_file: Beside, folder: Path) -> _Words:
@@ -143,7 +148,7 @@ def _environment(
 
 def _rooted(environment: dict[str, Any], folder: Path) -> dict[str, Any]:
     local = environment.get("working_dir")
-    if isinstance(local, str) and "://" not in local:
+    if isinstance(local, str) and runtime_env.is_local(local):
         environment["working_dir"] = str(folder / local)
     return environment
 
@@ -162,10 +167,10 @@ def _working_dir(
     for beside, place in places:
         if "working-dir" in beside.options:
             value = str(beside.options["working-dir"].value)
-            found = value if "://" in value else str(place / value)
+            found = str(place / value) if runtime_env.is_local(value) else value
     if found is None:
         return None, None
-    return (str(found), None) if "://" in str(found) else (None, Path(str(found)).expanduser())
+    return (None, Path(str(found)).expanduser()) if runtime_env.is_local(str(found)) else (str(found), None)
 
 
 def _sent(what: _Words, folder: Path | None, notes: list[str]) -> Sent | None:

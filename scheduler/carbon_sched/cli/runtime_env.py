@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 INSTALLERS = ("pip", "uv", "conda")
 """Keys that say which packages a job gets; naming one replaces what a script says of its own dependencies."""
 YAML_ENDINGS = (".yaml", ".yml")
+MODULES = (".py", ".whl")
+"""What may be one of Ray's `py_modules` beside a folder."""
 
 
 def from_flags(file: str | None, text: str | None) -> dict[str, Any]:
@@ -70,8 +72,8 @@ def with_script(environment: Mapping[str, Any], script: Beside) -> dict[str, Any
 def localised(environment: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The environment with every local file it names read in; relative paths as seen from `folder`.
 
-    A local `working_dir` is left to the caller. Raises InvalidInput for files that cannot be read and for what cannot
-    travel with a job.
+    A local `working_dir`, local `py_modules` (here with their whole path) and `excludes` are left to the caller. Raises
+    InvalidInput for files that cannot be read.
     """
     result = dict(environment)
     for key in ("pip", "uv"):
@@ -79,15 +81,32 @@ def localised(environment: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             result[key] = _requirements(f"runtime_env.{key}", folder / result[key])
     if isinstance(result.get("conda"), str) and result["conda"].endswith(YAML_ENDINGS):
         result["conda"] = read_file("runtime_env.conda", folder / result["conda"])
-    for module in result.get("py_modules") or []:
-        if "://" not in str(module):
-            remedy = "Put the module into the working dir, or name a remote zip such as s3://bucket/module.zip"
-            raise InvalidInput("runtime_env.py_modules", module, "is a local path", remedy)
+    if result.get("py_modules"):
+        result["py_modules"] = [_module(text, folder) for text in _texts("py_modules", result["py_modules"])]
     if result.get("excludes"):
-        remedy = "List what must not be sent in .rayignore, in the same form"
-        raise InvalidInput("runtime_env.excludes", result["excludes"], "is not supported", remedy)
-    result.pop("excludes", None)
+        _texts("excludes", result["excludes"])
     return result
+
+
+def is_local(uri: str) -> bool:
+    """Whether a `working_dir` or module lies on this machine."""
+    return "://" not in uri
+
+
+def _module(text: str, folder: Path) -> str:
+    if not is_local(text):
+        return text
+    path = (folder / Path(text).expanduser()).absolute()
+    if not path.is_dir() and not (path.suffix in MODULES and path.is_file()):
+        remedy = "Name a folder, a .py or .whl file, or a remote zip such as s3://bucket/module.zip"
+        raise InvalidInput("runtime_env.py_modules", text, "is no module that can be sent", remedy)
+    return str(path)
+
+
+def _texts(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidInput(f"runtime_env.{key}", value, "is not a list of texts", 'Write ["one", "two"]')
+    return value
 
 
 def _requirements(label: str, path: Path) -> list[str]:

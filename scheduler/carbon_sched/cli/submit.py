@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import contextmanager
 from datetime import timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli.output import print_json, say, warn
@@ -14,10 +11,8 @@ from carbon_sched.cli.submit_options import ONLY_OURS, SubmitCommand, options
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from carbon_sched.cli.connection import Connection
-    from carbon_sched.cli.job_source import JobSource, Sent
+    from carbon_sched.cli.job_source import JobSource
     from carbon_sched.client import Client
     from carbon_sched.options.given import Given
     from carbon_sched.options.request import Built
@@ -42,6 +37,7 @@ def _submit(
 ) -> int:
     """Returns the exit code."""
     from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.parcel import leave, packed, send
 
     if as_json and not (no_wait or dry_run):
         raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
@@ -49,15 +45,13 @@ def _submit(
     built = request_of(source)
     for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
         say(note)
-    # the zip is gone before the job is followed: whoever kills this process later leaves nothing behind
-    with _scratch() as folder:
-        bundle = _zip(source.sent, folder) if source.sent else None
+    # the zips are gone before the job is followed: whoever kills this process later leaves nothing behind
+    with packed(source) as parcel:
         connection = connect()
-        if bundle is not None and not dry_run:
-            _upload(connection, bundle)
-            built.request["bundle_sha256"] = bundle.sha256
-    if dry_run:
-        return _preview(connection.client, built, as_json)
+        if dry_run:
+            leave(built.request)
+            return _preview(connection.client, built, as_json)
+        send(connection, parcel, built.request)
     job = _post(connection, built)
     if no_wait:
         return _handed_over(job, as_json)
@@ -111,33 +105,6 @@ def _misplaced(words: tuple[str, ...], is_command: bool) -> list[str]:
     )
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for the zip, gone afterwards."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="carbon-sched-")
-    except OSError as error:
-        raise _no_room(error) from None
-    with folder as name:
-        yield Path(name)
-
-
-def _zip(sent: Sent, folder: Path) -> Any:
-    from carbon_sched.cli.progress import Progress
-    from carbon_sched.working_dir import build_working_dir
-
-    try:
-        with Progress(f"zipping {sent.root}"):
-            return build_working_dir(sent.root, folder, only=sent.only, script=sent.script)
-    except OSError as error:
-        raise _no_room(error) from None
-
-
-def _no_room(error: OSError) -> InvalidInput:
-    remedy = "Free some space there, or set TMPDIR to another folder"
-    return InvalidInput("TMPDIR", tempfile.gettempdir(), f"cannot hold the zip ({error.strerror or error})", remedy)
-
-
 def _post(connection: Connection, built: Built) -> JobView:
     """Submit once, also over a server that crashes amid it: the key makes one job of two requests."""
     key = os.urandom(16).hex()
@@ -155,17 +122,6 @@ def _handed_over(job: JobView, as_json: bool) -> int:
         say(f"submitted {job['name']}; follow it with: carbon-sched logs -f {job['job_id']}")
         print(job["job_id"])  # noqa: T201 - the one thing on stdout, for scripts
     return 0
-
-
-def _upload(connection: Connection, bundle: Any) -> None:
-    from carbon_sched.cli.progress import Progress
-
-    def upload(client: Client) -> None:
-        if not client.has_bundle(bundle.sha256):
-            client.put_bundle(bundle.sha256, bundle.path)
-
-    with Progress(f"uploading {bundle.files} files, {bundle.size_bytes / 2**20:.1f} MiB"):
-        connection.ask(upload)
 
 
 def _preview(client: Client, built: Built, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -219,6 +220,33 @@ def test_what_the_server_refuses_is_told_in_its_words(api, shell):
         120,
         "error: cluster: 'x' is not configured. Use one of: local\n",
     )
+
+
+def test_modules_of_this_machine_travel_as_bundles_of_their_own(api, shell, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("X = 1\n", encoding="utf-8")
+    (tmp_path / "lib" / "large.bin").write_text("x", encoding="utf-8")
+    (tmp_path / "one.py").write_text("Y = 2\n", encoding="utf-8")
+    (tmp_path / "own-1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    modules = ["lib", "one.py", "own-1.0-py3-none-any.whl", "s3://b/remote.zip"]
+    given = json.dumps({"py_modules": modules, "excludes": ["*.bin", "*.whl"]})
+    assert shell("submit", "--no-wait", "--runtime-env-json", given, "train.py")[0] == 0
+    request = api.made("POST", "/v1/jobs")[0].json()
+    assert "excludes" not in request["runtime_env"]
+    lib, one, wheel, remote = request["runtime_env"]["py_modules"]
+    assert remote == "s3://b/remote.zip"
+    assert wheel == f"bundle://{hashlib.sha256(b'a wheel').hexdigest()}/own-1.0-py3-none-any.whl"
+
+    def content(sha256: str) -> list[str]:
+        with zipfile.ZipFile(io.BytesIO(api.bundles[sha256])) as archive:
+            return archive.namelist()
+
+    assert content(lib.removeprefix("bundle://")) == ["lib/__init__.py"]
+    assert content(one.removeprefix("bundle://")) == ["one.py"]
+    assert {"lib/large.bin", "own-1.0-py3-none-any.whl"} & set(content(request["bundle_sha256"])) == set()
+
+    assert shell("submit", "--dry-run", "--runtime-env-json", given, "train.py")[0] == 0
+    assert api.made("POST", "/v1/jobs")[-1].json()["runtime_env"]["py_modules"] == ["s3://b/remote.zip"]
 
 
 def test_no_room_for_the_zip(api, shell, monkeypatch):

@@ -199,10 +199,24 @@ def test_local_files_in_an_environment_are_read_here(tmp_path):
     assert found == {"pip": ["numpy", "torch>=2"], "conda": {"dependencies": ["python=3.11"]}, "env_vars": {}}
 
 
+def test_modules_of_all_places_are_found_from_there_and_excludes_are_ours_to_follow(project):
+    (project / "lib").mkdir()
+    (project / "job.yaml").write_text("script: train.py\nruntime-env: {py_modules: [lib, 's3://b/m.zip']}\n", "utf-8")
+    source = job("job.yaml", env={"excludes": ["data/"]})
+    assert source.environment["py_modules"] == [str(project.absolute() / "lib"), "s3://b/m.zip"]
+    assert source.excludes == ("data/",)
+    assert "excludes" not in source.environment
+
+
 @pytest.mark.parametrize(
-    "environment", [{"pip": "none.txt"}, {"py_modules": ["./lib"]}, {"excludes": ["data/"]}, {"conda": "none.yaml"}]
-)
+    "environment",
+    [
+        {"pip": "none.txt"}, {"conda": "none.yaml"}, {"py_modules": ["./none"]}, {"py_modules": ["text.txt"]},
+        {"py_modules": "lib"}, {"py_modules": [1]}, {"excludes": "data/"},
+    ],
+)  # fmt: skip
 def test_what_cannot_travel_is_refused(tmp_path, environment):
+    (tmp_path / "text.txt").touch()
     with pytest.raises(InvalidInput, match=r"runtime_env\."):
         runtime_env.localised(environment, tmp_path)
 

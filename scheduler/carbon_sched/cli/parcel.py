@@ -1,0 +1,106 @@
+"""The files that travel with a job: zipped here, uploaded by the hash of their content unless the server has them."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.cli.runtime_env import is_local
+from carbon_sched.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from carbon_sched.cli.connection import Connection
+    from carbon_sched.cli.job_source import JobSource
+    from carbon_sched.client import Client
+    from carbon_sched.wire import JobRequest
+    from carbon_sched.working_dir import WorkingDir
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """The zip of a job's folder, and its local modules: by their path, what the request calls them and their files."""
+
+    folder: WorkingDir | None = None
+    modules: dict[str, tuple[str, WorkingDir]] = field(default_factory=dict)
+
+
+@contextmanager
+def packed(source: JobSource) -> Iterator[Parcel]:
+    """What a job sends, in a temporary folder that is gone afterwards; InvalidInput for what cannot be sent."""
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="carbon-sched-")
+    except OSError as error:
+        raise _no_room(error) from None
+    with scratch as name:
+        try:
+            parcel = _pack(source, Path(name))
+        except OSError as error:
+            raise _no_room(error) from None
+        yield parcel
+
+
+def send(connection: Connection, parcel: Parcel, request: JobRequest) -> None:
+    """Upload what the server lacks, and name all of it in the request."""
+    if parcel.folder is not None:
+        _upload(connection, parcel.folder)
+        request["bundle_sha256"] = parcel.folder.sha256
+    for _, files in parcel.modules.values():
+        _upload(connection, files)
+    if parcel.modules:
+        environment: dict[str, Any] = request["runtime_env"]
+        names = {path: name for path, (name, _) in parcel.modules.items()}
+        environment["py_modules"] = [names.get(module, module) for module in environment["py_modules"]]
+
+
+def leave(request: JobRequest) -> None:
+    """Name nothing in the request that is not sent: for a dry run."""
+    if modules := request.get("runtime_env", {}).get("py_modules"):
+        request["runtime_env"]["py_modules"] = [module for module in modules if not is_local(module)]
+
+
+def _pack(source: JobSource, scratch: Path) -> Parcel:
+    from carbon_sched.cli.progress import Progress
+    from carbon_sched.working_dir import build_working_dir
+
+    sent, folder = source.sent, None
+    if sent is not None:
+        with Progress(f"zipping {sent.root}"):
+            folder = build_working_dir(sent.root, scratch, only=sent.only, script=sent.script, excludes=source.excludes)
+    local = [module for module in source.environment.get("py_modules", []) if is_local(module)]
+    with Progress("zipping modules"):
+        return Parcel(folder, {module: _module(Path(module), scratch, source.excludes) for module in local})
+
+
+def _module(path: Path, scratch: Path, excludes: tuple[str, ...]) -> tuple[str, WorkingDir]:
+    """As Ray's own client packs it: a folder under its name, a file alone, a wheel as it is."""
+    from carbon_sched.working_dir import build_working_dir, ready_made
+
+    if path.suffix == ".whl" and path.is_file():
+        wheel = ready_made(path)
+        return f"bundle://{wheel.sha256}/{path.name}", wheel
+    if path.is_file():
+        files = build_working_dir(path.parent, scratch, only=path.name)
+    else:
+        files = build_working_dir(path, scratch, excludes=excludes, inside=f"{path.name}/")
+    return f"bundle://{files.sha256}", files
+
+
+def _upload(connection: Connection, files: WorkingDir) -> None:
+    from carbon_sched.cli.progress import Progress
+
+    def upload(client: Client) -> None:
+        if not client.has_bundle(files.sha256):
+            client.put_bundle(files.sha256, files.path)
+
+    with Progress(f"uploading {files.files} files, {files.size_bytes / 2**20:.1f} MiB"):
+        connection.ask(upload)
+
+
+def _no_room(error: OSError) -> InvalidInput:
+    remedy = "Free some space there, or set TMPDIR to another folder"
+    return InvalidInput("TMPDIR", tempfile.gettempdir(), f"cannot hold the zip ({error.strerror or error})", remedy)
