@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from contextlib import nullcontext
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
@@ -28,7 +29,8 @@ from carbon_sched.domain.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -78,11 +80,19 @@ class Client:
     """Calls of one server; not to be shared between threads.
 
     Raises InvalidInput for a URL that cannot be used, and for a token that would travel in clear: plain http to another
-    machine needs `allow_plain_http`.
+    machine needs `allow_plain_http`. `waiting()` is entered around every call that is meant to be answered at once.
     """
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = TIMEOUT_S, allow_plain_http: bool = False) -> None:
-        self.url, self._timeout_s = url.rstrip("/"), timeout_s
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        allow_plain_http: bool = False,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.url, self._timeout_s, self._waiting = url.rstrip("/"), timeout_s, waiting
         loopback = _checked(self.url, allow_plain_http=allow_plain_http)
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"carbon-sched/{__version__}"
@@ -349,9 +359,12 @@ class Client:
         except ValueError:
             raise ServerUnavailable(self._stranger(method, path, "something else than JSON")) from None
 
-    def _bytes(self, method: str, path: str, **options: Any) -> bytes:
-        """One call and its whole answer, up to our limit."""
-        with self._send(method, path, **options) as response:
+    def _bytes(self, method: str, path: str, *, wait_s: float = 0.0, **options: Any) -> bytes:
+        """One call and its whole answer, up to our limit; `wait_s` where the server may take its time."""
+        with (
+            nullcontext() if wait_s else self._waiting(),
+            self._send(method, path, wait_s=wait_s, **options) as response,
+        ):
             self._raise_problem(response, method, path)
             return self._body(response)
 

@@ -21,7 +21,12 @@ FORMATS = ("text", "json", "csv", "md")
 
 @click.group()
 def audit() -> None:
-    """Reports, and the proof that nobody changed them."""
+    """Reports, and the proof that nobody changed them.
+
+    \b
+    Example:
+      carbon-sched audit report --since -7d
+    """
 
 
 @audit.command()
@@ -66,13 +71,15 @@ def export(output: Path | None) -> None:
     Example:
       carbon-sched audit export -o ledger.jsonl
     """
+    from carbon_sched.cli.progress import Progress
+
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(None))
     if output is None:
         for line in lines:
             click.echo(line, nl=False)
         return
     count = 0
-    with _writable(output) as file:
+    with _writable(output) as file, Progress(lambda _: f"copying the ledger, {count} entries so far"):
         for line in lines:
             file.write(line)
             count += 1

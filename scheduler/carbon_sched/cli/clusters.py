@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def clusters() -> None:
-    """Register Ray clusters, and see how they are."""
+    """Register Ray clusters, and see how they are.
+
+    \b
+    Example:
+      carbon-sched clusters list
+    """
 
 
 def cluster_argument(command: Any) -> Any:

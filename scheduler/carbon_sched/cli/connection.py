@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbon_sched.cli.output import say
+from carbon_sched.cli.progress import Progress
 from carbon_sched.domain.errors import Conflict, NotAllowed, NotFound, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -84,14 +85,18 @@ def remote_client(timeout_s: float = 30.0) -> Client | None:
     from carbon_sched.client import Client
 
     plain = os.environ.get("CARBON_SCHED_ALLOW_PLAIN_HTTP") == "1"
-    return Client(url, _remote_token(), timeout_s=timeout_s, allow_plain_http=plain)
+    return Client(url, _remote_token(), timeout_s=timeout_s, allow_plain_http=plain, waiting=_waiting)
 
 
 def client_of(local: LocalServer, running: Running) -> Client:
     """The client of a local server that runs."""
     from carbon_sched.client import Client
 
-    return Client(running.url, local.files.read_token())
+    return Client(running.url, local.files.read_token(), waiting=_waiting)
+
+
+def _waiting() -> Progress:
+    return Progress("waiting for the server's answer")
 
 
 def _ensure(local: LocalServer) -> Running:

@@ -137,8 +137,8 @@ class Follower:
     def _waiting_line(self, seconds: float) -> str:
         planned = self._job["planned_start"]
         if planned is None:
-            why = self._shown["reason"] if self._shown else self._job["reason"] or "waiting"
-            return f"({figures.duration(int(seconds))}) {why}"
+            why = "waiting" if self._shown else self._job["reason"] or "waiting"
+            return f"({figures.duration(int(seconds))}) {why}; Ctrl-C detaches"
         at = now()
         left = max(0, int((from_rfc3339(planned) - at).total_seconds()))
         return f"starts at {figures.clock(planned, local_zone(), at)}, in {figures.duration(left)}; Ctrl-C detaches"

@@ -19,7 +19,12 @@ NO_ZONE = "no cluster is registered and no zone was named; for example: carbon-s
 
 @click.group()
 def grid() -> None:
-    """See how clean the electricity is, and who says so."""
+    """See how clean the electricity is, and who says so.
+
+    \b
+    Example:
+      carbon-sched grid now DE FR
+    """
 
 
 def _zones(command: Any) -> Any:

@@ -47,13 +47,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 """By section: command, where it is (`module:function`), and its help as the module itself says it (a test compares)."""
 
-ENVIRONMENT = """\b
-Environment:
-  CARBON_SCHED_URL         a shared server instead of the one on this machine
-  CARBON_SCHED_TOKEN_FILE  where its token is (or CARBON_SCHED_TOKEN: the token)
-  CARBON_SCHED_DATA_DIR    where the server of this machine keeps its data
-  NO_COLOR                 no colours
-"""
+ENVIRONMENT = (
+    ("CARBON_SCHED_URL", "a shared server instead of the one on this machine"),
+    ("CARBON_SCHED_TOKEN_FILE", "where its token is (CARBON_SCHED_TOKEN: itself)"),
+    ("CARBON_SCHED_DATA_DIR", "where the server of this machine keeps its data"),
+    ("NO_COLOR", "no colours"),
+)
 
 COMMANDS = {name: place for commands in SECTIONS.values() for name, place in commands.items()}
 USAGE_ERROR = 120
@@ -97,6 +96,8 @@ class LazyGroup(click.Group):
         for title, commands in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+        with formatter.section("Environment"):
+            formatter.write_dl(ENVIRONMENT)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a closed pipe becomes an error of its own, since click would exit 1 for it."""
@@ -119,7 +120,6 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
-    epilog=ENVIRONMENT,
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def cli() -> None:

@@ -21,8 +21,10 @@ CLEAR_LINE = "\r\x1b[2K"
 class Progress:
     """Shows `text(seconds waited)` on stderr while inside; where that is no terminal, once, and only if `plain`.
 
-    Quick waits show nothing.
+    Quick waits show nothing, nor does a wait inside of another one, which is shown already. For the main thread.
     """
+
+    _outermost: Progress | None = None
 
     def __init__(self, text: Callable[[float], str] | str, *, delay_s: float = DELAY_S, plain: bool = True) -> None:
         self._text = text if callable(text) else lambda _seconds: str(text)
@@ -32,11 +34,15 @@ class Progress:
 
     def __enter__(self) -> None:
         self._since = time.monotonic()
-        self._thread.start()
+        if Progress._outermost is None:
+            Progress._outermost = self
+            self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
+        if Progress._outermost is self:
+            self._done.set()
+            self._thread.join()
+            Progress._outermost = None
 
     def _show(self) -> None:
         if self._done.wait(self._delay_s):

@@ -24,7 +24,12 @@ SHOWN_IDS = 5
 
 @click.group()
 def server() -> None:
-    """See, keep and end the server behind these commands."""
+    """See, keep and end the server behind these commands.
+
+    \b
+    Example:
+      carbon-sched server status
+    """
 
 
 @server.command()

@@ -16,6 +16,10 @@ def token() -> None:
 
     A viewer sees jobs, receipts and reports of its teams; a submitter also submits and stops them; an operator also
     keeps clusters; an auditor reads the whole ledger; an admin may do all of it, and give tokens.
+
+    \b
+    Example:
+      carbon-sched token list
     """
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -54,6 +56,59 @@ def test_a_reader_that_goes_away_is_no_error(done):
     with os.fdopen(writer, "w") as out:
         ended = cli("receipt", ID, stdout=out, stderr=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_server_that_takes_its_time_is_said_to_be_waited_for(api, shell, monkeypatch):
+    said, true_answer = threading.Event(), api.answer
+    monkeypatch.setattr(api, "answer", lambda call: said.wait(60) and true_answer(call))
+    monkeypatch.setattr("carbon_sched.cli.progress.say", lambda text: print(text, file=sys.stderr) or said.set())
+    code, out, err = shell("clusters", "list", "--json")
+    assert (code, out) == (0, "[]\n")
+    assert err == "waiting for the server's answer\n"
+
+
+WAITING = [
+    ["list"], ["status", ID], ["logs", ID], ["logs", "-f", ID], ["wait", ID], ["stop", ID], ["explain", ID],
+    ["receipt", ID], ["clusters", "list"], ["clusters", "check", "north"], ["clusters", "remove", "north"],
+    ["grid", "now"], ["audit", "verify"], ["audit", "report"], ["audit", "export"], ["server", "status"], ["doctor"],
+    ["submit", "--no-wait", "train.py"], ["submit", "--dry-run", "train.py"], ["submit", "train.py"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", WAITING, ids=" ".join)
+def test_ctrl_c_ends_whatever_waits_for_an_answer(done, shell, monkeypatch, command):
+    ended, true_answer = threading.Event(), done.answer
+
+    def answer(call):
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.wait(60)
+        return true_answer(call)
+
+    monkeypatch.setattr(done, "answer", answer)
+    code, out, err = shell(*command)
+    ended.set()
+    assert (code, out) == (130, "")
+    assert err.strip() == "" or "job" in err
+
+
+INTERRUPTED_WHILE_LOADING = """
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+from carbon_sched.cli.entry import main
+main()
+"""
+
+
+def test_ctrl_c_while_modules_are_loaded_is_quiet():
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_LOADING], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
 
 
 HEAVY = {"pydantic", "rich", "numpy", "ray", "sqlalchemy", "fastapi", "yaml", "cryptography", "pynvml", "pathspec"}
@@ -132,19 +187,25 @@ def test_usage_errors_are_ours(shell):
     assert "Did you mean 'submit'?" in shell("sumbit")[2]
 
 
+def test_the_overview_fits_eighty_columns_and_has_an_example(shell):
+    code, out, _ = shell("--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "carbon-sched submit" in out.partition("Example")[2]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_has_an_example_and_its_line_in_the_overview(shell, command):
     code, out, _ = shell(command, "--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
+    assert f"carbon-sched {command}" in out.partition("Example")[2]
+    assert COMMANDS[command][1] in " ".join(out.split())
     found = commands.get_command(click.Context(commands), command)
     for sub in getattr(found, "commands", ()):
         shown = shell(command, sub, "--help")[1]
         assert f"carbon-sched {command} {sub}" in shown.partition("Example")[2]
         assert max(map(len, shown.splitlines())) <= 80
-    if not hasattr(found, "commands"):
-        assert f"carbon-sched {command}" in out.partition("Example")[2]
-    assert COMMANDS[command][1] in " ".join(out.split())
 
 
 def commands_with_json(group: click.Group, path: str = "") -> set[str]:
