@@ -9,7 +9,12 @@ from carbon_sched.cli.output import json_option, print_json, say
 
 @click.group()
 def budget() -> None:
-    """See what budgets have left, and approve what one holds."""
+    """See what budgets have left, and approve what one holds.
+
+    \b
+    Example:
+      carbon-sched budget list
+    """
 
 
 @budget.command("list")

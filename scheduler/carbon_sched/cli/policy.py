@@ -21,7 +21,12 @@ reason_option = click.option("--reason", default="", metavar="TEXT", help="Why; 
 
 @click.group()
 def policy() -> None:
-    """See, check and apply the rules that jobs follow."""
+    """See, check and apply the rules that jobs follow.
+
+    \b
+    Example:
+      carbon-sched policy list
+    """
 
 
 @policy.command("list")
