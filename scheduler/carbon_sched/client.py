@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Problem,
         ProviderView,
         Receipt,
+        ResolveRequest,
         RollbackRequest,
         ServerView,
         SessionView,
@@ -205,6 +206,10 @@ class Client:
         """Ask for a stop; a job that ended already is left as it is."""
         return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/stop"))
 
+    def resolve(self, job_id: str, request: ResolveRequest) -> JobView:
+        """Say what became of a lost job, or have it run again."""
+        return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/resolve", json=request))
+
     # clusters ------------------------------------------------------------------------------------
 
     def clusters(self) -> list[ClusterView]:
@@ -222,6 +227,15 @@ class Client:
     def remove_cluster(self, name: str) -> None:
         """Forget a cluster; Conflict while jobs are open there."""
         self._call("DELETE", f"/v1/clusters/{_part(name)}")
+
+    def cordon_cluster(self, name: str, *, cordoned: bool = True) -> ClusterView:
+        """Give a cluster no new jobs, or (`cordoned` False) give it some again."""
+        verb = "cordon" if cordoned else "uncordon"
+        return cast("ClusterView", self._call("POST", f"/v1/clusters/{_part(name)}/{verb}"))
+
+    def drain_cluster(self, name: str, *, evict: bool = False) -> ClusterView:
+        """Cordon a cluster; with `evict`, its jobs are stopped and queued again."""
+        return cast("ClusterView", self._call("POST", f"/v1/clusters/{_part(name)}/drain", json={"evict": evict}))
 
     def check_cluster(self, name: str) -> ClusterCheck:
         """Have the server call the cluster now; findings in plain words."""

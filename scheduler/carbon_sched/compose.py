@@ -55,6 +55,7 @@ from carbon_sched.service.metrics import Metrics
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.planner import ChildPlanner
 from carbon_sched.service.policies import Policies
+from carbon_sched.service.recall import Recall
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
@@ -153,7 +154,7 @@ def build(
     budgets = Budgets(store, policies, statements, clock)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
-    follow = Follow(fenced, fleet, journals, clock, signals, Lanes("follow"))
+    follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
     collect = Collect(fenced, fleet, journals, book, logs, clock, signals, Lanes("collect"))
 
@@ -195,6 +196,7 @@ def build(
         bundles=bundles,
         access=Access(store, clock, ids, owner=getpass.getuser(), owner_token=token),
         boundaries=Boundaries(settings.secrets_dir),
+        recall=Recall(store, clock, signals),
         accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
         decide=decide,
         fleet=fleet,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from carbon_sched.domain.cause import Cause
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -70,6 +72,7 @@ class EventRow:
     event: str
     state: str
     reason: str
+    cause: Cause = Cause.NONE
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,14 @@ class Transaction(Protocol):
         """When the job that has waited longest was submitted; None when none waits."""
 
     def move_job(
-        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
+        self,
+        job: Job,
+        event: JobEvent,
+        *,
+        at: datetime,
+        reason: str = "",
+        cause: Cause = Cause.NONE,
+        exit_code: int | None = None,
     ) -> Job:
         """Apply `event` to the job as it was read (`job.version`) and append the event row.
 
@@ -130,11 +140,17 @@ class Transaction(Protocol):
         """
 
     def amend_job(
-        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+        self,
+        job: Job,
+        *,
+        attempts: int | None = None,
+        not_before: datetime | None = None,
+        reason: str | None = None,
+        cause: Cause | None = None,
     ) -> Job:
         """Change what is no transition (attempts, planned start, reason shown); guarded by `job.version` likewise.
 
-        None keeps attempts and reason; `not_before` is always written, so None clears the planned start.
+        None keeps attempts, reason and cause; `not_before` is always written, so None clears the planned start.
         """
 
     def events(self, job_id: str) -> list[EventRow]:

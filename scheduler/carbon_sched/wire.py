@@ -63,6 +63,13 @@ class JobRequest(TypedDict):
     policy: NotRequired[str]
 
 
+class ResolveRequest(TypedDict):
+    """Body of POST /v1/jobs/{id}/resolve: succeeded, failed, stopped or requeue."""
+
+    resolution: str
+    note: NotRequired[str]
+
+
 class AttemptView(TypedDict):
     """One submission to one cluster; times are the wrapper's own."""
 
@@ -75,6 +82,7 @@ class AttemptView(TypedDict):
     exit_code: int | None
     outcome: str
     reason: str
+    cause: str
     collected: bool
 
 
@@ -85,6 +93,7 @@ class JobView(TypedDict):
     name: str
     state: str
     reason: str
+    cause: str
     version: int
     entrypoint: str
     phase: str
@@ -274,8 +283,17 @@ class ClusterRequest(TypedDict):
     meter_keys: NotRequired[list[str]]
 
 
+class DrainRequest(TypedDict, total=False):
+    """Body of POST /v1/clusters/{name}/drain; with `evict`, jobs there are stopped and queued again."""
+
+    evict: bool
+
+
 class ClusterView(TypedDict):
-    """GET /v1/clusters[/{name}]: what is configured and what was last seen. `problem` is None when it is usable."""
+    """GET /v1/clusters[/{name}]: what is configured and what was last seen. `problem` is None when it is usable.
+
+    `cordoned`: it gets no new jobs. `jobs_open` counts those that are there, or on their way.
+    """
 
     name: str
     zone: str
@@ -286,6 +304,8 @@ class ClusterView(TypedDict):
     local: bool
     home: bool
     residency: list[str]
+    cordoned: bool
+    jobs_open: int
     problem: str | None
     checked_at: str | None
     ray_version: str
@@ -605,6 +625,8 @@ for _request in (
     RollbackRequest,
     ApproveRequest,
     TokenRequest,
+    ResolveRequest,
+    DrainRequest,
 ):
     # how pydantic is told, without importing it, that unknown keys are refused
     setattr(_request, "__pydantic_config__", {"extra": "forbid"})  # noqa: B010 - no attribute that a type checker knows

@@ -18,6 +18,7 @@ def job_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
         "name": "train.py",
         "state": "queued",
         "reason": "accepted, not planned yet",
+        "cause": "",
         "version": 0,
         "entrypoint": "python train.py",
         "phase": "other",
@@ -49,6 +50,7 @@ def attempt_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
         "exit_code": 0,
         "outcome": "succeeded",
         "reason": "",
+        "cause": "",
         "collected": True,
     }
     return view | changes
@@ -195,6 +197,8 @@ def cluster_view(name: str = "north", **changes: Any) -> dict[str, Any]:
         "local": True,
         "home": True,
         "residency": [],
+        "cordoned": False,
+        "jobs_open": 0,
         "problem": None,
         "checked_at": AT,
         "ray_version": "2.60.0",

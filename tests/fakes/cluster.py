@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, Node
-from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnreachable
+from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear, ClusterUnreachable
 from carbon_sched.ports import Clock, RayJob, RaySubmission
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class FakeCluster:
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 4.0})
     used: dict[str, float] | None = field(default_factory=dict)
     session: str = "session-1"
+    node: str = NODE
+    mute: bool = False  # it tells of jobs, and not of nodes
     up: bool = True
     known: dict[str, RayJob] = field(default_factory=dict)
     submissions: list[RaySubmission] = field(default_factory=list)
@@ -41,10 +43,27 @@ class FakeCluster:
         """Ray starts the job."""
         self.known[submission_id] = replace(self.known[submission_id], status="RUNNING", driver_node_id=NODE)
 
-    def end(self, submission_id: str, status: str, exit_code: int | None) -> None:
+    def end(
+        self,
+        submission_id: str,
+        status: str,
+        exit_code: int | None,
+        *,
+        error_type: str | None = None,
+        node: str | None = NODE,
+    ) -> None:
         """Ray sees the job's end."""
-        job = replace(self.known[submission_id], status=status, driver_node_id=NODE, driver_exit_code=exit_code)
+        known = self.known[submission_id]
+        job = replace(known, status=status, driver_node_id=node, driver_exit_code=exit_code, error_type=error_type)
         self.known[submission_id] = job
+
+    def replace_node(self) -> None:
+        """The node is preempted and another one comes; Ray gives up the jobs that ran there."""
+        self.node = "node-2"
+        for submission_id, job in self.known.items():
+            if job.status == "RUNNING":
+                lost = replace(job, status="FAILED", error_type="JOB_SUPERVISOR_ACTOR_DIED", message="it died")
+                self.known[submission_id] = lost
 
     def restart(self, session: str) -> None:
         """The head is replaced and forgets everything."""
@@ -54,9 +73,9 @@ class FakeCluster:
 
     def status(self) -> ClusterStatus:
         now = self.clock.now()
-        if not self.up:
+        if not self.up or self.mute:
             return ClusterStatus(self.name, now, problem="connection refused")
-        node = Node(NODE, "127.0.0.1", is_head=True, resources=self.resources, used=self.used)
+        node = Node(self.node, "127.0.0.1", is_head=True, resources=self.resources, used=self.used)
         return ClusterStatus(self.name, now, "http://fake", self.epoch(), "2.60.0", (node,))
 
     def epoch(self) -> Epoch:
@@ -94,6 +113,8 @@ class FakeCluster:
     def list_files(self, node_id: str, pattern: str) -> list[str]:
         self._answer("list_files")
         assert node_id == NODE
+        if node_id != self.node:
+            raise ClusterUnclear("no agent answers for this node")
         return sorted(name for name in self.files if fnmatch.fnmatchcase(name, pattern))
 
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:

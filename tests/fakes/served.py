@@ -51,6 +51,7 @@ class Served:
             store=self.world.store,
             bundles=self.world.bundles,
             accept=self.world.accept,
+            recall=self.world.recall,
             decide=self.world.decide,
             fleet=self.world.fleet,
             outlooks=self.world.outlooks,

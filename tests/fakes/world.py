@@ -28,6 +28,7 @@ from carbon_sched.service.leadership import FencedStore, Leadership
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
+from carbon_sched.service.recall import Recall
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
@@ -183,7 +184,8 @@ class World:
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
-        self.follow = Follow(fenced, self.fleet, journals, self.clock, self.signals, lanes("follow"))
+        self.follow = Follow(fenced, self.fleet, journals, policies, self.clock, self.signals, lanes("follow"))
+        self.recall = Recall(self.store, self.clock, self.signals)
         self.collect = Collect(
             fenced,
             self.fleet,

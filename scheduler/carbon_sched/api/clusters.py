@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import pue_ppm
 from carbon_sched.meter_keys import parse_meter_key
 from carbon_sched.service.spec import secret_ref
-from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView, PoolRequest
+from carbon_sched.wire import ClusterCheck, ClusterRequest, ClusterView, DrainRequest, PoolRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +29,12 @@ router = APIRouter()
 def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
     now = context.clock.now()
     outlooks = context.outlooks.of([cluster.zone for cluster in clusters], now, now + timedelta(hours=1))
+    with context.store.transaction(write=False) as tx:
+        there = Counter(attempt.cluster for attempt in tx.attempts(open_only=True))
     return [
-        cluster_view(cluster, context.fleet.status(cluster.name), outlooks[cluster.zone].readings[0])
+        cluster_view(
+            cluster, context.fleet.status(cluster.name), outlooks[cluster.zone].readings[0], there[cluster.name]
+        )
         for cluster in clusters
     ]
 
@@ -48,7 +54,8 @@ def show_cluster(name: str, context: Ctx, _caller: Reader) -> ClusterView:
 @router.put("/clusters/{name}")
 def put_cluster(name: str, request: ClusterRequest, context: Ctx, _caller: Operator) -> ClusterView:
     """Register or replace a cluster."""
-    context.fleet.put(_cluster(name, request, context))
+    cordoned = any(cluster.cordoned for cluster in context.fleet.all() if cluster.name == name)
+    context.fleet.put(replace(_cluster(name, request, context), cordoned=cordoned))
     return _views(context, [context.fleet.get(name)])[0]
 
 
@@ -57,6 +64,29 @@ def remove_cluster(name: str, context: Ctx, _caller: Operator) -> Response:
     """Forget a cluster; refused while jobs are open there."""
     context.fleet.remove(name)
     return Response(status_code=204)
+
+
+@router.post("/clusters/{name}/cordon")
+def cordon_cluster(name: str, context: Ctx, caller: Operator) -> ClusterView:
+    """Give it no new jobs; those that are there go on."""
+    context.fleet.cordon(name, cordoned=True)
+    return show_cluster(name, context, caller)
+
+
+@router.post("/clusters/{name}/uncordon")
+def uncordon_cluster(name: str, context: Ctx, caller: Operator) -> ClusterView:
+    """Give it jobs again."""
+    context.fleet.cordon(name, cordoned=False)
+    return show_cluster(name, context, caller)
+
+
+@router.post("/clusters/{name}/drain", status_code=202)
+def drain_cluster(name: str, request: DrainRequest, context: Ctx, caller: Operator) -> ClusterView:
+    """Cordon it and, if asked to, have the jobs there stopped and queued again; it is empty once `jobs_open` is 0."""
+    context.fleet.cordon(name, cordoned=True)
+    if request.get("evict", False):
+        context.recall.evict(name)
+    return show_cluster(name, context, caller)
 
 
 @router.post("/clusters/{name}/check")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.policies import Policies
+    from carbon_sched.service.recall import Recall
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
     from carbon_sched.wire import GridFinding, ProviderView
@@ -46,6 +47,7 @@ class Context:
     access: Access
     boundaries: Boundaries
     accept: Accept
+    recall: Recall
     decide: Decide
     fleet: Fleet
     outlooks: Outlooks

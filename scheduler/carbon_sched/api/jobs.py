@@ -20,7 +20,9 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.access import visible
 from carbon_sched.service.boundaries import key_of
-from carbon_sched.wire import DecisionView, JobList, JobRequest, JobView, LogChunk, Receipt
+from carbon_sched.service.recall import Resolution
+from carbon_sched.service.spec import label
+from carbon_sched.wire import DecisionView, JobList, JobRequest, JobView, LogChunk, Receipt, ResolveRequest
 
 router = APIRouter()
 
@@ -160,7 +162,10 @@ def show_events(job_id: str, context: Ctx, caller: Reader) -> list[dict[str, str
     with context.store.transaction(write=False) as tx:
         visible(tx, caller, job_id)
         rows = tx.events(job_id)
-    return [{"at": to_rfc3339(r.at), "event": r.event, "state": r.state, "reason": r.reason} for r in rows]
+    return [
+        {"at": to_rfc3339(r.at), "event": r.event, "state": r.state, "reason": r.reason, "cause": r.cause.value}
+        for r in rows
+    ]
 
 
 @router.get("/jobs/{job_id}/logs")
@@ -186,4 +191,18 @@ def stop(job_id: str, context: Ctx, caller: Submitter) -> JobView:
     """Stop the job wherever it is; a job that ended already is left as it is."""
     require_visible(context, caller, job_id)
     context.accept.stop(job_id)
+    return _view(context, caller, job_id)
+
+
+@router.post("/jobs/{job_id}/resolve")
+def resolve(job_id: str, request: ResolveRequest, context: Ctx, caller: Submitter) -> JobView:
+    """Say what became of a lost job; `requeue` has it run again, which only a person can answer for."""
+    require_visible(context, caller, job_id)
+    try:
+        resolution = Resolution(request["resolution"])
+    except ValueError:
+        known = ", ".join(one.value for one in Resolution)
+        raise InvalidInput("resolution", request["resolution"], "is not known", f"Use one of: {known}") from None
+    note = label("note", request.get("note", ""))
+    context.recall.resolve(job_id, resolution, by=caller.name, note=note)
     return _view(context, caller, job_id)

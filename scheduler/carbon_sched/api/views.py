@@ -51,6 +51,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         "exit_code": attempt.exit_code,
         "outcome": attempt.outcome,
         "reason": attempt.reason,
+        "cause": attempt.cause.value,
         "collected": attempt.collected,
     }
 
@@ -63,6 +64,7 @@ def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
         "name": spec.name,
         "state": job.state.value,
         "reason": job.reason,
+        "cause": job.cause.value,
         "version": job.version,
         "entrypoint": spec.entrypoint,
         "phase": spec.phase.value,
@@ -125,7 +127,7 @@ def _used(status: ClusterStatus, resource: str) -> float | None:
     return sum((node.used or {}).get(resource, 0.0) for node in status.nodes)
 
 
-def cluster_view(cluster: Cluster, status: ClusterStatus | None, intensity: Reading) -> ClusterView:
+def cluster_view(cluster: Cluster, status: ClusterStatus | None, intensity: Reading, jobs_open: int) -> ClusterView:
     """A cluster, what it last said, and the intensity of its zone now."""
     return {
         "name": cluster.name,
@@ -137,6 +139,8 @@ def cluster_view(cluster: Cluster, status: ClusterStatus | None, intensity: Read
         "local": cluster.local is not None,
         "home": cluster.home,
         "residency": list(cluster.residency),
+        "cordoned": cluster.cordoned,
+        "jobs_open": jobs_open,
         "problem": status.problem if status else "not asked yet",
         "checked_at": _time(status.checked_at) if status else None,
         "ray_version": status.ray_version if status else "",

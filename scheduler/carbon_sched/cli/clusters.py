@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from carbon_sched.client import Client
     from carbon_sched.wire import ClusterRequest
 
+DRAIN_POLL_S = 1.0
+
 
 @click.group()
 def clusters() -> None:
@@ -99,6 +101,62 @@ def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
     grid = f"{view['intensity_g_per_kwh']:.0f} g/kWh now, grade {view['intensity_grade']}"
     say(f"{name}: zone {view['zone']} ({grid}), PUE {view['pue']:.2f} ({view['pue_source']})")
     say(f"see whether it answers: carbon-sched clusters check {name}")
+
+
+@clusters.command()
+@cluster_argument
+def cordon(name: str) -> None:
+    """Send no new jobs there; those that are there go on.
+
+    \b
+    Example:
+      carbon-sched clusters cordon lab
+    """
+    from carbon_sched.cli.connection import connect
+
+    view = connect().client.cordon_cluster(name)
+    say(f"{name} gets no new jobs; {view['jobs_open']} there go on")
+
+
+@clusters.command()
+@cluster_argument
+def uncordon(name: str) -> None:
+    """Send jobs there again.
+
+    \b
+    Example:
+      carbon-sched clusters uncordon lab
+    """
+    from carbon_sched.cli.connection import connect
+
+    connect().client.cordon_cluster(name, cordoned=False)
+    say(f"{name} gets jobs again")
+
+
+@clusters.command()
+@cluster_argument
+@click.option("--evict", is_flag=True, help="Stop the jobs there, with 20 seconds to save, and queue them again.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is empty.")
+def drain(name: str, evict: bool, no_wait: bool) -> None:
+    """Send no new jobs there, and wait until it is empty.
+
+    \b
+    Example:
+      carbon-sched clusters drain lab --evict
+    """
+    from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.progress import Progress
+
+    client = connect().client
+    left = client.drain_cluster(name, evict=evict)["jobs_open"]
+    if left and not no_wait:
+        import time
+
+        with Progress(f"waiting for {left} job(s) on {name}"):
+            while client.cluster(name)["jobs_open"]:
+                time.sleep(DRAIN_POLL_S)
+        left = 0
+    say(f"{name} is empty and gets no new jobs" if not left else f"{name} gets no new jobs; {left} are still there")
 
 
 @clusters.command()

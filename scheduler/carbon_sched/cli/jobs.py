@@ -163,6 +163,36 @@ def stop(job: str, as_json: bool) -> None:
 
 
 @click.command()
+@job_argument()
+@click.option("--as", "resolution", type=click.Choice(("succeeded", "failed", "stopped")), help="How it ended.")
+@click.option("--requeue", is_flag=True, help="It does not run any more; run it again.")
+@click.option("--note", default="", metavar="TEXT", help="How you know; kept in the ledger.")
+@json_option
+def resolve(job: str, resolution: str | None, requeue: bool, note: str, as_json: bool) -> None:
+    """Say what became of a lost job.
+
+    A job is lost when its cluster cannot tell whether it ran. Look there first: with --requeue it may run twice.
+
+    \b
+    Example:
+      carbon-sched resolve 0123456789 --requeue --note "the node was replaced"
+    """
+    from carbon_sched.cli.connection import connect, find_job
+    from carbon_sched.domain.errors import InvalidInput
+
+    if requeue == (resolution is not None):
+        raise InvalidInput("--as", resolution or "", "must be given, or --requeue, but not both", "Give one of the two")
+    client = connect().client
+    view = client.resolve(
+        find_job(client, job)["job_id"], {"resolution": "requeue" if requeue else str(resolution), "note": note}
+    )
+    if as_json:
+        print_json(view)
+    else:
+        say(f"job {view['job_id']} is {view['state']}")
+
+
+@click.command()
 @job_argument(default="last")
 @json_option
 def explain(job: str, as_json: bool) -> None:

@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("jobs:logs", "Print what a job wrote."),
         "wait": ("jobs:wait", "Wait for a job; exit as it did."),
         "stop": ("jobs:stop", "Stop a job."),
+        "resolve": ("jobs:resolve", "Say what became of a lost job."),
         "explain": ("jobs:explain", "Tell why a job runs where it does, or waits."),
         "receipt": ("jobs:receipt", "Show the energy and emissions of a job."),
     },

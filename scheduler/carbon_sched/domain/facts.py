@@ -25,6 +25,7 @@ class FactKind(str, Enum):
     JOB_DECIDED = "job-decided"
     ATTEMPT_OPENED = "attempt-opened"
     ATTEMPT_ENDED = "attempt-ended"
+    JOB_RESOLVED = "job-resolved"
     JOB_ENDED = "job-ended"
     ENERGY_RECORDED = "energy-recorded"
     MACHINE_ENERGY_RECORDED = "machine-energy-recorded"

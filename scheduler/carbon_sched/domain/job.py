@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import Conflict
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (_S.LOST, _E.SUCCEEDED): _S.SUCCEEDED,
     (_S.LOST, _E.FAILED): _S.FAILED,
     (_S.LOST, _E.STOPPED): _S.STOPPED,
+    (_S.LOST, _E.WITHDRAWN): _S.QUEUED,  # a person knows that it does not run, and wants it run again
 }
 
 
@@ -232,12 +234,21 @@ class Job:
     submitted_at: datetime
     version: int = 0
     reason: str = ""
+    cause: Cause = Cause.NONE
     attempts: int = 0
     not_before: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
 
-    def moved(self, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None) -> Job:
+    def moved(
+        self,
+        event: JobEvent,
+        *,
+        at: datetime,
+        reason: str = "",
+        cause: Cause = Cause.NONE,
+        exit_code: int | None = None,
+    ) -> Job:
         """The job after `event`; raises Conflict when the table forbids it."""
         state = next_state(self.state, event)
         return replace(
@@ -245,6 +256,7 @@ class Job:
             state=state,
             version=self.version + 1,
             reason=reason,
+            cause=cause,
             finished_at=at if state.final else None,
             exit_code=exit_code if state.final else None,
         )
@@ -260,8 +272,8 @@ class Attempt:
     """One submission of a job to one cluster.
 
     `start_by` is the time fence: the wrapper refuses to run user code after it. `accepted` is None until we know
-    whether Ray has it. `started_at` and `ended_at` come from the wrapper's own record, not from Ray. `collected` is set
-    once the energy journal was read to its end.
+    whether Ray has it. `started_at` and `ended_at` come from the wrapper's own record, not from Ray. `recalled` is why
+    it is being stopped for another attempt to follow. `collected` is set once the energy journal was read to its end.
     """
 
     attempt_id: str
@@ -278,6 +290,8 @@ class Attempt:
     exit_code: int | None = None
     outcome: str = ""
     reason: str = ""
+    cause: Cause = Cause.NONE
+    recalled: Cause = Cause.NONE
     collected: bool = False
     version: int = 0
 

@@ -268,6 +268,9 @@ class Book:
         attempt = self._attempts[body["attempt"]]
         attempt.readings.setdefault(body["role"], []).append(_readings_used(body))
 
+    def _job_resolved(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
+        """A person's word about a lost job; what follows from it is said by the job's end, or its next attempt."""
+
     def _statement_issued(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """Statements are computed from facts, not from statements."""
 
@@ -286,6 +289,7 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.ENERGY_RECORDED: Book._energy_recorded,  # noqa: SLF001
     FactKind.MACHINE_ENERGY_RECORDED: Book._machine_energy_recorded,  # noqa: SLF001
     FactKind.READINGS_USED: Book._readings_used,  # noqa: SLF001
+    FactKind.JOB_RESOLVED: Book._job_resolved,  # noqa: SLF001
     FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001
 }
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import Conflict, InvalidInput
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Job, JobEvent, JobState
@@ -93,10 +94,12 @@ class Accept:
                 return job
             now = self._clock.now()
             if job.state is JobState.QUEUED:
-                job = tx.move_job(job, JobEvent.STOPPED, at=now, reason="stopped before it started")
+                job = tx.move_job(
+                    job, JobEvent.STOPPED, at=now, reason="stopped before it started", cause=Cause.STOP_ASKED
+                )
                 record_job_end(tx, job)
             else:
-                job = tx.move_job(job, JobEvent.STOP_ASKED, at=now, reason="stop asked")
+                job = tx.move_job(job, JobEvent.STOP_ASKED, at=now, reason="stop asked", cause=Cause.STOP_ASKED)
                 attempt = tx.attempts(job_id=job_id, open_only=True)[-1]
                 tx.enqueue("stop", attempt.attempt_id, {})
         self._signals.dispatch.set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.decision import Decision, Verdict
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
@@ -194,10 +195,12 @@ class Decide:
         if decision.verdict is Verdict.PLACE and decision.cluster is not None:
             self._open_attempt(tx, job, decision.cluster, decision)
         elif decision.verdict is Verdict.REFUSE:
-            job = tx.move_job(job, JobEvent.REFUSED, at=self._clock.now(), reason=decision.reason)
+            now = self._clock.now()
+            job = tx.move_job(job, JobEvent.REFUSED, at=now, reason=decision.reason, cause=Cause.CANNOT_RUN)
             record_job_end(tx, job)
         elif job.reason != decision.reason or job.not_before != decision.start:
-            tx.amend_job(job, not_before=decision.start, reason=decision.reason)
+            cause = Cause.DELAYED if decision.verdict is Verdict.DELAY else Cause.NO_ROOM
+            tx.amend_job(job, not_before=decision.start, reason=decision.reason, cause=cause)
 
     def _open_attempt(self, tx: Transaction, job: Job, cluster_name: str, decision: Decision) -> None:
         cluster = next((c for c in tx.clusters() if c.name == cluster_name), None)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import (
     CarbonSchedError,
     ClusterError,
@@ -189,14 +190,14 @@ class Dispatch:
                 tx.delay_outbox(item, seconds=RETRY_S)
             elif tx.finish_outbox(item):
                 reason = "stopped before it was submitted"
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", reason)
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.STOPPED, "stopped", reason, Cause.STOP_ASKED)
 
     def _forgotten(self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job) -> None:
         """The head that may have got the submission is no more: nobody can say whether it ran."""
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
                 reason = f"{cluster.name} was restarted while the job was submitted to it; it may have run there"
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason)
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason, Cause.HEAD_RESTARTED)
 
     def _post(
         self,
@@ -280,7 +281,7 @@ class Dispatch:
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
                 reason = f"{cluster.name} gave no clear answer to the submission ({error}); it may have run there"
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason)
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.LOST, "lost", reason, Cause.SUBMISSION_UNCLEAR)
 
     def _withdraw(
         self, item: OutboxItem, cluster: Cluster, attempt: Attempt, job: Job, error: CarbonSchedError
@@ -290,20 +291,32 @@ class Dispatch:
         with self._store.transaction() as tx:
             if tx.finish_outbox(item):
                 reason = f"{cluster.name} could not be used: {error}"
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.WITHDRAWN, "withdrawn", reason)
+                self._end(
+                    tx, attempt, tx.job(job.job_id), JobEvent.WITHDRAWN, "withdrawn", reason, Cause.CLUSTER_UNUSABLE
+                )
         self._signals.decide.set()
 
     def _finish_failed(self, item: OutboxItem, attempt: Attempt, job: Job, reason: str) -> None:
         with self._store.transaction() as tx:
             if tx.finish_outbox(item) and item.kind == "submit":
-                self._end(tx, attempt, tx.job(job.job_id), JobEvent.FAILED, "refused", reason)
+                cause = Cause.REFUSED_BY_CLUSTER
+                self._end(tx, attempt, tx.job(job.job_id), JobEvent.FAILED, "refused", reason, cause)
 
-    def _end(self, tx: Transaction, attempt: Attempt, job: Job, event: JobEvent, outcome: str, reason: str) -> None:
+    def _end(
+        self,
+        tx: Transaction,
+        attempt: Attempt,
+        job: Job,
+        event: JobEvent,
+        outcome: str,
+        reason: str,
+        cause: Cause,
+    ) -> None:
         now = self._clock.now()
         attempt = tx.attempt(attempt.attempt_id)
         # nothing ran, or nothing can be read: either way there is no journal to collect
-        tx.put_attempt(replace(attempt, outcome=outcome, reason=reason, collected=True))
-        job = tx.move_job(job, ending_event(job.state, event), at=now, reason=reason)
+        tx.put_attempt(replace(attempt, outcome=outcome, reason=reason, cause=cause, collected=True))
+        job = tx.move_job(job, ending_event(job.state, event), at=now, reason=reason, cause=cause)
         body: dict[str, object] = {
             "attempt": attempt.attempt_id,
             "job": job.job_id,
@@ -312,6 +325,7 @@ class Dispatch:
             "ended_at": to_rfc3339(now),
             "exit_code": None,
             "reason": reason,
+            "cause": cause.value,
             "missing": [],
         }
         tx.append_fact(Fact(FactKind.ATTEMPT_ENDED, now, body))

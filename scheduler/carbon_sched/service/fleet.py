@@ -72,7 +72,10 @@ class Fleet:
 
     def get(self, name: str) -> Cluster:
         """One cluster, or NotFound."""
-        for cluster in self.all():
+        return self._named(self.all(), name)
+
+    def _named(self, clusters: list[Cluster], name: str) -> Cluster:
+        for cluster in clusters:
             if cluster.name == name:
                 return cluster
         message = f"no cluster is called {name!r}; `carbon-sched clusters list` shows those there are"
@@ -111,6 +114,13 @@ class Fleet:
             self._due.pop(cluster.name, None)
         self._signals.poll.set()
         self._signals.zones_changed()
+
+    def cordon(self, name: str, *, cordoned: bool) -> None:
+        """Give the cluster no new jobs, or give it some again; those that are there go on."""
+        with self._store.transaction() as tx:
+            tx.put_cluster(replace(self._named(tx.clusters(), name), cordoned=cordoned))
+        log.info("cluster cordoned=%s cluster=%s", cordoned, name)
+        self._signals.decide.set()
 
     def remove(self, name: str) -> None:
         """Forget a cluster; Conflict while jobs are open there. A local head of ours is ended."""

@@ -12,12 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.cause import RETRIED, Cause
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, NotFound, StaleVersion
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import from_epoch, to_rfc3339
+from carbon_sched.policy.model import Selected
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
+from carbon_sched.service.faults import fault, supervisor_lost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +28,11 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt, Job
-    from carbon_sched.ports import Clock, ClusterClient, RayJob, Store
+    from carbon_sched.ports import Clock, ClusterClient, RayJob, Store, Transaction
     from carbon_sched.service.fleet import Fleet
-    from carbon_sched.service.journal import Journals
+    from carbon_sched.service.journal import AttemptRecord, Journals
     from carbon_sched.service.lanes import Lanes
+    from carbon_sched.service.policies import Policies
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ FIND_EVERY_S = 30.0
 FIND_WITHIN = timedelta(days=1)
 """Lost jobs are looked for this long after they were given up."""
 LOST_LOOKED_FOR = 200
+UNFINISHED = (JobEvent.FAILED, JobEvent.STOPPED)
 RAY_FINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
@@ -52,6 +57,7 @@ class Ending:
     event: JobEvent
     outcome: str
     reason: str
+    cause: Cause = Cause.NONE
     exit_code: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -72,9 +78,17 @@ class Follow:
     """Asks every cluster that has open attempts of ours, side by side."""
 
     def __init__(
-        self, store: Store, fleet: Fleet, journals: Journals, clock: Clock, signals: Signals, lanes: Lanes
+        self,
+        store: Store,
+        fleet: Fleet,
+        journals: Journals,
+        policies: Policies,
+        clock: Clock,
+        signals: Signals,
+        lanes: Lanes,
     ) -> None:
         self._store, self._fleet, self._journals, self._lanes = store, fleet, journals, lanes
+        self._policies = policies
         self._clock, self._signals = clock, signals
         self._silent_since: dict[str, float] = {}
         self._find_at = float("-inf")
@@ -154,7 +168,7 @@ class Follow:
             # past its fence the wrapper runs no user code: another attempt may open though Ray cannot stop this one
             client.stop(attempt.attempt_id)
             reason = f"{cluster.name} did not start it within {cluster.start_grace_s:.0f} s (still pending there)"
-            self._finish(attempt, Ending(JobEvent.EXPIRED, "expired", reason))
+            self._finish(attempt, Ending(JobEvent.EXPIRED, "expired", reason, Cause.NOT_STARTED))
 
     def _silent(self, name: str, attempts: list[Attempt], error: ClusterError) -> None:
         now = self._clock.monotonic()
@@ -164,13 +178,15 @@ class Follow:
         reason = f"{name} has not answered for {silent_s / 60:.0f} minutes ({error})"
         for attempt in attempts:
             if attempt.open:
-                self._finish(attempt, Ending(JobEvent.LOST, "lost", reason, missing=(reason,)))
+                self._finish(attempt, Ending(JobEvent.LOST, "lost", reason, Cause.SILENT, missing=(reason,)))
 
     # running -------------------------------------------------------------------------------------
 
     def _running(self, client: ClusterClient, attempt: Attempt, ray_job: RayJob) -> None:
         node = ray_job.driver_node_id or ""
-        record = None if attempt.started_at else self._journals.record(client, attempt, node)
+        if node and self._gone(attempt.cluster, node):
+            client.logs(attempt.attempt_id)  # a head that came back tells the end of its dead jobs only when woken
+        record = None if attempt.started_at else self._record(client, attempt, node)
         started = _time(record.started) if record else None
         with self._store.transaction() as tx:
             attempt = tx.attempt(attempt.attempt_id)
@@ -197,28 +213,62 @@ class Follow:
 
     def _ending(self, client: ClusterClient, attempt: Attempt, ray_job: RayJob) -> Ending:
         """Combine both witnesses; the wrapper's record wins where it exists."""
-        record = self._journals.record(client, attempt, ray_job.driver_node_id or attempt.node_id)
+        record = self._record(client, attempt, ray_job.driver_node_id or attempt.node_id)
         if record and record.fenced:
-            return Ending(JobEvent.EXPIRED, "expired", f"{attempt.cluster} started it too late; nothing was run")
+            reason = f"{attempt.cluster} started it too late; nothing was run"
+            return Ending(JobEvent.EXPIRED, "expired", reason, Cause.NOT_STARTED)
         started = _time(record.started) if record else None
         if record and record.ended is not None:
             exit_code = record.exit_code
             event = _event(ray_job.status, exit_code)
             reason = _reason(event, exit_code, ray_job)
-            return Ending(event, event.value, reason, exit_code, started, _time(record.ended))
+            return Ending(event, event.value, reason, _cause(event), exit_code, started, _time(record.ended))
         missing = ["the wrapper left no final record: the end is taken from the last meter sample"]
         if not started:
             missing = ["the wrapper left no record: it did not run, or its journal could not be read"]
-        event = _event(ray_job.status, ray_job.driver_exit_code)
-        reason = _reason(event, ray_job.driver_exit_code, ray_job)
-        return Ending(event, event.value, reason, ray_job.driver_exit_code, started, None, tuple(missing))
+        code = ray_job.driver_exit_code
+        event = _event(ray_job.status, code)
+        reason, cause = _reason(event, code, ray_job), _cause(event)
+        if supervisor_lost(ray_job):
+            nodes = client.status()
+            reason, cause = fault(ray_job, attempt, nodes, started=started is not None)
+        return Ending(event, event.value, reason, cause, code, started, None, tuple(missing))
 
     def _vanished(self, attempt: Attempt, epoch: str) -> None:
         """The cluster answers but does not know the attempt any more."""
-        reason = f"{attempt.cluster} no longer knows the job"
+        reason, cause = f"{attempt.cluster} no longer knows the job", Cause.FORGOTTEN
         if epoch != attempt.epoch:
-            reason = f"{attempt.cluster} was restarted and forgot its jobs"
-        self._finish(attempt, Ending(JobEvent.LOST, "lost", reason, missing=(reason,)))
+            reason, cause = f"{attempt.cluster} was restarted and forgot its jobs", Cause.HEAD_RESTARTED
+        self._finish(attempt, Ending(JobEvent.LOST, "lost", reason, cause, missing=(reason,)))
+
+    def _record(self, client: ClusterClient, attempt: Attempt, node_id: str) -> AttemptRecord | None:
+        """The wrapper's record; None also where it went with its node."""
+        try:
+            return self._journals.record(client, attempt, node_id)
+        except ClusterError:
+            status = client.status()
+            if status.usable and all(node.node_id != node_id for node in status.nodes):
+                return None
+            raise
+
+    def _gone(self, name: str, node_id: str) -> bool:
+        """Whether the cluster, when last asked, answered without this node."""
+        status = self._fleet.status(name)
+        return status is not None and status.usable and all(node.node_id != node_id for node in status.nodes)
+
+    def _retried(self, tx: Transaction, job: Job, attempt: Attempt, ending: Ending) -> Ending:
+        """The same, or back to the queue: after a recall, and after a fault of which the policy allows another one."""
+        if job.state not in (JobState.STARTING, JobState.RUNNING) or ending.event not in UNFINISHED:
+            return ending
+        cause = attempt.recalled or (ending.cause if ending.cause in RETRIED else Cause.NONE)
+        if not cause:
+            return ending
+        faults = sum(1 for earlier in tx.attempts(job_id=job.job_id) if earlier.cause in RETRIED)
+        retries = self._policies.in_force(tx).followed(job.spec).settings(Selected.of(job.spec)).retries
+        if cause in RETRIED and faults >= retries:
+            return replace(ending, cause=cause, reason=f"{ending.reason}; the policy allows {retries} retries")
+        reason = attempt.reason if attempt.recalled else ending.reason
+        return replace(ending, event=JobEvent.EXPIRED, cause=cause, reason=f"queued again: {reason}")
 
     def _finish(self, attempt: Attempt, ending: Ending) -> None:
         now = self._clock.now()
@@ -229,11 +279,13 @@ class Follow:
                 return
             if job.state is JobState.LOST and ending.event is JobEvent.EXPIRED:
                 ending = replace(ending, event=JobEvent.FAILED)  # it was given up: only its user starts it again
+            ending = self._retried(tx, job, attempt, ending)
             attempt = tx.put_attempt(
                 replace(
                     attempt,
                     outcome=ending.outcome,
                     reason=ending.reason,
+                    cause=ending.cause,
                     exit_code=ending.exit_code,
                     started_at=ending.started_at or attempt.started_at,
                     ended_at=ending.ended_at,
@@ -243,7 +295,7 @@ class Follow:
                 )
             )
             event = ending_event(job.state, ending.event)
-            job = tx.move_job(job, event, at=now, reason=ending.reason, exit_code=ending.exit_code)
+            job = tx.move_job(job, event, at=now, reason=ending.reason, cause=ending.cause, exit_code=ending.exit_code)
             tx.append_fact(_ended(attempt, ending, now))
             if job.state.final:
                 record_job_end(tx, job)
@@ -251,6 +303,11 @@ class Follow:
         self._signals.collect.set()
         self._signals.decide.set()
         self._signals.job_changed()
+
+
+def _cause(event: JobEvent) -> Cause:
+    """Of an end that the job itself made, or its user."""
+    return {JobEvent.FAILED: Cause.EXIT_CODE, JobEvent.STOPPED: Cause.STOP_ASKED}.get(event, Cause.NONE)
 
 
 def _believable(attempt: Attempt, job: Job) -> bool:
@@ -290,6 +347,7 @@ def _ended(attempt: Attempt, ending: Ending, now: datetime) -> Fact:
         "ended_at": to_rfc3339(attempt.ended_at) if attempt.ended_at else None,
         "exit_code": ending.exit_code,
         "reason": ending.reason,
+        "cause": ending.cause.value,
         "missing": list(ending.missing),
     }
     return Fact(FactKind.ATTEMPT_ENDED, now, body)

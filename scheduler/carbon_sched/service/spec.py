@@ -41,7 +41,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         remedy = "Give the command to run, for example 'python job.py', at most 100,000 characters"
         raise InvalidInput("entrypoint", entrypoint, "is not a command", remedy)
     labels = {
-        key: _label(key, str(request.get(key, ""))) for key in ("name", "stage", "model", "project", "team", "policy")
+        key: label(key, str(request.get(key, ""))) for key in ("name", "stage", "model", "project", "team", "policy")
     }
     return JobSpec(
         entrypoint=entrypoint,
@@ -68,7 +68,8 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
     )
 
 
-def _label(field: str, value: str) -> str:
+def label(field: str, value: str) -> str:
+    """`value`, if it is one printable line of at most 200 characters."""
     if not LABEL.fullmatch(value):
         raise InvalidInput(field, value, "is not a label", "Use at most 200 printable characters on one line")
     return value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, Integer, Text
 from sqlalchemy.types import TypeDecorator
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.time import UTC, utc
 from carbon_sched.ledger.encoding import valid_text
 
@@ -75,6 +76,24 @@ class OutsideText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """To the database."""
         return None if value is None else clean_text(value)
+
+
+class CauseText(TypeDecorator[Cause]):
+    """A cause by its word. One that newer code wrote and this code does not know is read as none."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Cause | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """To the database."""
+        return None if value is None else Cause(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Cause | None:  # noqa: ARG002
+        """From the database."""
+        return Cause(value) if value in _CAUSES else Cause.NONE
+
+
+_CAUSES = frozenset(cause.value for cause in Cause)
 
 
 def clean_text(value: str) -> str:

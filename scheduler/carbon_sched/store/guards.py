@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.job import JobEvent
 
-GUARDS_VERSION = 2
+GUARDS_VERSION = 3
 """Part of the functions' names on PostgreSQL: old and new code can run on one database while replicas are replaced."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, insert, select, tuple_, update
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import Conflict, NotFound, StaleVersion
 from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.ports import EventRow
@@ -99,10 +100,17 @@ class JobRows:
         return None if row is None else row.submitted_at
 
     def move_job(
-        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
+        self,
+        job: Job,
+        event: JobEvent,
+        *,
+        at: datetime,
+        reason: str = "",
+        cause: Cause = Cause.NONE,
+        exit_code: int | None = None,
     ) -> Job:
         """Apply `event` and append its row; guarded by `job.version`, the table of moves and the database's trigger."""
-        moved = job.moved(event, at=at, reason=clean_text(reason), exit_code=exit_code)
+        moved = job.moved(event, at=at, reason=clean_text(reason), cause=cause, exit_code=exit_code)
         changes = {
             "state": moved.state.value,
             "event": event.value,
@@ -110,11 +118,17 @@ class JobRows:
             "exit_code": moved.exit_code,
         }
         self._update(job, moved, changes)
-        self._add_event(EventRow(job.job_id, at, event.value, moved.state.value, moved.reason))
+        self._add_event(EventRow(job.job_id, at, event.value, moved.state.value, moved.reason, cause))
         return moved
 
     def amend_job(
-        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+        self,
+        job: Job,
+        *,
+        attempts: int | None = None,
+        not_before: datetime | None = None,
+        reason: str | None = None,
+        cause: Cause | None = None,
     ) -> Job:
         """Change what is no transition; None leaves a field as it is, but for `not_before`, which is always written."""
         amended = replace(
@@ -123,6 +137,7 @@ class JobRows:
             attempts=job.attempts if attempts is None else attempts,
             not_before=not_before,
             reason=job.reason if reason is None else clean_text(reason),
+            cause=job.cause if cause is None else cause,
         )
         self._update(job, amended, {"attempts": amended.attempts, "not_before": amended.not_before})
         return amended
@@ -130,7 +145,7 @@ class JobRows:
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
         rows = self._db.rows(_EVENTS, {"job_id": job_id})
-        return [EventRow(row.job_id, row.at, row.event, row.state, row.reason) for row in rows]
+        return [EventRow(row.job_id, row.at, row.event, row.state, row.reason, row.cause) for row in rows]
 
     def newest_change(self) -> tuple[int, int]:
         """The last keys of events and decisions: both are counted up and never removed."""
@@ -148,7 +163,7 @@ class JobRows:
         return None if row is None else decision_from_json(row.document)
 
     def _update(self, job: Job, new: Job, changes: dict[str, Any]) -> None:
-        values = changes | {"version": new.version, "reason": new.reason}
+        values = changes | {"version": new.version, "reason": new.reason, "cause": new.cause}
         as_read = {"as_read_id": job.job_id, "as_read_version": job.version}
         if self._db.write(_UPDATE.values({name: bindparam(name) for name in values}), values | as_read) == 0:
             self.job(job.job_id)  # NotFound where it is that
@@ -189,6 +204,7 @@ def _insert_values(job: Job) -> dict[str, Any]:
         "event": ACCEPTED,
         "version": job.version,
         "reason": job.reason,
+        "cause": job.cause,
         "attempts": job.attempts,
         "submitted_at": job.submitted_at,
         "not_before": job.not_before,
@@ -210,6 +226,7 @@ def _job(row: Row[Any]) -> Job:
         submitted_at=row.submitted_at,
         version=row.version,
         reason=row.reason,
+        cause=row.cause,
         attempts=row.attempts,
         not_before=row.not_before,
         finished_at=row.finished_at,

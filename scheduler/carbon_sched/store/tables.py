@@ -27,10 +27,12 @@ from sqlalchemy import (
 
 from carbon_sched.domain.access import Kind, Role
 from carbon_sched.domain.job import FINAL_STATES, JobEvent, JobState
-from carbon_sched.store.columns import Document, Instant, OutsideText, Serial
+from carbon_sched.store.columns import CauseText, Document, Instant, OutsideText, Serial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from carbon_sched.domain.cause import Cause
 
 ACCEPTED = "accepted"
 """The event of a new job's first row; every other one is a `JobEvent`."""
@@ -48,6 +50,11 @@ metadata = MetaData(
 
 def _one_of(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in sorted(values))})"
+
+
+def _cause(name: str) -> Column[Cause]:
+    """Empty by default, so that code older than the column may write rows."""
+    return Column(name, CauseText, nullable=False, server_default="")
 
 
 _STATES = [state.value for state in JobState]
@@ -71,6 +78,7 @@ jobs = Table(
     Column("event", Text, CheckConstraint(_one_of("event", _EVENTS), name="event"), nullable=False),
     Column("version", Integer, nullable=False),
     Column("reason", OutsideText, nullable=False),
+    _cause("cause"),
     Column("attempts", Integer, CheckConstraint("attempts >= 0", name="attempts"), nullable=False),
     Column("submitted_at", Instant, nullable=False),
     Column("not_before", Instant),
@@ -106,6 +114,7 @@ job_events = Table(
     Column("event", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", OutsideText, nullable=False),
+    _cause("cause"),
     Index("ix_job_events_job_id", "job_id", "id"),
 )
 
@@ -136,6 +145,8 @@ attempts = Table(
     Column("exit_code", Integer),
     Column("outcome", Text, nullable=False),
     Column("reason", OutsideText, nullable=False),
+    _cause("cause"),
+    _cause("recalled"),
     Column("collected", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
     UniqueConstraint("job_id", "number"),
