@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from hypothesis import strategies as st
 
 from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
-from carbon_sched.domain.decision import Candidate, Decision, Verdict
+from carbon_sched.domain.decision import Candidate, Decision, StartCost, Verdict
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
 from carbon_sched.domain.intensity import (
     MAX_INTENSITY_MG_PER_KWH,
@@ -60,6 +60,7 @@ resources = st.builds(
     tuples_of(bundles),
     st.sampled_from(Placement),
     st.none() | texts,
+    amounts,
 )
 specs = st.builds(
     JobSpec,
@@ -96,7 +97,11 @@ candidates = st.builds(
     maybe,
     maybe,
     st.none() | st.sampled_from(Grade),
+    amounts,
+    amounts,
+    st.none() | st.tuples(amounts, amounts),
 )
+starts = st.builds(StartCost, instants, amounts, amounts, amounts)
 decisions = st.builds(
     Decision,
     job_id=texts,
@@ -114,10 +119,15 @@ decisions = st.builds(
     references=tuples_of(st.tuples(texts, amounts)),
     policy=texts,
     next_look=st.none() | instants,
+    curve=tuples_of(starts),
+    latest_start=st.none() | instants,
+    deadline_confidence=maybe,
 )
 
 secrets = st.builds(SecretRef, st.none() | texts, st.none() | texts)
-pools = st.builds(Pool, texts, st.dictionaries(texts, amounts, max_size=2), small, st.none() | texts, texts, amounts)
+pools = st.builds(
+    Pool, texts, st.dictionaries(texts, amounts, max_size=2), small, st.none() | texts, texts, amounts, amounts
+)
 clusters = st.builds(
     Cluster,
     name=texts,

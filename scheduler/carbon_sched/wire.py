@@ -23,6 +23,7 @@ class ResourcesRequest(TypedDict, total=False):
     gpus_per_worker: float
     gpus: float
     gpu_type: str
+    gpu_memory_gb: float
     placement: str
 
 
@@ -119,7 +120,11 @@ class JobList(TypedDict):
 
 
 class CandidateView(TypedDict):
-    """One cluster at its best allowed start; `reason` says why when it is not feasible."""
+    """One cluster at its best allowed start; `reason` says why when it is not feasible.
+
+    Of `co2e_g`, `overhead_g` are nodes that come for the job and `transfer_g` data on its way; the share of the GPUs'
+    manufacture (`embodied_*`) stands beside it.
+    """
 
     cluster: str
     zone: str
@@ -133,10 +138,27 @@ class CandidateView(TypedDict):
     intensity_g_per_kwh: float | None
     pue: float | None
     grade: str | None
+    overhead_g: float
+    transfer_g: float
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+
+
+class StartView(TypedDict):
+    """Expected grams of a run that starts at `start`; low and high if every hour came at its 10 % or 90 % quantile."""
+
+    start: str
+    co2e_g: float
+    low_g: float
+    high_g: float
 
 
 class DecisionView(TypedDict):
-    """GET /v1/jobs/{id}/decision and dry runs (`job_id` empty there). `verdict` is place, delay, hold or refuse."""
+    """GET /v1/jobs/{id}/decision and dry runs (`job_id` empty there). `verdict` is place, delay, hold or refuse.
+
+    `curve` is what every start on the chosen cluster would emit. A job that may wait starts by `latest_start`; with a
+    deadline, a run from then on still ends in time with the probability `deadline_confidence`.
+    """
 
     job_id: str
     verdict: str
@@ -152,6 +174,9 @@ class DecisionView(TypedDict):
     references: dict[str, float]
     candidates: list[CandidateView]
     policy: str
+    curve: list[StartView]
+    latest_start: str | None
+    deadline_confidence: float | None
 
 
 class LogChunk(TypedDict):
@@ -257,6 +282,7 @@ class PoolRequest(TypedDict):
     gpu_type: NotRequired[str | None]
     node_lifetime: NotRequired[str]
     provisioning_s: NotRequired[float]
+    idle_timeout_s: NotRequired[float]
 
 
 class ClusterRequest(TypedDict):

@@ -71,6 +71,10 @@ def candidate_view(cluster: str = "north", **changes: Any) -> dict[str, Any]:
         "intensity_g_per_kwh": 120.0,
         "pue": 1.1,
         "grade": "D-zone-year",
+        "overhead_g": 0.0,
+        "transfer_g": 0.0,
+        "embodied_low_g": None,
+        "embodied_high_g": None,
     }
     return view | changes
 
@@ -95,6 +99,9 @@ def decision_view(**changes: Any) -> dict[str, Any]:
             candidate_view("south", zone="DE", co2e_g=0.147, now_co2e_g=0.147, intensity_g_per_kwh=420.0, pue=1.4),
         ],
         "policy": "balanced",
+        "curve": [],
+        "latest_start": None,
+        "deadline_confidence": None,
     }
     return view | changes
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 router = APIRouter()
+DAY_S = 86_400
 
 
 def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
@@ -134,8 +135,15 @@ def _pool(request: PoolRequest) -> Pool:
         request["max_nodes"],
         request.get("gpu_type"),
         lifetime,
-        request.get("provisioning_s", 0.0),
+        _seconds("provisioning_s", request.get("provisioning_s", 0.0)),
+        _seconds("idle_timeout_s", request.get("idle_timeout_s", Pool.idle_timeout_s)),
     )
+
+
+def _seconds(key: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= DAY_S):
+        raise InvalidInput(f"pools.{key}", value, "is not a time", "Give 0 to 86400 seconds")
+    return value
 
 
 def _pue(request: ClusterRequest) -> Pue:
@@ -150,7 +158,7 @@ def _pue(request: ClusterRequest) -> Pue:
 
 
 def _grace(value: float) -> float:
-    if not (math.isfinite(value) and 5 <= value <= 86_400):
+    if not (math.isfinite(value) and 5 <= value <= DAY_S):
         raise InvalidInput("start_grace_s", value, "is not a start grace", "Give 5 to 86400 seconds")
     return value
 

@@ -84,6 +84,7 @@ def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
 
 
 def _candidate_view(candidate: Candidate) -> CandidateView:
+    low, high = candidate.embodied_g or (None, None)
     return {
         "cluster": candidate.cluster,
         "zone": candidate.zone,
@@ -97,6 +98,10 @@ def _candidate_view(candidate: Candidate) -> CandidateView:
         "intensity_g_per_kwh": candidate.intensity_g_per_kwh,
         "pue": candidate.pue,
         "grade": candidate.grade.value if candidate.grade else None,
+        "overhead_g": candidate.overhead_g,
+        "transfer_g": candidate.transfer_g,
+        "embodied_low_g": low,
+        "embodied_high_g": high,
     }
 
 
@@ -117,6 +122,12 @@ def decision_view(decision: Decision) -> DecisionView:
         "references": dict(decision.references),
         "candidates": [_candidate_view(candidate) for candidate in decision.candidates],
         "policy": decision.policy,
+        "curve": [
+            {"start": to_rfc3339(one.start), "co2e_g": one.co2e_g, "low_g": one.low_g, "high_g": one.high_g}
+            for one in decision.curve
+        ],
+        "latest_start": _time(decision.latest_start),
+        "deadline_confidence": decision.deadline_confidence,
     }
 
 

@@ -35,24 +35,43 @@ class Column:
     high: float
 
 
-def curve(readings: Sequence[IntensityView], zone: tzinfo, width: int = 80, height: int = HEIGHT) -> list[str]:
-    """Lines of at most `width` characters; the newest times right, times below in `zone`. `readings` have no gaps."""
-    start, end = from_rfc3339(readings[0]["start"]), from_rfc3339(readings[-1]["end"])
-    columns = _columns(readings, start, end, width - AXIS)
+@dataclass(frozen=True)
+class Stretch:
+    """A value that holds from `start` to `end`."""
+
+    start: datetime
+    end: datetime
+    value: Column
+
+
+def curve(stretches: Sequence[Stretch], zone: tzinfo, width: int = 80, height: int = HEIGHT) -> list[str]:
+    """Lines of at most `width` characters; the newest times right, times below in `zone`. There are no gaps."""
+    start, end = stretches[0].start, stretches[-1].end
+    columns = _columns(stretches, start, end, width - AXIS)
     bottom, top = min(c.low for c in columns), max(c.high for c in columns)
     step = (top - bottom) / (height - 1) or 1.0
+    digits = 0 if top >= 10 else 1 if top >= 1 else 2
     rows = []
     for row in range(height - 1, -1, -1):
         cells = "".join(_cell(column, row, bottom, step) for column in columns)
         shown = row in (0, height - 1) or (height > 4 and row == height // 2)
-        axis = f"{bottom + row * step:{AXIS - 1}.0f} " if shown else " " * AXIS
+        axis = f"{bottom + row * step:{AXIS - 1}.{digits}f} " if shown else " " * AXIS
         rows.append((axis + cells).rstrip())
     return [*rows, *_times(start, end, len(columns), zone)]
 
 
-def _columns(readings: Sequence[IntensityView], start: datetime, end: datetime, count: int) -> list[Column]:
+def stretch(view: IntensityView) -> Stretch:
+    """A reading as the curve takes it, in g/kWh."""
+    mean, low, high = view["g_per_kwh"], view["low_g_per_kwh"], view["high_g_per_kwh"]
+    value = Column(mean, mean if low is None else low, mean if high is None else high)
+    return Stretch(from_rfc3339(view["start"]), from_rfc3339(view["end"]), value)
+
+
+def _columns(stretches: Sequence[Stretch], start: datetime, end: datetime, count: int) -> list[Column]:
     """Time-weighted means over equal parts of `[start, end)`."""
-    spans = [_Span.of(view, start) for view in readings]
+    spans = [
+        _Span((one.start - start).total_seconds(), (one.end - start).total_seconds(), one.value) for one in stretches
+    ]
     ends = [span.end for span in spans]
     length = (end - start).total_seconds() / count
     columns = []
@@ -65,18 +84,11 @@ def _columns(readings: Sequence[IntensityView], start: datetime, end: datetime, 
 
 @dataclass(frozen=True)
 class _Span:
-    """A reading in seconds from the beginning."""
+    """A stretch in seconds from the beginning."""
 
     start: float
     end: float
     value: Column
-
-    @staticmethod
-    def of(view: IntensityView, origin: datetime) -> _Span:
-        mean, low, high = view["g_per_kwh"], view["low_g_per_kwh"], view["high_g_per_kwh"]
-        value = Column(mean, mean if low is None else low, mean if high is None else high)
-        at, until = (from_rfc3339(text) for text in (view["start"], view["end"]))
-        return _Span((at - origin).total_seconds(), (until - origin).total_seconds(), value)
 
 
 def _mean(spans: Iterable[_Span], start: float, end: float) -> Column:

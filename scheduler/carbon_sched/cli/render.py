@@ -17,14 +17,25 @@ from rich.text import Text
 
 from carbon_sched.cli import figures
 from carbon_sched.cli.clock import local_zone, now
+from carbon_sched.cli.curve import BAND, LINE, PLAIN, Column, Stretch, curve
 from carbon_sched.cli.output import coloured
+from carbon_sched.domain.time import from_rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
-    from carbon_sched.wire import CandidateView, ClusterCheck, ClusterView, DecisionView, JobView, Receipt, TokenView
+    from carbon_sched.wire import (
+        CandidateView,
+        ClusterCheck,
+        ClusterView,
+        DecisionView,
+        JobView,
+        Receipt,
+        StartView,
+        TokenView,
+    )
 
 WIDTH = 80
 WINDOWS_SHOWN = 10
@@ -83,8 +94,42 @@ def decision(view: DecisionView) -> RenderableType:
     parts += [
         _fact_line("not possible", f"{c['cluster']}: {c['reason']}") for c in view["candidates"] if not c["feasible"]
     ]
-    parts += ["", *_expectation(view)]
+    parts += [*_starts(view), "", *_expectation(view)]
     return Group(*parts)
+
+
+def _starts(view: DecisionView) -> Iterable[RenderableType]:
+    """What each start on the chosen cluster would emit, with its band, and the bounds that were kept."""
+    zone, at = local_zone(), now()
+    if len(view["curve"]) > 1:
+        unit, name = figures.fitting([start["high_g"] for start in view["curve"]], figures.MASS)
+        title = f"{name} CO2e expected on {view['cluster']}, by start; the band is the forecast's 10-90 %"
+        yield Padding(Text(title, "dim"), (1, 0, 0, 2))
+        lines = curve(_stretches(view["curve"], unit), zone, WIDTH - 2)
+        yield Padding(Group(*(drawn(line) for line in lines)), (0, 0, 0, 2))
+    if view["latest_start"]:
+        sure = view["deadline_confidence"]
+        why = f"ends by the deadline with {sure:.0%} confidence" if sure else "the longest delay allowed"
+        yield _fact_line("latest start", f"{figures.clock(view['latest_start'], zone, at)}: {why}")
+
+
+def _stretches(starts: Sequence[StartView], unit: float) -> list[Stretch]:
+    """Each start up to the next one; the last is as long as the one before it."""
+    at = [from_rfc3339(start["start"]) for start in starts]
+    ends = [*at[1:], at[-1] + (at[-1] - at[-2])]
+    values = [[start[key] / unit for key in ("co2e_g", "low_g", "high_g")] for start in starts]
+    return [Stretch(begin, end, Column(*three)) for begin, end, three in zip(at, ends, values, strict=True)]
+
+
+def drawn(line: str) -> Text:
+    """A line of a curve: its band dim, and in plain characters where the output can show no others."""
+    try:
+        (LINE + BAND).encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        line = line.translate(PLAIN)
+    text = Text(line, no_wrap=True)
+    text.highlight_regex(f"{BAND}+", "dim")
+    return text
 
 
 def _verdict(view: DecisionView) -> Text:
@@ -157,7 +202,23 @@ def _expectation(view: DecisionView) -> Iterable[RenderableType]:
     for name, value in view["references"].items():
         if figures.grams(value) != figures.grams(chosen):
             yield _fact_line("instead", f"{figures.grams(value)} CO2e expected {REFERENCES.get(name, name)}")
+    yield from _beside(view)
     yield _fact_line("policy", view["policy"])
+
+
+def _beside(view: DecisionView) -> Iterable[RenderableType]:
+    """What comes on top of the chosen run, and what stands beside it."""
+    for candidate in view["candidates"]:
+        if candidate["cluster"] != view["cluster"]:
+            continue
+        on_top = {"nodes that come for the job": candidate["overhead_g"], "moving its data": candidate["transfer_g"]}
+        for what, grams in on_top.items():
+            if grams > 0:
+                yield _fact_line("of that", f"{figures.grams(grams)} for {what}, estimated")
+        low, high = candidate["embodied_low_g"], candidate["embodied_high_g"]
+        if low is not None and high is not None:
+            share = figures.grams(low) if low == high else f"{figures.grams(low)} to {figures.grams(high)}"
+            yield _fact_line("embodied", f"{share} of the GPUs' manufacture; not compared, estimated")
 
 
 def _fact_line(name: str, text: str | Text, style: str = "") -> RenderableType:

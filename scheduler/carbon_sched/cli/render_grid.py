@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ from rich.text import Text
 
 from carbon_sched.cli import figures
 from carbon_sched.cli.clock import local_zone, now
-from carbon_sched.cli.curve import BAND, LINE, PLAIN, curve
-from carbon_sched.cli.render import GRADES, WIDTH, listing
+from carbon_sched.cli.curve import curve, stretch
+from carbon_sched.cli.render import GRADES, WIDTH, drawn, listing
 from carbon_sched.domain.time import from_rfc3339
 
 if TYPE_CHECKING:
@@ -91,24 +90,13 @@ def _drawn(name: str, readings: Sequence[IntensityView], width: int) -> list[Ren
     ]
     head = Text.assemble((name, "bold"), f"  {figures.digits(_mean(readings))} g/kWh on average")
     facts = Text(f"lowest {ends[0]}, highest {ends[1]}; times in {_zone_name(zone)}", "dim")
-    lines = curve(readings, zone, width)
-    return [head, facts, *[_styled(line) for line in lines], *_sources(readings)]
+    lines = curve([stretch(reading) for reading in readings], zone, width)
+    return [head, facts, *[drawn(line) for line in lines], *_sources(readings)]
 
 
 def _zone_name(zone: tzinfo) -> str:
     """The short name of the local time zone now."""
     return now().astimezone(zone).tzname() or "local time"
-
-
-def _styled(line: str) -> Text:
-    """The band dimmed; characters that the output can encode."""
-    try:
-        (LINE + BAND).encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        line = line.translate(PLAIN)
-    text = Text(line, no_wrap=True)
-    text.highlight_regex(f"{BAND}+", "dim")
-    return text
 
 
 def _sources(readings: Sequence[IntensityView]) -> list[RenderableType]:

@@ -40,6 +40,7 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("gpus-per-worker", "N", "GPUs of each worker."),
         ("gpus", "N", "GPUs on one node, for a job without workers."),
         ("gpu-type", "TYPE", "Kind of GPU, such as H100."),
+        ("gpu-memory", "SIZE", "Memory that each GPU must have: 40GB."),
         ("placement", "HOW", f"How workers lie on nodes: {', '.join(PLACEMENTS)}."),
     ),
     "What it must not tell": (

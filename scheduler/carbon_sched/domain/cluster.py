@@ -50,7 +50,8 @@ class SecretRef:
 class Pool:
     """Nodes of one kind in a cluster, for GPU types and on-demand capacity.
 
-    `node_resources` is one node's shape in Ray's resource names; `max_nodes` counts nodes that may exist.
+    `node_resources` is one node's shape in Ray's resource names; `max_nodes` counts nodes that may exist. A node of an
+    on-demand pool takes `provisioning_s` to come and goes after `idle_timeout_s` without work (Ray's own default).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Pool:
     gpu_type: str | None = None
     node_lifetime: str = "always-on"
     provisioning_s: float = 0.0
+    idle_timeout_s: float = 300.0
 
 
 @dataclass(frozen=True)

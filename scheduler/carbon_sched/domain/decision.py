@@ -26,7 +26,9 @@ class Candidate:
     """One cluster at its best allowed start, or the reason why it is out.
 
     Energies and emissions are expectations: `energy_kwh` of IT equipment, `co2e_g` including PUE (and transfer where
-    data must move). `now_co2e_g` is the same run started at once on this cluster.
+    data must move). Of these `overhead_g` are nodes that come for the job, `transfer_g` data on its way. `now_co2e_g`
+    is the same run started at once on this cluster. `embodied_g` is the lowest and the highest published figure for the
+    share of the GPUs' manufacture, beside `co2e_g` and not compared; None where none is published.
     """
 
     cluster: str
@@ -41,6 +43,19 @@ class Candidate:
     intensity_g_per_kwh: float | None = None
     pue: float | None = None
     grade: Grade | None = None
+    overhead_g: float = 0.0
+    transfer_g: float = 0.0
+    embodied_g: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class StartCost:
+    """Expected grams of a run that starts at `start`; low and high if every hour came at its 10 % or 90 % quantile."""
+
+    start: datetime
+    co2e_g: float
+    low_g: float
+    high_g: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,9 @@ class Decision:
     """The outcome for one job: start `start` on `cluster` (PLACE now, DELAY later), wait (HOLD), or never (REFUSE).
 
     `reason` is one sentence a user can act on. `references` holds expected gCO2e of the stated reference choices
-    (`run-now-home`, `best-fixed`, `run-now-here`) by the identical method.
+    (`run-now-home`, `best-fixed`, `run-now-here`) by the identical method. `curve` is what every start on the chosen
+    cluster would emit. A job that may wait starts by `latest_start`; with a deadline, a run from then on still ends in
+    time with the probability `deadline_confidence`.
     """
 
     job_id: str
@@ -66,3 +83,6 @@ class Decision:
     references: tuple[tuple[str, float], ...] = ()
     policy: str = ""
     next_look: datetime | None = None
+    curve: tuple[StartCost, ...] = ()
+    latest_start: datetime | None = None
+    deadline_confidence: float | None = None

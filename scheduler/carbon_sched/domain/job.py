@@ -63,7 +63,8 @@ class DataInput:
 class Resources:
     """What a job occupies: the entrypoint's own reservation in Ray, and the bundles its Ray tasks will take.
 
-    `entrypoint_*` are passed to Ray (plain scripts only); `bundles` are what we check for capacity.
+    `entrypoint_*` are passed to Ray (plain scripts only); `bundles` are what we check for capacity. Each GPU must be of
+    `gpu_type` (None: any) and have at least `gpu_memory_gb`.
     """
 
     entrypoint_cpus: float = 0.0
@@ -74,6 +75,7 @@ class Resources:
     bundles: tuple[Bundle, ...] = ()
     placement: Placement = Placement.PACK
     gpu_type: str | None = None
+    gpu_memory_gb: float = 0.0
 
     @property
     def gpus(self) -> float:

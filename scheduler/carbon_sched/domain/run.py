@@ -16,8 +16,9 @@ class PastRun:
     """One run that succeeded and was metered to its end.
 
     `duration_s` is the user's code alone; `power_w` the mean IT power of the whole job, 0 where nothing was metered;
-    `profile` its power in equal parts of the run, relative to the mean, empty where that is not known. `gpu_type` is
-    what it really ran on, None where the cluster does not say. `number` counts runs in the order they were stored.
+    `profile` its power in equal parts of the run, relative to the mean, empty where that is not known. `start_up_s`
+    passed between the opening of the attempt and the user's code. `gpu_type` is what it really ran on, None where the
+    cluster does not say. `number` counts runs in the order they were stored.
     """
 
     name: str
@@ -27,4 +28,5 @@ class PastRun:
     phase: Phase = Phase.OTHER
     gpu_type: str | None = None
     profile: tuple[float, ...] = ()
+    start_up_s: float = 0.0
     number: int = 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "name", "phase", "stage", "model", "project", "team",
-    "workers", "gpus-per-worker", "gpus", "gpu-type", "placement",
+    "workers", "gpus-per-worker", "gpus", "gpu-type", "gpu-memory", "placement",
     "duration", "power", "deadline", "max-delay", "earliest", "interruptible",
     "cluster", "policy", "data", "metadata", "secret",
     "working-dir", "runtime-env",
@@ -156,6 +156,10 @@ def _memory(label: str, value: Any) -> int:
     return parse_count(label, text) if text.replace(".", "", 1).isdigit() else parse_size(label, text)
 
 
+def _gigabytes(label: str, value: Any) -> float:
+    return parse_size(label, _text(label, value)) / 1e9
+
+
 def _number_map(label: str, value: Any) -> dict[str, float]:
     table = _table(label, value)
     return {key: parse_amount(f"{label}.{key}", item) for key, item in table.items()}
@@ -182,6 +186,7 @@ RESOURCES: Fields = {
     "gpus-per-worker": ("gpus_per_worker", parse_amount),
     "gpus": ("gpus", parse_amount),
     "gpu-type": ("gpu_type", _text),
+    "gpu-memory": ("gpu_memory_gb", _gigabytes),
     "placement": ("placement", _one_of(PLACEMENTS)),
     "entrypoint-num-cpus": ("entrypoint_num_cpus", parse_amount),
     "entrypoint-num-gpus": ("entrypoint_num_gpus", parse_amount),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +74,7 @@ def belief(spec: JobSpec, history: Sequence[PastRun] = (), peers: Peers | None =
         profile=_profile(history),
         upper=_quantiles(mix),
         gpu_type=on,
+        start_up_s=median(run.start_up_s for run in history) if history else (peers.start_up_s if peers else 0.0),
     )
 
 

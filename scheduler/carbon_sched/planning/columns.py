@@ -4,43 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import exp, log
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carbon_sched.planning.costs import Costs, Lane, units_of
 from carbon_sched.planning.grid import Grid
 from carbon_sched.planning.options import FRESH_S, Board, Obstacle, Site, obstacle
 from carbon_sched.planning.problem import Problem
-from carbon_sched.planning.transfer import transfer_g
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from carbon_sched.planning.snapshot import Belief, Snapshot, WaitingJob
+    from carbon_sched.planning.snapshot import Snapshot, WaitingJob
 
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
 
-LENGTH_STEP = 0.04
-"""Beliefs whose mean run times differ by less than this share are planned as one."""
-TAIL_STEP = 0.2
-POWER_STEP = 0.1
 LATENESS_G = 1e7
 """What a slot of lateness weighs for a job that should run at once: more than any carbon."""
 LATE_REACH_S = 86_400.0
-UNKNOWN_G = 1e6
-"""What a kilowatt counts on a cluster whose grid is not known: it is taken only where nothing else is open."""
-
-
-@dataclass(frozen=True)
-class Lane:
-    """Capacity of one kind on one site: GPUs of a type, CPUs, or room for what asks for neither (`any`)."""
-
-    site: int
-    kind: str
 
 
 @dataclass(eq=False)
@@ -50,6 +35,7 @@ class Shape:
     obstacles: list[Obstacle | None]
     lanes: list[int]
     room_now: list[bool]
+    per_site: tuple[int | None, ...]
 
 
 @dataclass(eq=False)
@@ -64,10 +50,10 @@ class Columns:
     shapes: list[Shape]
     windows: list[tuple[float, float]]
     problem: Problem = field(init=False)
-    tables: Tables = field(init=False)
+    costs: Costs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tables = Tables(self)
+        self.costs = Costs(self.board, self.grid, self.lanes, self.snapshot.home)
 
     def only(self, which: Sequence[int]) -> Columns:
         """The same for some of the jobs."""
@@ -152,7 +138,8 @@ def _shape(board: Board, lanes: list[Lane], job: WaitingJob, *, fresh: bool) -> 
         barred is None and site.room.assign(job.spec.resources) is not None
         for site, barred in zip(board.sites, obstacles, strict=True)
     ]
-    return Shape(obstacles, allowed, room)
+    first = {lanes[i].site: i for i in reversed(allowed)}
+    return Shape(obstacles, allowed, room, tuple(first.get(number) for number in range(len(board.sites))))
 
 
 def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
@@ -164,12 +151,11 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     cost: list[Singles] = []
     slots: list[int] = []
     for i, job in enumerate(of.jobs):
-        table = of.tables.of(job.belief)
-        key = (id(table), _power_step(job), id(of.shapes[i]), of.hurries(i), least[i], job.spec.data)
+        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries(i), least[i])
         if key not in keys:
             keys[key] = len(cost)
-            cost.append(of.tables.cost(job, table, of.shapes[i], least[i], hurry=of.hurries(i)))
-            slots.append(of.grid.length(table.mean_s))
+            cost.append(_cost(of, i, least[i]))
+            slots.append(of.grid.length(of.costs.table(job.belief).mean_s))
         group.append(keys[key])
     starts = of.grid.starts
     horizon = starts + max(slots, default=1)
@@ -191,19 +177,23 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     )
 
 
-def units_of(job: WaitingJob) -> float:
-    """What a job takes of its lane: GPUs, else CPUs, else one of nothing in particular."""
-    return job.spec.resources.gpus or job.spec.resources.cpus or 1.0
+def _cost(of: Columns, i: int, least: float) -> Singles:
+    """`[L, S]` grams per unit; infinite on lanes the job may not use and where there is no room right now."""
+    shape = of.shapes[i]
+    out = of.costs.per_unit(of.jobs[i], shape.lanes, least)
+    for lane in shape.lanes:
+        if not shape.room_now[of.lanes[lane].site]:
+            out[lane, of.grid.now] = np.inf
+    out[:, : of.grid.now] = np.inf
+    if of.hurries(i):
+        out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
+    return out
 
 
 def _kind(job: WaitingJob) -> str:
     """What kind of lane a job takes."""
     asked = job.spec.resources
     return "gpu" if asked.gpus > 0 else "cpu" if asked.cpus > 0 else "any"
-
-
-def _power_step(job: WaitingJob) -> int:
-    return round(log(max(job.belief.moved_power_w / units_of(job), 1e-9)) / POWER_STEP)
 
 
 def _capacity(of: Columns, horizon: int) -> Floats:
@@ -215,64 +205,3 @@ def _capacity(of: Columns, horizon: int) -> Floats:
         for seconds, freed in room.releases(lane.kind):
             out[i, min(of.grid.slot_after(seconds), horizon) :] += freed
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Expected grams per kilowatt, `[sites, S]`, as ranked and as booked, and the mean run time they are for."""
-
-    ranked: Floats
-    booked: Floats
-    mean_s: float
-
-
-class Tables:
-    """Expected grams for every kind of belief, site and start slot, computed once each."""
-
-    def __init__(self, of: Columns) -> None:
-        self._of = of
-        self._known: dict[tuple[int, int], Table] = {}
-        self._now = {
-            site.cluster.zone: float(site.curve.values[0]) for site in of.board.sites if site.curve is not None
-        }
-
-    def of(self, belief: Belief) -> Table:
-        """The table of beliefs like this one."""
-        mean = max(belief.mean_duration_s, 1e-3)
-        tail = log(max(belief.durations_s[-1], 1e-3) / mean)
-        key = round(log(mean) / LENGTH_STEP), round(tail / TAIL_STEP)
-        if key not in self._known:
-            self._known[key] = self._computed(belief)
-        return self._known[key]
-
-    def cost(self, job: WaitingJob, table: Table, shape: Shape, least: float, *, hurry: bool) -> Singles:
-        """`[L, S]` grams per unit; infinite on lanes the job may not use and where there is no room right now."""
-        of = self._of
-        kilowatts = exp(_power_step(job) * POWER_STEP) / 1000.0
-        out = np.full((len(of.lanes), of.grid.starts), np.inf, dtype=np.float32)
-        for i in shape.lanes:
-            site = of.board.sites[of.lanes[i].site]
-            moved = table.ranked[of.lanes[i].site] * kilowatts * site.pue + self.moved_g(job, site) / units_of(job)
-            out[i] = moved * (1 - least) if site.cluster.name == of.snapshot.home else moved
-            if not shape.room_now[of.lanes[i].site]:
-                out[i, of.grid.now] = np.inf
-        out[:, : of.grid.now] = np.inf
-        if hurry:
-            out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
-        return out
-
-    def moved_g(self, job: WaitingJob, site: Site) -> float:
-        """Grams of bringing the job's data to a site."""
-        return transfer_g(job.spec.data, site.cluster.zone, self._now) if job.spec.data else 0.0
-
-    def _computed(self, belief: Belief) -> Table:
-        of = self._of
-        starts = np.array([of.grid.time(slot) for slot in range(of.grid.starts)])
-        durations, weights = np.array(belief.durations_s), np.array(belief.weights)
-        ranked = np.full((len(of.board.sites), len(starts)), UNKNOWN_G)
-        booked = np.full_like(ranked, np.nan)
-        for i, site in enumerate(of.board.sites):
-            if site.curve is not None:
-                ranked[i] = site.curve.ranked_g(starts, durations, weights)
-                booked[i] = site.curve.booked_g(starts, durations, weights)
-        return Table(ranked, booked, belief.mean_duration_s)

@@ -70,12 +70,14 @@ RECENT = 200
 class Peers:
     """What the finished runs of a job's class teach: equally likely run times in seconds, and how many runs there were.
 
-    `power_w` is the median of the measured power per unit (GPU, or CPU where there is none); None where none is known.
+    `power_w` is the median of the measured power per unit (GPU, or CPU where there is none), None where none is known;
+    `start_up_s` that of the seconds between an attempt's opening and the user's code.
     """
 
     durations_s: tuple[float, ...]
     runs: int
     power_w: float | None
+    start_up_s: float
 
 
 class Classes:
@@ -85,12 +87,14 @@ class Classes:
         self._times: dict[str, Experience] = defaultdict(lambda: Experience(1, SIZES))
         self._runs: dict[str, int] = defaultdict(int)
         self._power: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._start_up: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     def add(self, run: PastRun) -> None:
         """Learn from one finished run."""
         key = class_of(run.phase, run.resources, run.gpu_type)
         self._times[key].add(_NONE, np.array([_size(run.resources)]), np.array([run.duration_s]))
         self._runs[key] += 1
+        self._start_up[key].append(run.start_up_s)
         if run.power_w > 0:
             self._power[key].append(run.power_w / units(run.resources))
 
@@ -101,7 +105,8 @@ class Classes:
             return None
         points = self._times[key].beliefs(_NONE, np.array([_size(resources)]), POINTS)[0]
         power = self._power.get(key)
-        return Peers(tuple(points.tolist()), self._runs[key], median(power) if power else None)
+        start_up_s = median(self._start_up[key])
+        return Peers(tuple(points.tolist()), self._runs[key], median(power) if power else None, start_up_s)
 
 
 _NONE = np.zeros(1, dtype=np.int64)

@@ -12,16 +12,22 @@ UNKNOWN_RATED_W = 400.0
 UNKNOWN_ERROR = 0.5
 """Between types of which one is not in the table, a move must promise a third less energy for the same run."""
 LEAST_ERROR = 0.1
+LIFE_S = 4 * 365 * 86_400.0
+"""Years of service that a GPU's manufacture is spread over: the usual depreciation."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU by its datasheet: rated power in W, memory in GB, dense 16-bit TFLOPS, memory bandwidth in GB/s."""
+    """One GPU by its datasheet: rated power in W, memory in GB, dense 16-bit TFLOPS, memory bandwidth in GB/s.
+
+    `embodied_kg` is the lowest and the highest published footprint of its manufacture, None where none is published.
+    """
 
     rated_w: float
     memory_gb: float
     tflops: float
     bandwidth_gb_s: float
+    embodied_kg: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,30 @@ def rows(name: str) -> list[dict[str, str]]:
 
 @cache
 def _gpus() -> dict[str, Gpu]:
+    return {row["name"]: _gpu(row) for row in rows("gpus.csv")}
+
+
+def _gpu(row: dict[str, str]) -> Gpu:
     figures = ("rated_w", "memory_gb", "tflops_16bit", "memory_gb_per_s")
-    return {row["name"]: Gpu(*(float(row[figure]) for figure in figures)) for row in rows("gpus.csv")}
+    rated, memory, tflops, bandwidth = (float(row[figure]) for figure in figures)
+    return Gpu(rated, memory, tflops, bandwidth, _embodied(row))
+
+
+def _embodied(row: dict[str, str]) -> tuple[float, float] | None:
+    low, high = row["embodied_kg_low"], row["embodied_kg_high"]
+    return (float(low), float(high)) if low and high else None
+
+
+def embodied_g(name: str | None, gpus: float, seconds: float) -> tuple[float, float] | None:
+    """Share of the GPUs' manufacture for a run, lowest and highest published figure; the time is what is reserved.
+
+    M = TE x TiR / EL of ISO/IEC 21031 (SCI), over `LIFE_S` of service.
+    """
+    found = gpu(name)
+    if found is None or found.embodied_kg is None or gpus <= 0:
+        return None
+    low, high = (1000 * kg * gpus * seconds / LIFE_S for kg in found.embodied_kg)
+    return low, high
 
 
 def gpu(name: str | None) -> Gpu | None:

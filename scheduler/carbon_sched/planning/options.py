@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.units import PPM
 from carbon_sched.planning.curve import Curve
+from carbon_sched.planning.hardware import gpu
 from carbon_sched.planning.room import ClusterRoom
 
 if TYPE_CHECKING:
@@ -91,9 +92,25 @@ def _rule(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
     if job.residency and not set(job.residency) & set(cluster.residency):
         tags = ", ".join(cluster.residency) or "no residency"
         return Obstacle(f"data must stay in {', '.join(job.residency)}; this cluster is tagged {tags}", final=True)
-    if cluster.cordoned:
-        return Obstacle("cordoned: takes no new jobs")
-    return None
+    if job.allowed is not None and cluster.name not in job.allowed:
+        return Obstacle("not allowed by the policy (clusters.allowed)", final=True)
+    if cluster.name in job.denied:
+        return Obstacle("denied by the policy (clusters.denied)", final=True)
+    return _too_dear(cluster, job) or (Obstacle("cordoned: takes no new jobs") if cluster.cordoned else None)
+
+
+def _too_dear(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
+    """A cap is kept by what a cluster is known to cost; prices are per GPU hour, so jobs without GPUs have none."""
+    cap, price = job.max_price_per_gpu_hour, cluster.price_per_gpu_hour
+    if cap is None or job.spec.resources.gpus <= 0:
+        return None
+    if price is None:
+        return Obstacle(f"its price is not known, and the policy's cap is {cap:g} per GPU hour", final=True)
+    return (
+        Obstacle(f"costs {price:g} per GPU hour, above the policy's cap of {cap:g}", final=True)
+        if price > cap
+        else None
+    )
 
 
 def _unreachable(site: Site) -> Obstacle | None:
@@ -117,6 +134,11 @@ def _misfit(room: ClusterRoom, resources: Resources) -> str:
     if kind is not None and resources.gpus > 0 and kind.lower() not in room.gpu_types():
         there = ", ".join(sorted(name.upper() for name in room.gpu_types())) or "no GPU of a known type"
         return f"no {kind} GPU: it has {there}"
+    if resources.gpu_memory_gb > 0 and resources.gpus > 0 and not room.kinds_for(resources):
+        there = (
+            ", ".join(f"{name.upper()} {_memory(name)}" for name in sorted(room.gpu_types())) or "GPUs of no known type"
+        )
+        return f"no GPU with {resources.gpu_memory_gb:g} GB of memory: it has {there}"
     for bundle in resources.bundles:
         for name, amount in bundle.as_resources().items():
             most = room.largest(name)
@@ -129,6 +151,11 @@ def _misfit(room: ClusterRoom, resources: Resources) -> str:
     if short is not None:
         return f"never fits: needs {asked[short]:g} {short}, the cluster has {room.amount(short, free=False):g}"
     return f"never fits: {len(resources.bundles)} bundles cannot be laid on its nodes ({resources.placement.value})"
+
+
+def _memory(name: str) -> str:
+    known = gpu(name)
+    return f"({known.memory_gb:g} GB)" if known else "(memory unknown)"
 
 
 def full(room: ClusterRoom, resources: Resources) -> str:

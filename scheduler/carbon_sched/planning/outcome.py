@@ -10,7 +10,8 @@ import numpy as np
 
 from carbon_sched.domain.decision import Candidate, Decision, Verdict
 from carbon_sched.planning import wording
-from carbon_sched.planning.columns import units_of
+from carbon_sched.planning.costs import J_PER_KWH, units_of
+from carbon_sched.planning.hardware import embodied_g
 from carbon_sched.planning.options import full
 from carbon_sched.planning.placing import NOWHERE, Field, order
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.intensity import Grade
     from carbon_sched.planning.columns import Columns, Shape
+    from carbon_sched.planning.costs import View
     from carbon_sched.planning.snapshot import WaitingJob
     from carbon_sched.planning.solving import Solution
 
@@ -71,8 +73,9 @@ def _bring_forward(field: Field, i: int) -> None:
 
 @dataclass(frozen=True)
 class Spot:
-    """A site (by number) at a start slot, and when exactly that is, in seconds from now."""
+    """A lane of a site (by number) at a start slot, and when exactly that is, in seconds from now."""
 
+    lane: int
     site: int
     slot: int
     start_s: float
@@ -80,16 +83,25 @@ class Spot:
 
 @dataclass(frozen=True)
 class _Row:
-    """What every site would cost one job, by site number: grams as booked, at once and from each site's best start."""
+    """What every site would make of one job, by site number: as booked, at once and from each site's best start."""
 
     job: WaitingJob
     shape: Shape
-    mean_s: float
-    energy_kwh: float
+    view: View
     earliest: int
     slot: list[int]
     grams: list[float | None]
     at_once: list[float | None]
+
+    def mean_s(self, site: int) -> float:
+        """Expected run time on a site."""
+        return self.job.belief.mean_duration_s * float(self.view.stretch[site])
+
+    def energy_kwh(self, site: int) -> float:
+        """Expected energy of IT equipment on a site."""
+        belief = self.job.belief
+        run = belief.power_w * belief.mean_duration_s / J_PER_KWH * float(self.view.energy[site])
+        return run + float(self.view.overhead_kwh[site])
 
 
 class Outcomes:
@@ -101,14 +113,14 @@ class Outcomes:
         self._most = solution.problem.capacity.max(axis=1, initial=0.0).tolist()
         self._numbers = {site.cluster.name: i for i, site in enumerate(self._sites)}
         self._known = [site.curve is not None for site in self._sites]
-        self._pue = np.array([site.pue for site in self._sites])
         self._patience: dict[tuple[object, ...], float] = {}
         self._grades: dict[tuple[int, int, int], Grade | None] = {}
 
     def decision(self, i: int) -> Decision:
         """What becomes of job i."""
         of = self._of
-        spot, row = self._spot(i), self._row(i)
+        spot = self._spot(i)
+        row = self._row(i, spot)
         if spot is None or (of.hurries(i) and spot.slot > row.earliest):
             return self._held(i, row, spot)
         reason = wording.chosen(self._comparison(i, row, spot), of.snapshot.now)
@@ -132,7 +144,7 @@ class Outcomes:
         candidates = [self._barred(n, barred.get(name, reason)) for n, (name, _) in enumerate(named)]
         earliest = (job.earliest_start - self._of.snapshot.now).total_seconds()
         slot = min(self._of.grid.slot(earliest), self._of.grid.starts - 1)
-        return self._decision(self._priced(job, shape, slot, slot), verdict, said, None, candidates)
+        return self._decision(self._priced(job, shape, shape.per_site, slot, slot), verdict, said, None, candidates)
 
     # parts ---------------------------------------------------------------------------------------
 
@@ -142,36 +154,39 @@ class Outcomes:
         earliest, latest = self._of.windows[i]
         slot = self._starts[i]
         start = max(self._of.grid.time(slot), earliest)
-        return Spot(self._of.lanes[self._lanes[i]].site, slot, start if latest <= earliest else min(start, latest))
+        lane = self._lanes[i]
+        return Spot(lane, self._of.lanes[lane].site, slot, start if latest <= earliest else min(start, latest))
 
-    def _row(self, i: int) -> _Row:
-        of, earliest = self._of, self._of.earliest(i)
+    def _row(self, i: int, spot: Spot | None) -> _Row:
+        """The chosen site is looked at on the chosen lane, every other one on the first that the job may use there."""
+        of, earliest, shape = self._of, self._of.earliest(i), self._of.shapes[i]
         last = earliest if of.hurries(i) else int(of.problem.last[i])
-        return self._priced(of.jobs[i], of.shapes[i], earliest, last)
+        lanes = shape.per_site
+        if spot is not None and lanes[spot.site] != spot.lane:
+            lanes = (*lanes[: spot.site], spot.lane, *lanes[spot.site + 1 :])
+        return self._priced(of.jobs[i], shape, lanes, earliest, last)
 
-    def _priced(self, job: WaitingJob, shape: Shape, earliest: int, last: int) -> _Row:
-        """Grams on every site: the whole power, the intensity as it is, PUE, and data that must move."""
-        table = self._of.tables.of(job.belief)
-        mean_s = job.belief.mean_duration_s
+    def _priced(
+        self, job: WaitingJob, shape: Shape, per_site: tuple[int | None, ...], earliest: int, last: int
+    ) -> _Row:
+        """Grams on every site: the whole power, the intensity as it is, PUE, and what comes beside the run."""
+        view = self._of.costs.view(job, shape.lanes, per_site)
         # without room now a site's best start is a later one
         busy = (
             np.array([not room for room in shape.room_now], dtype=np.bool_)
             & (earliest == self._of.grid.now)
             & (last > earliest)
         )
-        window = table.ranked[:, earliest : last + 1]
+        window = view.ranked[:, earliest : last + 1]
         slot = earliest + np.where(
             busy, 1 + window[:, 1:].argmin(axis=1) if last > earliest else 0, window.argmin(axis=1)
         )
-        scale = job.belief.power_w / 1000.0 * mean_s / table.mean_s * self._pue
-        moved = np.array([self._of.tables.moved_g(job, site) for site in self._sites]) if job.spec.data else 0.0
-        grams = (table.booked[np.arange(len(slot)), slot] * scale + moved).tolist()
-        at_once = (table.booked[:, earliest] * scale + moved).tolist()
+        grams = view.grams(job.belief, slot).tolist()
+        at_once = view.grams(job.belief, np.full(len(slot), earliest)).tolist()
         return _Row(
             job,
             shape,
-            mean_s,
-            job.belief.power_w * mean_s / 3.6e6,
+            view,
             earliest,
             slot.tolist(),
             [value if known else None for value, known in zip(grams, self._known, strict=True)],
@@ -182,10 +197,7 @@ class Outcomes:
         """Grams of a job at a spot of its own."""
         if not self._known[spot.site]:
             return None
-        table = self._of.tables.of(row.job.belief)
-        scale = row.job.belief.power_w / 1000.0 * row.mean_s / table.mean_s * self._sites[spot.site].pue
-        moved = self._of.tables.moved_g(row.job, self._sites[spot.site])
-        return float(table.booked[spot.site, spot.slot]) * scale + moved
+        return float(row.view.grams(row.job.belief, np.full(len(self._sites), spot.slot))[spot.site])
 
     def _held(self, i: int, row: _Row, spot: Spot | None) -> Decision:
         reasons = {
@@ -201,7 +213,10 @@ class Outcomes:
     def _decision(
         self, row: _Row, verdict: Verdict, reason: str, spot: Spot | None, candidates: Sequence[Candidate]
     ) -> Decision:
-        now, job = self._of.snapshot.now, row.job
+        now, job, belief = self._of.snapshot.now, row.job, row.job.belief
+        own_kwh = belief.power_w * belief.mean_duration_s / J_PER_KWH
+        mean_s = row.mean_s(spot.site) if spot else belief.mean_duration_s
+        energy_kwh = row.energy_kwh(spot.site) if spot else own_kwh
         return Decision(
             job_id=job.job_id,
             verdict=verdict,
@@ -210,15 +225,26 @@ class Outcomes:
             cluster=self._sites[spot.site].cluster.name if spot else None,
             start=now + timedelta(seconds=spot.start_s) if spot else None,
             candidates=tuple(candidates),
-            expected_energy_kwh=row.energy_kwh,
+            expected_energy_kwh=energy_kwh,
             expected_co2e_g=self._at(row, spot) if spot else None,
-            expected_duration_s=row.mean_s,
-            expected_power_w=job.belief.power_w,
-            estimate_source=job.belief.source,
+            expected_duration_s=mean_s,
+            expected_power_w=belief.power_w * (energy_kwh / own_kwh) * (belief.mean_duration_s / mean_s)
+            if own_kwh
+            else 0.0,
+            estimate_source=self._source(row, spot),
             references=self._references(row, spot),
             policy=job.policy,
             next_look=self._look(job, verdict, spot),
         )
+
+    def _source(self, row: _Row, spot: Spot | None) -> str:
+        """Where the estimate comes from; on other hardware than it was learnt on, that it was converted."""
+        source, shape = row.job.belief.source, row.shape
+        crossed = self._of.costs.ratio(row.job, shape.lanes, spot.lane) if spot else None
+        if spot is None or crossed is None or not crossed.error:
+            return source
+        here = (self._of.lanes[spot.lane].gpu_type or "an unknown GPU").upper()
+        return f"{source}; converted to {here} by datasheet ratios, estimated (+/-{crossed.error:.0%})"
 
     def _references(self, row: _Row, spot: Spot | None) -> tuple[tuple[str, float], ...]:
         """Expected grams of the reference choices, by the identical method; those that cannot be known are left out."""
@@ -254,7 +280,7 @@ class Outcomes:
                 out.append(self._barred(n, full(self._sites[n].room, row.job.spec.resources)))
             else:
                 start_s = max(of.grid.time(row.slot[n]), of.windows[i][0])
-                out.append(self._open(row, Spot(n, row.slot[n], start_s), row.grams[n]))
+                out.append(self._open(row, Spot(row.shape.per_site[n] or 0, n, row.slot[n], start_s), row.grams[n]))
         return out
 
     def _rooms(self, i: int) -> list[bool]:
@@ -271,20 +297,23 @@ class Outcomes:
     def _open(self, row: _Row, spot: Spot, grams: float | None) -> Candidate:
         site = self._sites[spot.site]
         start = self._of.snapshot.now + timedelta(seconds=spot.start_s)
-        later = spot.slot > row.earliest
+        later, mean_s, energy_kwh = spot.slot > row.earliest, row.mean_s(spot.site), row.energy_kwh(spot.site)
         return Candidate(
             cluster=site.cluster.name,
             zone=site.cluster.zone,
             feasible=True,
             reason=wording.offer(known=grams is not None, later=later, room=row.shape.room_now[spot.site]),
             start=start,
-            end=start + timedelta(seconds=row.mean_s),
-            energy_kwh=row.energy_kwh,
+            end=start + timedelta(seconds=mean_s),
+            energy_kwh=energy_kwh,
             co2e_g=grams,
             now_co2e_g=row.at_once[spot.site],
-            intensity_g_per_kwh=None if grams is None or row.energy_kwh <= 0 else grams / (row.energy_kwh * site.pue),
+            intensity_g_per_kwh=None if grams is None or energy_kwh <= 0 else grams / (energy_kwh * site.pue),
             pue=site.pue,
-            grade=self._grade(spot, row.mean_s),
+            grade=self._grade(spot, mean_s),
+            overhead_g=float(row.view.overhead_g[spot.site, spot.slot]),
+            transfer_g=float(row.view.transfer_g[spot.site, spot.slot]),
+            embodied_g=embodied_g(self._of.lanes[spot.lane].gpu_type, row.job.spec.resources.gpus, mean_s),
         )
 
     def _grade(self, spot: Spot, mean_s: float) -> Grade | None:
@@ -320,15 +349,15 @@ class Outcomes:
         here = self._sites[spot.site]
         if not of.hurries(i) or here.curve is None:
             return 0.0
-        key = (id(of.tables.of(belief)), spot.site, spot.slot, tuple(room))
+        key = (id(of.costs.table(belief)), spot.site, spot.slot, tuple(room))
         if key not in self._patience:
             starts = spot.start_s + np.linspace(0.0, PATIENCE_S, PATIENCE_LOOKS)
-            durations, weights = np.array(belief.durations_s), np.array(belief.weights)
+            times, weights = (np.array(values) for values in belief.moments)
             offers = [
-                site.pue * site.curve.booked_g(starts, durations, weights)
+                site.pue * site.curve.booked_g(starts, times, weights)
                 for site in (self._sites[n] for n in {*room, spot.site})
                 if site.curve is not None
             ]
-            now = here.pue * float(here.curve.booked_g(starts[:1], durations, weights)[0])
+            now = here.pue * float(here.curve.booked_g(starts[:1], times, weights)[0])
             self._patience[key] = 1.0 - float(np.min(offers)) / now if now > 0 else 0.0
         return self._patience[key]

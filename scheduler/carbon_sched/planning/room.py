@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.job import Placement
+from carbon_sched.planning.hardware import gpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,9 +193,17 @@ def _suits(node: NodeRoom, resources: Resources) -> bool:
     kind = resources.gpu_type
     if kind is not None and resources.gpus > 0 and node.gpu_type != kind.lower():
         return False
+    if resources.gpu_memory_gb > 0 and resources.gpus > 0 and not _remembers(node.gpu_type, resources.gpu_memory_gb):
+        return False
     # Ray's selectors have operators of their own; only plain equality is checked here, the rest is left to Ray
     plain = {k: v for k, v in resources.entrypoint_label_selector.items() if not v.startswith(("!", "in(", "!in("))}
     return all(node.labels.get(key) == value for key, value in plain.items())
+
+
+def _remembers(gpu_type: str | None, gigabytes: float) -> bool:
+    """Whether each GPU of a type has this much memory; of one that is sold with several, the least counts."""
+    known = gpu(gpu_type)
+    return known is not None and known.memory_gb >= gigabytes
 
 
 def _assign(resources: Resources, nodes: Sequence[NodeRoom], *, empty: bool) -> list[tuple[NodeRoom, Amounts]] | None:

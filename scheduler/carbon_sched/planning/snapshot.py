@@ -23,6 +23,7 @@ class Belief:
     (active minus idle). `source` says in a few words where it comes from ("said by the user", "class prior", ...).
     `profile` is the power in equal parts of the run, relative to its mean. `upper` are quantiles of the run time as
     (probability, seconds), ascending. `gpu_type` is what all of this was learnt on; None: on the home cluster's.
+    `start_up_s` passes between the submission to Ray and the user's code.
     """
 
     durations_s: tuple[float, ...]
@@ -33,6 +34,7 @@ class Belief:
     profile: tuple[float, ...] = (1.0,)
     upper: tuple[tuple[float, float], ...] = ()
     gpu_type: str | None = None
+    start_up_s: float = 0.0
 
     @cached_property
     def mean_duration_s(self) -> float:
@@ -85,12 +87,28 @@ class ClusterView:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What a gram of CO2e, a unit of currency and an hour of waiting weigh in the comparison of candidates."""
+
+    carbon: float = 1.0
+    cost: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether carbon alone counts."""
+        return (self.carbon, self.cost, self.waiting) == (1.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class WaitingJob:
     """A queued job, policy values resolved; `latest_start` bounds the delay (at or before `now`: start at once).
 
     `min_gain` is the relative saving a move in time or space must promise before the job waits. `share` is what its
     team has had of late (less goes first among equal priorities, higher priority first). With `residency` the job may
-    only run on clusters that carry one of these tags.
+    only run on clusters that carry one of these tags; `allowed` (None: all) and `denied` are clusters by name, and
+    those dearer than `max_price_per_gpu_hour` are out. `confidence` is the probability with which a run from
+    `latest_start` on meets the deadline.
     """
 
     job_id: str
@@ -104,6 +122,11 @@ class WaitingJob:
     priority: int = 0
     share: float = 0.0
     residency: tuple[str, ...] = ()
+    allowed: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    max_price_per_gpu_hour: float | None = None
+    weights: Weights = Weights()
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)

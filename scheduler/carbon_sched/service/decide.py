@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
@@ -13,13 +14,15 @@ from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
-from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
+from carbon_sched.planning.explained import StartCurves
+from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob, Weights
 from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.planner import OwnPlanner
+from carbon_sched.service.trust import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -44,6 +47,8 @@ LONGEST_LOOK_S = 60.0
 BATCH = 25
 """Decisions per transaction: one wait for the disk each, and other writers wait for no more than one."""
 DRY_RUN = ""
+DATA_CLASS = "data-class"
+"""The label by which a job names its class of data."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class _Read:
     snapshot: Snapshot
     versions: dict[str, int]
     policies: PolicySet
+
+    @cached_property
+    def waiting(self) -> dict[str, WaitingJob]:
+        """The jobs to be decided about, by id."""
+        return {job.job_id: job for job in self.snapshot.jobs}
+
+    @cached_property
+    def curves(self) -> StartCurves:
+        """What stands behind the decisions, for those that are news."""
+        return StartCurves(self.snapshot)
 
 
 class Decide:
@@ -76,6 +91,7 @@ class Decide:
         self._clock, self._signals, self._budgets = clock, signals, budgets
         self._planner = planner or OwnPlanner()
         self._told = False
+        self._trust = Trust(outlooks)
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens."""
@@ -87,7 +103,7 @@ class Decide:
             read = self._read()
         whole, self._told = not self._told, False
         news = self._planner.plan(read.snapshot, whole=whole)
-        self._told = self._commit_all(news.decisions, read.versions)
+        self._told = self._commit_all(news.decisions, read)
         wait = (news.next_look - self._clock.now()).total_seconds()
         return min(LONGEST_LOOK_S, max(0.05, wait))
 
@@ -105,7 +121,8 @@ class Decide:
             home=read.snapshot.home,
             best_fixed=read.snapshot.best_fixed,
         )
-        return next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
+        found = next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
+        return _explained(found, waiting, read.curves)
 
     # reading -------------------------------------------------------------------------------------
 
@@ -119,12 +136,14 @@ class Decide:
         queued = [job for job in live if job.state is JobState.QUEUED]
         specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
+        trusted = self._trust.trusted(outlooks, now)
         views = tuple(
             ClusterView(
                 cluster,
                 self._fleet.status(cluster.name),
                 outlooks[cluster.zone],
                 self._reservations(cluster, attempts, specs, now),
+                trusted=trusted[cluster.zone],
             )
             for cluster in clusters
         )
@@ -162,31 +181,38 @@ class Decide:
             belief=belief,
             policy=policy.label,
             min_gain=settings.minimum_gain,
+            priority=settings.priority.rank,
+            residency=tuple(sorted(settings.tags(job.spec.metadata.get(DATA_CLASS)))),
+            allowed=settings.allowed,
+            denied=settings.denied,
+            max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
+            weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
+            confidence=settings.deadline_confidence,
         )
 
     # committing ----------------------------------------------------------------------------------
 
-    def _commit_all(self, decisions: Sequence[Decision], versions: Mapping[str, int]) -> bool:
+    def _commit_all(self, decisions: Sequence[Decision], read: _Read) -> bool:
         """Commit in batches; whether every job was still as it was read."""
         current = True
         for first in range(0, len(decisions), BATCH):
             batch = decisions[first : first + BATCH]
             with self._store.transaction() as tx:
                 for decision in batch:
-                    current &= self._commit(tx, decision, versions[decision.job_id])
+                    current &= self._commit(tx, decision, read)
             if any(decision.verdict is Verdict.PLACE for decision in batch):
                 self._signals.dispatch.set()
             self._signals.job_changed()
         return current
 
-    def _commit(self, tx: Transaction, decision: Decision, version: int) -> bool:
+    def _commit(self, tx: Transaction, decision: Decision, read: _Read) -> bool:
         job = tx.job(decision.job_id)
-        if job.version != version or job.state is not JobState.QUEUED:
+        if job.version != read.versions[job.job_id] or job.state is not JobState.QUEUED:
             log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
             return False
         decision = self._budgets.admit(tx, job, decision)
         if _is_news(tx.decision(job.job_id), decision):
-            tx.put_decision(decision)
+            tx.put_decision(_explained(decision, read.waiting[job.job_id], read.curves))
             tx.append_fact(_decided(decision))
         self._apply(tx, job, decision)
         return True
@@ -244,15 +270,27 @@ def _home(clusters: list[Cluster]) -> str | None:
 def _latest_start(job: Job, belief: Belief, settings: Settings, earliest: datetime) -> datetime:
     """Until when the job may be delayed: what was declared, where the policy honours it, else what the policy grants.
 
-    A deadline counts back from the longest run that is believed possible.
+    A deadline counts back from the run time that is not exceeded with the policy's confidence.
     """
     flexibility = job.spec.flexibility
     declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
     if flexibility.deadline is not None:
-        last = flexibility.deadline - timedelta(seconds=belief.durations_s[-1])
+        last = flexibility.deadline - timedelta(seconds=belief.longest_s(settings.deadline_confidence))
         declared.append((last - job.submitted_at).total_seconds())
     delay_s = settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
     return max(earliest, job.submitted_at + timedelta(seconds=delay_s))
+
+
+def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Decision:
+    """With the curve of starts on the chosen cluster and the bounds that were kept; nothing for a job that must go."""
+    if decision.cluster is None or job.latest_start <= job.earliest_start:
+        return decision
+    return replace(
+        decision,
+        curve=curves.of(job, decision.cluster),
+        latest_start=job.latest_start,
+        deadline_confidence=job.confidence if job.spec.flexibility.deadline else None,
+    )
 
 
 def _is_news(before: Decision | None, now: Decision) -> bool:

@@ -79,6 +79,7 @@ def past_run(
         phase=job.spec.phase,
         gpu_type=_ran_on(job.spec, cluster, status),
         profile=_profile(counted, begin, end),
+        start_up_s=max((begin - attempt.opened_at).total_seconds(), 0.0),
     )
 
 

@@ -185,6 +185,7 @@ def _resources(asked: ResourcesRequest) -> Resources:
         bundles=tuple(bundles),
         placement=_one_of("placement", asked.get("placement", Placement.PACK.value), Placement),
         gpu_type=asked.get("gpu_type") or None,
+        gpu_memory_gb=_amount("gpu_memory_gb", asked.get("gpu_memory_gb", 0.0)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
-from carbon_sched.domain.decision import Candidate, Decision, Verdict
+from carbon_sched.domain.decision import Candidate, Decision, StartCost, Verdict
 from carbon_sched.domain.intensity import Grade
 from carbon_sched.domain.job import Bundle, DataInput, Estimate, Flexibility, JobSpec, Phase, Placement, Resources
 from carbon_sched.domain.run import PastRun
@@ -87,6 +87,7 @@ def _resources_to_json(resources: Resources) -> Json:
         ],
         "placement": resources.placement.value,
         "gpu_type": resources.gpu_type,
+        "gpu_memory_gb": resources.gpu_memory_gb,
     }
 
 
@@ -100,6 +101,7 @@ def _resources_from_json(j: Json) -> Resources:
         bundles=tuple(Bundle(b["cpus"], b["gpus"], b["memory"], b["resources"]) for b in j["bundles"]),
         placement=Placement(j["placement"]),
         gpu_type=j["gpu_type"],
+        gpu_memory_gb=j.get("gpu_memory_gb", 0.0),
     )
 
 
@@ -133,6 +135,7 @@ def run_to_json(run: PastRun) -> Json:
         "duration_s": run.duration_s,
         "power_w": run.power_w,
         "profile": list(run.profile),
+        "start_up_s": run.start_up_s,
     }
 
 
@@ -146,6 +149,7 @@ def run_from_json(j: Json, *, name: str, number: int) -> PastRun:
         phase=Phase(j["phase"]),
         gpu_type=j["gpu_type"],
         profile=tuple(j["profile"]),
+        start_up_s=j["start_up_s"],
         number=number,
     )
 
@@ -171,6 +175,9 @@ def decision_to_json(decision: Decision) -> Json:
         "references": [[name, grams] for name, grams in decision.references],
         "policy": decision.policy,
         "next_look": _time_to_json(decision.next_look),
+        "curve": [[to_rfc3339(one.start), one.co2e_g, one.low_g, one.high_g] for one in decision.curve],
+        "latest_start": _time_to_json(decision.latest_start),
+        "deadline_confidence": decision.deadline_confidence,
     }
 
 
@@ -192,6 +199,9 @@ def decision_from_json(j: Json) -> Decision:
         references=tuple((name, grams) for name, grams in j["references"]),
         policy=j["policy"],
         next_look=_time_from_json(j["next_look"]),
+        curve=tuple(StartCost(from_rfc3339(start), *grams) for start, *grams in j.get("curve", ())),
+        latest_start=_time_from_json(j.get("latest_start")),
+        deadline_confidence=j.get("deadline_confidence"),
     )
 
 
@@ -209,6 +219,9 @@ def _candidate_to_json(candidate: Candidate) -> Json:
         "intensity_g_per_kwh": candidate.intensity_g_per_kwh,
         "pue": candidate.pue,
         "grade": candidate.grade.value if candidate.grade else None,
+        "overhead_g": candidate.overhead_g,
+        "transfer_g": candidate.transfer_g,
+        "embodied_g": list(candidate.embodied_g) if candidate.embodied_g else None,
     }
 
 
@@ -226,6 +239,9 @@ def _candidate_from_json(j: Json) -> Candidate:
         intensity_g_per_kwh=j["intensity_g_per_kwh"],
         pue=j["pue"],
         grade=Grade(j["grade"]) if j["grade"] else None,
+        overhead_g=j.get("overhead_g", 0.0),
+        transfer_g=j.get("transfer_g", 0.0),
+        embodied_g=(low_high[0], low_high[1]) if (low_high := j.get("embodied_g")) else None,
     )
 
 
@@ -284,6 +300,7 @@ def _pool_to_json(pool: Pool) -> Json:
         "gpu_type": pool.gpu_type,
         "node_lifetime": pool.node_lifetime,
         "provisioning_s": pool.provisioning_s,
+        "idle_timeout_s": pool.idle_timeout_s,
     }
 
 
@@ -295,6 +312,7 @@ def _pool_from_json(j: Json) -> Pool:
         gpu_type=j["gpu_type"],
         node_lifetime=j["node_lifetime"],
         provisioning_s=j["provisioning_s"],
+        idle_timeout_s=j.get("idle_timeout_s", 300.0),
     )
 
 

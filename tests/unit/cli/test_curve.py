@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbon_sched.cli.curve import AXIS, BAND, LINE, curve
+from carbon_sched.cli.curve import AXIS, BAND, LINE, curve, stretch
 from carbon_sched.domain.time import UTC, to_rfc3339
 
 T0 = datetime(2026, 11, 23, 18, tzinfo=UTC)
@@ -17,13 +17,14 @@ HOUR = timedelta(hours=1)
 
 
 def views(values, step=HOUR, band=0.0, start=T0):
-    return [
+    readings = [
         {
             "start": to_rfc3339(start + i * step), "end": to_rfc3339(start + (i + 1) * step), "g_per_kwh": value,
             "low_g_per_kwh": value - band if band else None, "high_g_per_kwh": value + band if band else None,
         }
         for i, value in enumerate(values)
     ]  # fmt: skip
+    return [stretch(reading) for reading in readings]
 
 
 def test_the_line_rises_from_left_to_right():

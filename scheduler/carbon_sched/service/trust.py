@@ -1,0 +1,78 @@
+"""Whether each zone's forecasts may still be acted on: what was expected every hour of the last day, against what came.
+
+Kept in memory: after a restart every zone is trusted until a day has been seen (planning.trust has the rule).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carbon_sched.domain.intensity import Kind
+from carbon_sched.domain.units import MG_PER_G
+from carbon_sched.forecast.series import HourlySeries
+from carbon_sched.planning.trust import LEAST_AGREEMENT, WINDOW_H, agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from carbon_sched.domain.intensity import Outlook, Reading
+    from carbon_sched.service.outlooks import Outlooks
+
+    Floats = NDArray[np.float64]
+
+HOUR = timedelta(hours=1)
+
+
+class Trust:
+    """Remembers one forecast of each zone per hour."""
+
+    def __init__(self, outlooks: Outlooks) -> None:
+        self._outlooks = outlooks
+        self._seen: dict[str, deque[tuple[datetime, Floats]]] = {}
+        self._verdicts: dict[str, tuple[datetime, bool]] = {}
+
+    def trusted(self, outlooks: Mapping[str, Outlook], now: datetime) -> dict[str, bool]:
+        """By zone, whether its forecasts agreed with what came; looks anew once an hour."""
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        for zone, outlook in outlooks.items():
+            if self._verdicts.get(zone, (None,))[0] != hour:
+                self._verdicts[zone] = hour, self._agrees(zone, hour, now)
+                seen = self._seen.setdefault(zone, deque(maxlen=WINDOW_H))
+                if any(reading.kind is Kind.FORECAST for reading in outlook.readings):
+                    seen.append((hour, hourly(outlook.readings, hour)))
+        return {zone: self._verdicts[zone][1] for zone in outlooks}
+
+    def _agrees(self, zone: str, hour: datetime, now: datetime) -> bool:
+        """Judge what was issued in the 24 hours before `hour` by what is measured by now."""
+        first = hour - WINDOW_H * HOUR
+        issued = np.full((WINDOW_H, WINDOW_H), np.nan)
+        for at, values in self._seen.get(zone, ()):
+            if at >= first:
+                issued[(at - first) // HOUR] = values
+        if np.isnan(issued).all():
+            return True
+        readings = self._outlooks.actual(zone, first, hour, now)
+        measured = [reading for reading in readings if reading.kind in (Kind.MEASURED, Kind.ESTIMATED)]
+        return agreement(issued, hourly(measured, first)) >= LEAST_AGREEMENT
+
+
+def hourly(readings: Sequence[Reading], first: datetime) -> Floats:
+    """`[WINDOW_H]` means in g/kWh of the hours from `first` on; NaN for hours that are not wholly covered."""
+    out = np.full(WINDOW_H, np.nan)
+    if not readings:
+        return out
+    series = HourlySeries.from_intervals(
+        (reading.start, reading.end, reading.intensity_mg_per_kwh / MG_PER_G) for reading in readings
+    )
+    offset = (series.start - first) // HOUR
+    for number, value in enumerate(series.values, offset):
+        if 0 <= number < WINDOW_H:
+            out[number] = value
+    return out

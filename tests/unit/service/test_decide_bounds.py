@@ -1,0 +1,59 @@
+"""What a stored decision keeps and shows: the deadline's confidence, the curve, and the policy's limits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from carbon_sched.domain.decision import Verdict
+from carbon_sched.domain.time import to_rfc3339
+from tests.fakes.world import START, World, a_cluster
+
+HOUR = timedelta(hours=1)
+FALLING = {"DE": [(0, 500), (3600, 400), (7200, 300), (10_800, 200), (14_400, 100)]}
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path, [a_cluster("de", "DE")], FALLING)
+    made.fleet.poll_due()
+    yield made
+    made.close()
+
+
+def decided(world, **request):
+    job = world.accept.submit({"entrypoint": "python t.py", **request}, submitter="me", idempotency_key=None)
+    world.decide.step()
+    with world.store.transaction(write=False) as tx:
+        return tx.decision(job.job_id)
+
+
+def test_a_delay_keeps_the_curve_and_the_latest_start_that_meets_the_deadline(world):
+    deadline = START + 8 * HOUR
+    decision = decided(world, duration_s=3600, deadline=to_rfc3339(deadline))
+    assert decision.verdict is Verdict.DELAY
+    assert decision.deadline_confidence == 0.95
+    # a said hour is believed to end within 1.7 h, at that confidence
+    assert deadline - 1.8 * HOUR < decision.latest_start < deadline - 1.5 * HOUR
+    assert decision.curve[0].start == START
+    assert decision.curve[-1].start <= decision.latest_start
+    grams = [point.co2e_g for point in decision.curve]
+    assert grams[:4] == sorted(grams[:4], reverse=True)
+
+
+def test_what_was_declared_as_the_longest_delay_has_no_confidence(world):
+    decision = decided(world, duration_s=60, max_delay_s=7200)
+    assert decision.latest_start == START + 2 * HOUR
+    assert decision.deadline_confidence is None
+    assert [point.start for point in decision.curve] == [START, START + HOUR, START + 2 * HOUR]
+
+
+def test_a_job_that_must_go_has_no_curve(world):
+    decision = decided(world, duration_s=60)
+    assert (decision.verdict, decision.curve, decision.latest_start) == (Verdict.PLACE, (), None)
+
+
+def test_a_preview_shows_the_same_curve(world):
+    spec = world.accept.spec({"entrypoint": "python t.py", "duration_s": 60, "max_delay_s": 7200}, submitter="me")
+    assert world.decide.preview(spec).curve == decided(world, duration_s=60, max_delay_s=7200).curve
