@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.intp]
 
 HOUR = timedelta(hours=1)
 DAY = 24
@@ -78,17 +79,16 @@ class HourlySeries:
 
         An hour is known when at least half of it is covered. Raises ValueError when there is no piece at all.
         """
-        pieces = sorted((utc(a), utc(b), float(value)) for a, b, value in intervals)
+        pieces = [((a - EPOCH) / HOUR, (b - EPOCH) / HOUR, value) for a, b, value in intervals]
         if not pieces:
             raise ValueError("no readings to make an hourly series of")
-        start = pieces[0][0].replace(minute=0, second=0, microsecond=0)
-        hours = -int(-((max(b for _, b, _ in pieces) - start) // HOUR))
-        hours += start + hours * HOUR < max(b for _, b, _ in pieces)
-        total, weight = np.zeros(hours), np.zeros(hours)
-        for a, b, value in pieces:
-            _spread(total, weight, (a - start) / HOUR, (b - start) / HOUR, value)
+        begins, ends, values = np.array(pieces, dtype=np.float64).T
+        first = int(begins.min())
+        hour, overlap, piece = _overlaps(begins - first, ends - first)
+        weight = np.bincount(hour, overlap)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return HourlySeries(start, np.where(weight >= HALF, total / weight, np.nan))
+            means = np.bincount(hour, overlap * values[piece]) / weight
+        return HourlySeries(EPOCH + first * HOUR, np.where(weight >= HALF, means, np.nan))
 
 
 def on_one_clock(series: Mapping[str, HourlySeries]) -> tuple[datetime, dict[str, Floats]]:
@@ -113,12 +113,13 @@ def joined(older: HourlySeries, newer: HourlySeries) -> HourlySeries:
     return HourlySeries(start, np.where(np.isfinite(values["newer"]), values["newer"], values["older"]))
 
 
-def _spread(total: Floats, weight: Floats, a: float, b: float, value: float) -> None:
-    """Add `value` to every hour that `[a, b)` (in hours from the start) overlaps, weighted by the overlap."""
-    hours = np.arange(int(a), -int(-b // 1))
-    overlap = np.minimum(hours + 1, b) - np.maximum(hours, a)
-    total[hours] += overlap * value
-    weight[hours] += overlap
+def _overlaps(begins: Floats, ends: Floats) -> tuple[Ints, Floats, Ints]:
+    """Every hour that some `[begin, end)` (in hours) overlaps: the hour, how much of it, and which piece does."""
+    first, last = begins.astype(np.intp), np.ceil(ends).astype(np.intp)
+    hours = np.maximum(last - first, 0)
+    piece = np.repeat(np.arange(len(begins)), hours)
+    hour = np.arange(len(piece)) - np.repeat(np.cumsum(hours) - hours, hours) + first[piece]
+    return hour, np.minimum(hour + 1, ends[piece]) - np.maximum(hour, begins[piece]), piece
 
 
 def filled(values: Floats) -> Floats:
