@@ -3,8 +3,11 @@
 Errors are kept on the softened logarithm, per knot and target hour, only of forecasts made before the target was known.
 The band is the forecast plus the 10 % and 90 % quantiles of the errors of the last 60 days at target hours within 3 h,
 refreshed weekly and stretched daily by adaptive conformal inference (Gibbs and Candes, NeurIPS 2021) on the logarithm
-of each tail's width: a <- a + STEP (missed - TAIL). Stretching widths instead of moving levels has no end of the range
-to stick at, so over a long time exactly one in ten is missed on either side, whatever the weather does.
+of each tail's width: a <- a + STEP (missed - AIM). Stretching widths instead of moving levels has no end of the range
+to stick at, so over a long time the share AIM is missed on either side, whatever the weather does.
+
+For the quantiles errors are measured in the `scale` of their time, the square root of the zone's volatility in the week
+before the forecast: halfway between a band that is blind to the present weather and one that is proportional to it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ ENOUGH = 60
 FRESH_DAYS = 7
 
 TAIL = 0.1
+AIM = 0.097
+"""What the stretch works towards. A little less than `TAIL`, since it follows a zone that grows wilder with a delay."""
 STEP = 0.015
 """Chosen on 33 zones: 0.01 left new regimes uncovered for longer, 0.02 costs 3 % in pinball loss."""
 WIDEST = 3.0
@@ -35,6 +40,7 @@ WIDEST = 3.0
 COLUMNS = 4
 """Offsets per knot and hour: of the mean, the 10 %, the 50 % and the 90 % quantile."""
 LOW, HIGH = 1, 3
+LEAST_VOLATILITY = 1e-3
 KEPT_DAYS = 10
 """Offsets are remembered so long, to judge each forecast by the band it was issued with (8 days ahead at most)."""
 
@@ -44,8 +50,10 @@ class Errors:
     """The recent past of one zone's forecasts.
 
     recent    `[MEMORY_H, K]` error at the target hour congruent to the row, NaN where none
+    scaled    `[MEMORY_H, K]` the same in units of the scale
     held      `[MEMORY_H, K]` 1 where that hour fell into the band it was forecast with, 0 where not, NaN without one
-    base      `[K, 24, COLUMNS]` offsets before stretching, by target hour; NaN where there are not enough errors
+    base      `[K, 24, COLUMNS]` offsets before stretching, by target hour; NaN where there are not enough errors; those
+              of the quantiles in units of the scale
     stretch   `[K, 2]` logarithmic factor of the lower and the upper tail
     in_force  `[KEPT_DAYS, K, 24, COLUMNS]` offsets for forecasts whose newest known hour lies in the day congruent
               to the row
@@ -53,6 +61,7 @@ class Errors:
     """
 
     recent: Singles
+    scaled: Singles
     held: Singles
     base: Singles
     stretch: Floats
@@ -65,18 +74,29 @@ class Errors:
         base = np.full((knots, DAY, COLUMNS), np.nan, np.float32)
         in_force = np.repeat(base[None], KEPT_DAYS, axis=0)
         none = np.full((MEMORY_H, knots), np.nan, np.float32)
-        return Errors(none, none, base, np.zeros((knots, 2)), in_force, -1)
+        return Errors(none, none, none, base, np.zeros((knots, 2)), in_force, -1)
 
-    def plus(self, hours: Ints, errors: Singles, knots: Ints, *, bands: bool = True) -> Errors:
-        """With the errors `[K, n]` at consecutive absolute target hours `[n]`.
+    def plus(self, hours: Ints, errors: Singles, scale: Singles, knots: Ints, *, bands: bool = True) -> Errors:
+        """With the errors `[K, n]` at consecutive absolute target hours `[n]`; `scale [K, n]` as of their forecasts.
 
         Without `bands` only the offsets of the mean are kept up, which is much faster.
         """
         now = self
         for day in range(int(hours[0]) // DAY, int(hours[-1]) // DAY + 1):
             here = hours // DAY == day
-            now = _judged(_begun(now, day, bands=bands), hours[here], errors[:, here], knots, bands=bands)
+            now = _begun(now, day, bands=bands)
+            recent = now.recent.copy()
+            recent[hours[here] % MEMORY_H] = errors[:, here].T
+            now = replace(now, recent=recent)
+            if bands:
+                now = _judged(now, hours[here], errors[:, here] / scale[:, here], knots)
         return now
+
+
+def scale_of(volatility: Floats) -> Floats:
+    """What errors are measured in when the week before had this volatility (root mean square of the anomaly)."""
+    out: Floats = np.sqrt(np.maximum(volatility, LEAST_VOLATILITY))
+    return out
 
 
 def _begun(errors: Errors, day: int, *, bands: bool) -> Errors:
@@ -84,7 +104,7 @@ def _begun(errors: Errors, day: int, *, bands: bool) -> Errors:
     if day == errors.day:
         return errors
     stale = errors.day < 0 or day // FRESH_DAYS != errors.day // FRESH_DAYS
-    base = _offsets(errors.recent, bands=bands) if stale else errors.base
+    base = _offsets(errors, bands=bands) if stale else errors.base
     in_force = errors.in_force.copy()
     stretched = base.copy()
     stretched[..., [LOW, HIGH]] *= np.exp(errors.stretch)[:, None, :]
@@ -92,12 +112,10 @@ def _begun(errors: Errors, day: int, *, bands: bool) -> Errors:
     return replace(errors, base=base, in_force=in_force, day=day)
 
 
-def _judged(errors: Errors, hours: Ints, met: Singles, knots: Ints, *, bands: bool) -> Errors:
-    """Judge the bands that targets of one day were given when they were forecast."""
-    recent = errors.recent.copy()
-    recent[hours % MEMORY_H] = met.T
-    if not bands:
-        return replace(errors, recent=recent)
+def _judged(errors: Errors, hours: Ints, met: Singles, knots: Ints) -> Errors:
+    """Judge the bands that targets of one day were given when they were forecast, by their scaled errors."""
+    scaled = errors.scaled.copy()
+    scaled[hours % MEMORY_H] = met.T
     issued = (hours[None, :] - knots[:, None]) // DAY
     known = (issued > errors.day - KEPT_DAYS) & np.isfinite(met)
     at = (issued % KEPT_DAYS, np.arange(len(knots))[:, None], (hours % DAY)[None, :])
@@ -107,18 +125,18 @@ def _judged(errors: Errors, hours: Ints, met: Singles, knots: Ints, *, bands: bo
     held = errors.held.copy()
     held[hours % MEMORY_H] = np.where(known, ~(below | above), np.nan).T
     missed = np.stack([below.sum(axis=1), above.sum(axis=1)], axis=1)
-    stretch = errors.stretch + STEP * (missed - TAIL * known.sum(axis=1)[:, None])
-    return replace(errors, recent=recent, held=held, stretch=np.clip(stretch, -WIDEST, WIDEST))
+    stretch = errors.stretch + STEP * (missed - AIM * known.sum(axis=1)[:, None])
+    return replace(errors, scaled=scaled, held=held, stretch=np.clip(stretch, -WIDEST, WIDEST))
 
 
-def _offsets(recent: Singles, *, bands: bool) -> Singles:
-    """Offsets from the errors `[MEMORY_H, K]`, `[K, 24, COLUMNS]`; NaN where there are not enough.
+def _offsets(errors: Errors, *, bands: bool) -> Singles:
+    """Offsets from the errors, `[K, 24, COLUMNS]`; NaN where there are not enough.
 
     The forecast itself is the median: on the logarithm errors are nearly symmetric, and a median read off a few hundred
     of them is worse in error and in captured saving.
     """
-    out = np.full((recent.shape[1], DAY, COLUMNS), np.nan, np.float32)
-    count, half_variance = _half_variance(recent)
+    out = np.full((errors.recent.shape[1], DAY, COLUMNS), np.nan, np.float32)
+    count, half_variance = _half_variance(errors.recent)
     out[..., 0] = np.where(count >= ENOUGH, half_variance, np.nan).T
     if not bands:
         return out
@@ -126,7 +144,7 @@ def _offsets(recent: Singles, *, bands: bool) -> Singles:
     for target in range(DAY):
         apart = np.abs(hour - target)
         near = np.minimum(apart, DAY - apart) <= WINDOW_H
-        low, high = _quantiles(np.ascontiguousarray(recent[near].T))
+        low, high = _quantiles(np.ascontiguousarray(errors.scaled[near].T))
         out[:, target, LOW], out[:, target, HIGH] = np.minimum(low, 0.0), np.maximum(high, 0.0)
     out[..., 2] = np.where(np.isfinite(out[..., LOW]), 0.0, np.nan)
     return out

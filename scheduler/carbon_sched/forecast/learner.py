@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.forecast import ridge
-from carbon_sched.forecast.calibration import Errors
+from carbon_sched.forecast.calibration import Errors, scale_of
 from carbon_sched.forecast.features import WARM_UP
 from carbon_sched.forecast.series import DAY
 from carbon_sched.forecast.trace import Trace, softened, trace
@@ -93,7 +93,8 @@ def advance(learner: Learner, of: Past, until: int, *, bands: bool = True) -> Le
         errors = learner.errors
         if learner.coefficients is not None:
             met = _errors(of, rows, targets, learner.coefficients)
-            errors = errors.plus(rows.hour, met, learner.knots, bands=bands)
+            scale = scale_of(rows.volatility).astype(np.float32)
+            errors = errors.plus(rows.hour, met, scale, learner.knots, bands=bands)
         learner = replace(learner, learnt=end, evidence=learner.evidence.plus(rows), errors=errors)
     return learner
 

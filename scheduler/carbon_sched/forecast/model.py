@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 LONGEST_H = 7 * DAY
 NEEDED_HISTORY = timedelta(days=80)
 """How much recent history makes a forecast exact; less is answered from what there is."""
-FORMAT = 1
-"""Raised whenever features, knots or bins change: stored models of another format are refitted, not used."""
+FORMAT = 2
+"""Raised whenever features, knots, bins or what an array means change: models of another format are refitted, not used.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,8 @@ class ZoneModel:
 
     reference     level the softened logarithm is measured against, in the unit of the history
     coefficients  `float32 [knots, bins of the day, features]`; None while there is too little to learn from
-    offsets       `float32 [knots, 24, 4]` of mean, 10 %, 50 % and 90 % quantile; NaN where not calibrated yet
+    offsets       `float32 [knots, 24, 4]` of mean, 10 %, 50 % and 90 % quantile, the quantiles' in units of the scale
+                  (`calibration`); NaN where not calibrated yet
     """
 
     reference: float

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carbon_sched.forecast.calibration import LOW, scale_of
 from carbon_sched.forecast.damped import damped_profile
 from carbon_sched.forecast.features import WARM_UP, regressors
 from carbon_sched.forecast.horizons import at_every_horizon, bin_of
@@ -30,7 +31,8 @@ class Quantities:
     """What a forecast is computed from.
 
     coefficients  `[K, B, F]`; None: not learnt yet
-    offsets       `[D, K, 24, 1 or 4]` by the day (since 1970) of the newest known hour, modulo D; none after `day`
+    offsets       `[D, K, 24, 1 or 4]` by the day (since 1970) of the newest known hour, modulo D; none after `day`;
+                  those of quantiles in units of the scale (`calibration`)
     """
 
     knots: Ints
@@ -79,5 +81,6 @@ def _offsets(by: Quantities, of: Past, t: Ints, h: Ints) -> Floats:
     every = at_every_horizon(by.offsets.swapaxes(0, 1), by.knots)
     row = np.minimum((of.hour0 + t) // DAY, by.day) % len(by.offsets)
     own = every[np.minimum(h, len(every)) - 1, row, (of.hour0 + t + h) % DAY]
+    own[..., LOW:] *= scale_of(of.trace.volatility[t])[:, None]
     out: Floats = np.where(np.isfinite(own) & (t + 1 >= WARM_UP)[:, None], own, plain[:, : own.shape[1]])
     return out

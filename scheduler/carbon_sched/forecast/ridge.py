@@ -45,15 +45,17 @@ CLIP = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Observations of one zone for every knot and target hour: `x [K, n, F]`, `y`, `weight`, `base [K, n]`, `hour [n]`.
+    """Observations of one zone for every knot and target hour: `x [K, n, F]`, `hour [n]`, the others `[K, n]`.
 
-    Rows without a usable target have weight 0 and zeros in `x` and `y`.
+    `volatility` is that of the week before the forecast. Rows without a usable target have weight 0, zeros in `x` and
+    `y`.
     """
 
     x: Singles
     y: Singles
     weight: Singles
     base: Floats
+    volatility: Floats
     hour: Ints
 
 
@@ -76,6 +78,7 @@ def rows(of: Trace, truth: Floats, targets: Ints, knots: Ints) -> Rows:
         y=np.clip(error, -CLIP * volatility, CLIP * volatility).astype(np.float32),
         weight=np.where(usable, TYPICAL / (volatility + CALM), 0.0).astype(np.float32),
         base=base,
+        volatility=volatility,
         hour=of.hour0 + targets,
     )
 

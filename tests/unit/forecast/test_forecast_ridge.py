@@ -20,7 +20,7 @@ def observations(count, beta, seed=0, *, by_bin=None):
     if by_bin is not None:
         true += by_bin
     y = np.einsum("knf,knf->kn", x, true[:, bin_of(hour)]).astype(np.float32)
-    return ridge.Rows(x, y, np.ones((2, count), np.float32), np.zeros((2, count)), hour)
+    return ridge.Rows(x, y, np.ones((2, count), np.float32), np.zeros((2, count)), np.ones((2, count)), hour)
 
 
 def test_known_coefficients_are_recovered_from_enough_rows():
@@ -68,7 +68,10 @@ def test_sums_of_parts_are_the_sums_of_the_whole():
     for begin in range(0, 1_000, 100):
         cut = slice(begin, begin + 100)
         parts = parts.plus(
-            ridge.Rows(whole.x[:, cut], whole.y[:, cut], whole.weight[:, cut], whole.base[:, cut], whole.hour[cut])
+            ridge.Rows(
+                *(part[:, cut] for part in (whole.x, whole.y, whole.weight, whole.base, whole.volatility)),
+                whole.hour[cut],
+            )
         )
     once = ridge.Evidence.none(2).plus(whole)
     np.testing.assert_allclose(parts.gram, once.gram, atol=1e-3)

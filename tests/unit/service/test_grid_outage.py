@@ -1,4 +1,4 @@
-"""24 hours in which every provider fails, each hour in another way: jobs keep their deadlines, providers their peace."""
+"""24 hours in which every provider fails, each hour in another way: no job is late, no provider is pestered."""
 
 from __future__ import annotations
 
