@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Receipt,
         ResolveRequest,
         RollbackRequest,
+        SealView,
         ServerView,
         SessionView,
         TokenRequest,
@@ -339,6 +340,10 @@ class Client:
                         yield json.loads(line)
             except (requests.RequestException, ValueError) as error:
                 raise self._unavailable(error) from None
+
+    def seal(self) -> SealView:
+        """The newest signed checkpoint of the ledger, its key, and where it is kept."""
+        return cast("SealView", self._get("/v1/ledger/seal"))
 
     def verify(self) -> VerifyView:
         """What the server says of its own chain."""

@@ -58,11 +58,14 @@ from carbon_sched.service.policies import Policies
 from carbon_sched.service.recall import Recall
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
+from carbon_sched.service.seal import Sealing
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
+from carbon_sched.signing import PrivateKey
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store, sqlite_file
 from carbon_sched.store.location import check_local_filesystem
+from carbon_sched.store.seals import FileSeals, GitSeals
 from carbon_sched.store.vault import FileVault
 from carbon_sched.systemd import notify_ready
 
@@ -70,7 +73,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from carbon_sched.ports import Store
+    from carbon_sched.ports import Clock, SealSink, Store
     from carbon_sched.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -151,7 +154,7 @@ def build(
     logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
     planner = ChildPlanner()
     closing.callback(planner.close)
-    budgets = Budgets(store, policies, statements, clock)
+    budgets, sealing = Budgets(store, policies, statements, clock), _sealing(settings, fenced, clock)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
@@ -168,6 +171,7 @@ def build(
         Step("lead", leadership.step, threading.Event()),
         Step("poll", _poll(fleet, Awake(clock, moved)), signals.poll),
         *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
+        Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),
     ]
@@ -206,6 +210,7 @@ def build(
         preset_names=preset_names,
         logs=logs,
         statements=statements,
+        sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
         known_zone=lambda zone: known_zone(zone, configured.zones()),
@@ -240,6 +245,17 @@ def _leader_steps(
         Step("follow", only(follow.step), signals.follow),
         Step("collect", only(collect.step), signals.collect),
     ]
+
+
+def _sealing(settings: Settings, store: Store, clock: Clock) -> Sealing:
+    """Seals go to the data folder, and to each place that is configured."""
+    places: dict[str, SealSink] = {"data folder": FileSeals(settings.shared / "seals.jsonl")}
+    if settings.seal.file is not None:
+        places["file"] = FileSeals(settings.seal.file)
+    if settings.seal.git is not None:
+        places["git"] = GitSeals(settings.seal.git, settings.seal.git_remote)
+    key = PrivateKey(settings.shared / "ledger.key")
+    return Sealing(store, places, key, clock, every_s=settings.seal.every_s)
 
 
 def _faults(store: Store, loops: Loops, shutdown: threading.Event) -> Callable[[], list[str]]:

@@ -377,6 +377,13 @@ class Store(Protocol):
         """Release connections."""
 
 
+class SealSink(Protocol):
+    """A place outside the database where seals of the ledger are only ever added."""
+
+    def append(self, lines: Sequence[str]) -> None:
+        """Write the lines durably, each once even when called again after a failure; StoreError when that fails."""
+
+
 class Bundles(Protocol):
     """Job bundles (zips of the working directory) by content hash; a held job must outlive the submitter's laptop."""
 

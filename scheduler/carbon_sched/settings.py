@@ -92,6 +92,20 @@ class GridSettings(BaseModel):
         )
 
 
+class SealSettings(BaseModel):
+    """Where seals of the ledger go beside `seals.jsonl` in the data folder, and how often one is made.
+
+    file: only appended to. git: a clone in which each seal is a commit, pushed to `git_remote` where one is named.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every_s: float = Field(default=600.0, ge=1.0, le=86_400.0)
+    file: Path | None = None
+    git: Path | None = None
+    git_remote: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^-\s]\S*$")
+
+
 class Settings(BaseModel):
     """Everything `carbon-sched serve` can be told."""
 
@@ -104,6 +118,7 @@ class Settings(BaseModel):
     shared_dir: Path | None = None
     leader_lease_s: float = Field(default=15.0, ge=1.0, le=600.0)
     grid: GridSettings = GridSettings()
+    seal: SealSettings = SealSettings()
     secrets_dir: Path | None = None
 
     @property
@@ -138,6 +153,8 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     except ValidationError as error:
         raise _told(error.errors()[0], file) from None
     anchored: dict[str, Any] = {"grid": _anchored(settings.grid, file.parent)}
+    places = {name: file.parent / place for name in ("file", "git") if (place := getattr(settings.seal, name))}
+    anchored["seal"] = settings.seal.model_copy(update=places)
     if settings.secrets_dir is not None:
         anchored["secrets_dir"] = file.parent / settings.secrets_dir
     return settings.model_copy(update=anchored)
@@ -186,6 +203,7 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     """The settings there are where an unknown one was found."""
     by_place: dict[int | str, type[BaseModel]] = {
         "counts": CountsSetting, "providers": ProviderSetting, "series": SeriesSetting, "grid": GridSettings,
+        "seal": SealSettings,
     }  # fmt: skip
     place = next((by_place[part] for part in reversed(loc[:-1]) if part in by_place), Settings)
     return sorted(place.model_fields)

@@ -573,6 +573,17 @@ class ServerView(TypedDict):
     ledger_head: str
 
 
+class SealView(TypedDict):
+    """GET /v1/ledger/seal: `line` is what the places hold; `problems` by place, for those that are behind."""
+
+    key: str
+    line: str | None
+    sealed_at: str | None
+    size: int | None
+    places: list[str]
+    problems: dict[str, str]
+
+
 class VerifyView(TypedDict):
     """GET /v1/ledger/verify."""
 

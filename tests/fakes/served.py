@@ -18,6 +18,9 @@ from carbon_sched.grid.zones import known_zone
 from carbon_sched.policy.presets import preset_names
 from carbon_sched.service.access import Access
 from carbon_sched.service.boundaries import Boundaries
+from carbon_sched.service.seal import Sealing
+from carbon_sched.signing import PrivateKey
+from carbon_sched.store.seals import FileSeals
 from tests.fakes.world import World, a_cluster
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ class Served:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        place = FileSeals(folder / "seals.jsonl")
+        key = PrivateKey(folder / "ledger.key")
+        self.sealing = Sealing(self.world.store, {"file": place}, key, self.world.clock, every_s=600)
         context = Context(
             url=self.url,
             data_dir=folder,
@@ -60,6 +66,7 @@ class Served:
             preset_names=preset_names,
             logs=self.world.logs,
             statements=self.world.statements,
+            sealing=self.sealing,
             signals=self.world.signals,
             intensities=None,
             known_zone=known_zone,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.policies import Policies
     from carbon_sched.service.recall import Recall
+    from carbon_sched.service.seal import Sealing
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
     from carbon_sched.wire import GridFinding, ProviderView
@@ -56,6 +57,7 @@ class Context:
     preset_names: Callable[[], tuple[str, ...]]
     logs: Logs
     statements: Statements
+    sealing: Sealing
     signals: Signals
     intensities: Intensities
     known_zone: Callable[[str], str]

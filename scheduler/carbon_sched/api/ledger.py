@@ -13,10 +13,11 @@ from fastapi.responses import StreamingResponse
 from carbon_sched.api.access import Auditor, Reader
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
+from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.export import MEDIA_TYPES, render
 from carbon_sched.ledger.statement import Selection
-from carbon_sched.wire import VerifyView
+from carbon_sched.wire import SealView, VerifyView
 
 router = APIRouter()
 
@@ -57,6 +58,20 @@ def verify(context: Ctx, _caller: Auditor) -> VerifyView:
         "head": found.head,
         "first_bad_seq": found.first_bad_seq,
         "problem": found.problem,
+    }
+
+
+@router.get("/ledger/seal")
+def newest_seal(context: Ctx, _caller: Auditor) -> SealView:
+    """The newest seal that this server made, by which key, and which places could not be written."""
+    made = context.sealing.last
+    return {
+        "key": str(context.sealing.key),
+        "line": made.line() if made else None,
+        "sealed_at": to_rfc3339(made.at) if made else None,
+        "size": made.checkpoint.size if made else None,
+        "places": context.sealing.places,
+        "problems": context.sealing.problems,
     }
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from carbon_sched.domain.facts import Entry
+    from carbon_sched.ledger.verify import Checkpoint
+    from carbon_sched.signing import PublicKey
 
 FORMATS = ("text", "json", "csv", "md")
 
@@ -33,22 +35,26 @@ def audit() -> None:
 @click.option(
     "--file", "file", type=click.Path(path_type=Path), help="A copy made by `audit export`; no server needed."
 )
-@click.option("--checkpoint", multiple=True, metavar="SIZE:HEAD", help="What was noted down earlier. Repeatable.")
+@click.option(
+    "--checkpoint", multiple=True, metavar="SIZE:HEAD|FILE", help="What was noted, or a file of seals. Repeatable."
+)
+@click.option("--key", metavar="ed25519:BASE64", help="The only key whose seals are believed (`audit seal` shows it).")
 @json_option
-def verify(file: Path | None, checkpoint: tuple[str, ...], as_json: bool) -> int:
+def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_json: bool) -> int:
     """Check the whole hash chain, here: the server's word is not taken.
 
-    Exits 126 when the chain does not verify. Note size and head down somewhere else: against them, a ledger that was
-    cut off or hashed anew shows too.
+    Exits 126 when the chain does not verify. Against seals that are kept elsewhere, or size and head noted down, a
+    ledger that was cut off or hashed anew shows too.
 
     \b
-    Example:
+    Examples:
       carbon-sched audit verify
+      carbon-sched audit verify --file ledger.jsonl --checkpoint seals.jsonl
     """
     from carbon_sched.cli.progress import Progress
     from carbon_sched.ledger.verify import verify_entries
 
-    checkpoints = [_checkpoint(text) for text in checkpoint]
+    checkpoints = [one for text in checkpoint for one in _checkpoints(text, key)]
     with Progress("verifying"):
         found = verify_entries(_entries(_lines(file)), checkpoints=checkpoints)
     if as_json:
@@ -60,6 +66,33 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], as_json: bool) -> int
     found.require()
     click.echo(f"the ledger verifies: {found.size} entries\nhead {found.head}")
     return 0
+
+
+@audit.command()
+@json_option
+def seal(as_json: bool) -> None:
+    """Show the newest signed checkpoint of the ledger, its key, and where it is kept.
+
+    The line goes to stdout: keep it anywhere that the server cannot write, and check against it later.
+
+    \b
+    Example:
+      carbon-sched audit seal >> my-seals.jsonl
+    """
+    from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.output import warn
+
+    view = connect().client.seal()
+    if as_json:
+        print_json(view)
+        return
+    say(f"key {view['key']}; kept in: {', '.join(view['places'])}")
+    for place, problem in view["problems"].items():
+        warn(f"{place} is behind: {problem}")
+    if view["line"] is None:
+        say("no seal was made yet since the server started")
+    else:
+        click.echo(view["line"])
 
 
 @audit.command()
@@ -165,15 +198,34 @@ def _entries(lines: Iterable[dict[str, Any]]) -> Iterator[Entry]:
         yield Entry(line["seq"], line["prev"], line["hash"], payload)
 
 
-def _checkpoint(text: str) -> Any:
+def _checkpoints(text: str, key: str | None) -> list[Checkpoint]:
+    """`SIZE:HEAD`, or every seal of a file."""
     from carbon_sched.ledger.verify import Checkpoint
 
     size, _, head = text.partition(":")
-    if not size.isdigit() or not head:
-        raise InvalidInput(
-            "--checkpoint", text, "is not SIZE:HEAD", "Write what `audit verify` printed, as 120:9f86d0..."
-        )
-    return Checkpoint(int(size), head)
+    if size.isdigit() and head:
+        return [Checkpoint(int(size), head)]
+    if not Path(text).is_file():
+        remedy = "Write what `audit verify` printed, as 120:9f86d0..., or name a file of seals"
+        raise InvalidInput("--checkpoint", text, "is not SIZE:HEAD, nor a file", remedy)
+    from carbon_sched.ledger.seal import read_seals
+
+    seals = read_seals(Path(text).read_text(encoding="utf-8", errors="replace").splitlines(), text, _key(key))
+    if key is None:
+        for one in dict.fromkeys(str(seal.key) for seal in seals):
+            say(f"{text} is signed by {one}; give --key with the key you know, so that no other is believed")
+    return [seal.checkpoint for seal in seals]
+
+
+def _key(text: str | None) -> PublicKey | None:
+    from carbon_sched.signing import PublicKey, raw_public_key
+
+    if text is None:
+        return None
+    raw = raw_public_key(text)
+    if raw is None:
+        raise InvalidInput("--key", text, "is no public key", "Write it as `audit seal` prints it: ed25519:BASE64")
+    return PublicKey(raw)
 
 
 def _writable(path: Path) -> Any:
