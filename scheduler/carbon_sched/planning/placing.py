@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carbon_sched.planning.problem import Segments
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,6 +22,9 @@ PRICE_FACTORS = (0.91, 0.97, 0.94)
 are indifferent between the same slots and crowd there."""
 NOWHERE = -1
 PROMOTIONS = 4
+PLACINGS, MOST_TRIES = 16_000, 8
+"""A placing is tried in several orders, as often as this many placed jobs allow: the fewer jobs there are, the more it
+depends on the order where a large one ends up."""
 EPSILON = 1e-6
 
 
@@ -116,38 +121,45 @@ def order(problem: Problem, *, by_length: bool = True) -> Ints:
     return np.lexsort((np.arange(problem.jobs), -weight, ~problem.urgent))
 
 
-def place(problem: Problem, prices: Floats, *, thorough: bool = True) -> Field:
-    """Every job at its best priced offer in one order or the other, then each once more at its true cost.
+def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Field:
+    """Every job at its best priced offer in one order or another, then each once more at its true cost.
 
-    Which of the two orders is better depends on how large the jobs are; `thorough` tries both. Jobs that find no room
-    in their window are put before all others, and everything is placed anew.
+    Which order is best depends on how large the jobs are, so the best of several counts (`tries`, else as many as the
+    effort allows). Jobs that find no room in their window are put before all others, and everything is placed anew.
     """
     charges = problem.charges(prices)
-    orders = [order(problem, by_length=by_length) for by_length in ((True, False) if thorough else (True,))]
-    tries = [_insisting(problem, charges, turns) for turns in orders]
-    field = min(tries, key=lambda tried: (int((tried.lane == NOWHERE).sum()), tried.total()))
-    settle(field)
-    return field
+    count = tries or min(max(PLACINGS // max(problem.jobs, 1), 1), MOST_TRIES)
+    done = []
+    for number in range(count):
+        done.append(_insisting(problem, charges, order(problem, by_length=number % 2 == 0), number // 2))
+        settle(done[-1])
+    return min(done, key=worth)
 
 
-def _insisting(problem: Problem, charges: Singles, turns: Ints) -> Field:
+def worth(field: Field) -> tuple[int, float]:
+    """The fewest jobs without a place, then the least carbon."""
+    return int((field.lane == NOWHERE).sum()), field.total()
+
+
+def _insisting(problem: Problem, charges: Singles, turns: Ints, shift: int = 0) -> Field:
     """Placed in turn; those left over go first in the next attempt."""
-    field = _placed(problem, charges, turns)
+    field = _placed(problem, charges, turns, shift)
     for _ in range(PROMOTIONS):
         left = field.lane[turns] == NOWHERE
         if not left.any():
             break
         turns = np.concatenate([turns[left], turns[~left]])
-        other = _placed(problem, charges, turns)
+        other = _placed(problem, charges, turns, shift)
         if (other.lane == NOWHERE).sum() >= left.sum():
             break
         field = other
     return field
 
 
-def _placed(problem: Problem, charges: Singles, turns: Ints) -> Field:
+def _placed(problem: Problem, charges: Singles, turns: Ints, shift: int) -> Field:
+    """`shift` says which of the price factors the first job gets."""
     field = Field(problem)
-    for number, job in enumerate(turns.tolist()):
+    for number, job in enumerate(turns.tolist(), start=shift):
         factor = PRICE_FACTORS[number % len(PRICE_FACTORS)]
         lane, start = field.best(job, field.offers(job, charges, factor))
         if lane != NOWHERE:
@@ -168,9 +180,35 @@ def insert(field: Field, prices: Floats) -> None:
 
 def settle(field: Field) -> None:
     """Take every job that is not at its best offer out once and put it where it truly costs least now."""
-    problem, turns = field.problem, order(field.problem)
-    for job in turns[(field.costs() > problem.wishes)[turns]].tolist():
+    turns = order(field.problem)
+    _reinsert(field, turns[(field.costs() > field.problem.wishes)[turns]])
+
+
+def mend(field: Field) -> None:
+    """The same, but only for jobs that a free place elsewhere would serve better than theirs."""
+    turns = order(field.problem)
+    _reinsert(field, turns[_could_gain(field)[turns]])
+
+
+def _reinsert(field: Field, jobs: Ints) -> None:
+    for job in jobs.tolist():
         field.lift(job)
         lane, start = field.best(job, field.offers(job))
         if lane != NOWHERE:
             field.put(job, lane, start)
+
+
+def _could_gain(field: Field) -> NDArray[np.bool_]:
+    """`[J]` which jobs have a cheaper start in their window for which there is room beside their own place."""
+    problem = field.problem
+    kinds, kind = np.unique(np.stack([problem.group, problem.units]), axis=1, return_inverse=True)
+    least = np.empty((kinds.shape[1], problem.starts), dtype=np.float32)
+    for number, (group, units) in enumerate(zip(kinds[0].astype(np.int64).tolist(), kinds[1].tolist(), strict=True)):
+        length = int(problem.slots[group])
+        taken = np.zeros((problem.lanes, problem.starts + length), dtype=np.int32)
+        np.cumsum(field.free[:, : problem.starts + length - 1] < units - EPSILON, axis=1, out=taken[:, 1:])
+        room = taken[:, length:] == taken[:, : problem.starts]
+        least[number] = np.where(room, problem.cost[group], np.float32(np.inf)).min(axis=0, initial=np.inf)
+    best = Segments.of(kind.ravel(), problem.first, problem.last, problem.starts).least(least)
+    out: NDArray[np.bool_] = best * problem.units < field.costs()
+    return out

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
 
-COOLING = (0.05, 0.0125, 0.006)
+COOLING = (0.05, 0.0125)
 """Temperatures, as shares of the mean cost of a unit-hour."""
-ROUNDS = 40
+ROUNDS = 60
 CONVERGING_ROUNDS = 120
 SETTLED = 1e-3
-WARM_COOLING = (0.025, 0.006)
+WARM_COOLING = (0.0125,)
 WARM_ROUNDS = 10
 NEAR_ENOUGH, AS_NEAR = 0.2, 2.0
 """Warm prices must leave at most this share of the load out of balance, or this multiple of what they left before."""
@@ -64,7 +64,7 @@ def solve_prices(problem: Problem, warm: Prices | None = None) -> Prices:
 def price_path(problem: Problem) -> Iterator[tuple[float, Floats]]:
     """Prices at lower and lower temperatures, many times dearer than those that plans are made with: for bounds."""
     dual, prices = _Dual(problem), np.zeros((problem.lanes, problem.price_slots))
-    for share in (*COOLING, 0.003, 0.0015, 0.0007, 0.0003):
+    for share in (*COOLING, 0.006, 0.003, 0.0015, 0.0007, 0.0003):
         prices, _, _ = _ascend(dual, prices, share * dual.level, CONVERGING_ROUNDS)
         yield share, prices
 
@@ -115,57 +115,64 @@ def _ascend(dual: _Dual, start: Floats, temperature: float, rounds: int) -> tupl
 class _Dual:
     """The smoothed dual of one problem on the grid of price slots: value and slope at given prices.
 
-    Only pairs of group and start that some job could take are looked at: A of them, `[A, L]` offers.
+    Only pairs of group and start that some job could take are looked at: A of them in order of time, `[L, A]` offers.
+    Jobs with the same group and window are one here, with the sum of their work.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._windows(problem)
-        group, begin = self._pairs
-        self._hours = (problem.slots[group] * problem.step_h).astype(np.float32)
-        cost = problem.cost[group, :, begin] / self._hours[:, None]
+        group, self._begins = self._pairs
+        self._slots = problem.slots[group].astype(np.float32)
+        self._hours = self._slots * np.float32(problem.step_h)
+        cost = problem.cost.swapaxes(0, 1)[:, group, self._begins] / self._hours
         self._cost = np.where(np.isfinite(cost), cost, np.float32(1e30))
-        self._ends = np.minimum(begin + problem.slots[group], problem.horizon)
-        self._by_begin, self._by_end = _Rows.of(begin), _Rows.of(self._ends)
-        self._amount = problem.work * problem.step_h
+        self._ends = np.minimum(self._begins + problem.slots[group], problem.horizon)
+        self._by_begin, self._by_end = _Runs.of(self._begins), _Runs.of(self._ends)
         self._limited = np.isfinite(problem.price_capacity)
         self.weight = np.where(self._limited, np.maximum(problem.price_capacity, 1e-9), 1.0)
         self.level = self._level()
 
     def _windows(self, problem: Problem) -> None:
-        """Every job's starts on the grid of price slots, as indices into the pairs that occur."""
-        q = problem.coarse
-        width = -(-problem.starts // q)
-        last = np.minimum(problem.last // q, width - 1)
-        segments = Segments.of(problem.group, np.minimum(problem.first // q, last), last, width)
-        pairs, which = np.unique(segments.flat, return_inverse=True)
+        """Every window on the grid of price slots as indices into the pairs that occur, and the unit-hours in it."""
+        width = -(-problem.starts // problem.coarse)
+        last = np.minimum(problem.last // problem.coarse, width - 1)
+        first = np.minimum(problem.first // problem.coarse, last)
+        same, which = np.unique((problem.group * width + first) * width + last, return_inverse=True)
+        self._amount = np.bincount(which, weights=problem.work * problem.step_h, minlength=len(same))
+        rest, last = np.divmod(same, width)
+        group, first = np.divmod(rest, width)
+        segments = Segments.of(group, first, last, width)
+        groups = len(problem.slots)
+        pairs, which = np.unique(segments.flat % width * groups + segments.flat // width, return_inverse=True)
         self._window = replace(segments, flat=which)
-        self._pairs = pairs // width, np.minimum(pairs % width * q, problem.starts - 1)
+        begins = np.minimum(pairs // max(groups, 1) * problem.coarse, problem.starts - 1)
+        self._pairs = pairs % max(groups, 1), begins
 
     def _level(self) -> float:
         """Mean cost of a unit-hour at the jobs' best offers, in grams."""
-        wishes = self._problem.wishes
-        known = np.isfinite(wishes) & (self._amount > 0)
-        return max(float(np.mean(wishes[known] / self._amount[known])), 1e-6) if known.any() else 1.0
+        wishes, amount = self._problem.wishes, self._problem.work * self._problem.step_h
+        known = np.isfinite(wishes) & (amount > 0)
+        return max(float(np.mean(wishes[known] / amount[known])), 1e-6) if known.any() else 1.0
 
     def evaluate(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
         """The smoothed bound in grams, and its slope per price in units of capacity (load / capacity - 1)."""
         heat = np.float32(temperature)
         lanes = self._cost + self._charges(prices)
-        least = lanes.min(axis=1, initial=np.inf)
-        np.subtract(least[:, None], lanes, out=lanes)
+        least = lanes.min(axis=0, initial=np.inf)
+        np.subtract(least, lanes, out=lanes)
         lanes /= heat
         np.exp(lanes, out=lanes)
-        over = lanes.sum(axis=1)
+        over = lanes.sum(axis=0)
         choice, value = self._jobs(least - heat * np.log(over), heat)
         mass = np.bincount(self._window.flat, weights=choice, minlength=len(least))
-        lanes *= (mass / over).astype(np.float32)[:, None]
+        lanes *= (mass / over / self._slots).astype(np.float32)
         slope = np.where(self._limited, self._load(lanes) / self.weight - 1.0, -1.0)
         offered = np.sum(np.where(self._limited, prices * self.weight, 0.0))
         return float(value - offered), slope
 
     def _jobs(self, best: Singles, heat: np.float32) -> tuple[Floats, float]:
-        """Unit-hours that every job puts on each of its starts, and the sum of their soft minima in grams."""
+        """Unit-hours that every window's jobs put on each of its starts, and the sum of their soft minima in grams."""
         window = self._window
         if len(window.flat) == 0:
             return np.empty(0), 0.0
@@ -177,21 +184,22 @@ class _Dual:
         return share * (self._amount / over)[window.owner], float(np.sum(self._amount * value))
 
     def _charges(self, prices: Floats) -> Singles:
-        """`[A, L]` price per unit-hour of a run, averaged over its length."""
-        paid = self._problem.paid(prices).T.astype(np.float32)
-        out: Singles = paid[self._ends] - paid[self._pairs[1]]
-        out /= self._hours[:, None]
+        """`[L, A]` price per unit-hour of a run, averaged over its length."""
+        paid = self._problem.paid(prices).astype(np.float32)
+        out: Singles = paid[:, self._ends]
+        out -= paid[:, self._begins]
+        out /= self._hours
         return out
 
     def _load(self, mass: Singles) -> Floats:
-        """`[L, price slots]` unit-hours in use when `mass` unit-hours per pair and lane are chosen."""
+        """`[L, price slots]` unit-hours in use when `mass` units per slot of a run are begun per pair and lane."""
         problem = self._problem
-        mass /= problem.slots[self._pairs[0]].astype(np.float32)[:, None]
-        change = np.zeros((problem.horizon + 1, problem.lanes))
+        change = np.zeros((problem.lanes, problem.horizon + 1))
         self._by_begin.add(change, mass, 1.0)
         self._by_end.add(change, mass, -1.0)
-        running = np.cumsum(change[:-1], axis=0)
-        return np.add.reduceat(running, np.arange(0, problem.horizon, problem.coarse), axis=0).T
+        running = np.cumsum(change[:, :-1], axis=1)
+        out: Floats = np.add.reduceat(running, np.arange(0, problem.horizon, problem.coarse), axis=1)
+        return out
 
     def unbalanced(self, prices: Floats, slope: Floats) -> float:
         """Load above capacity, and room left where it is priced, as a share of all load."""
@@ -200,20 +208,22 @@ class _Dual:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Which rows of a table belong to which slot, for adding them up quickly."""
+class _Runs:
+    """Which columns of a table belong to which slot, for adding them up quickly; `order` None: they are in order."""
 
-    order: Ints
+    order: Ints | None
     slots: Ints
     begins: Ints
 
     @staticmethod
-    def of(slot: Ints) -> _Rows:
-        order = np.argsort(slot, kind="stable")
-        slots, begins = np.unique(slot[order], return_index=True)
-        return _Rows(order, slots, begins)
+    def of(slot: Ints) -> _Runs:
+        sorted_ = bool(np.all(slot[1:] >= slot[:-1]))
+        order = None if sorted_ else np.argsort(slot, kind="stable")
+        slots, begins = np.unique(slot if order is None else slot[order], return_index=True)
+        return _Runs(order, slots, begins)
 
-    def add(self, into: Floats, rows: Singles, sign: float) -> None:
-        """Add the sum of each slot's rows to it."""
+    def add(self, into: Floats, columns: Singles, sign: float) -> None:
+        """Add the sum of each slot's columns to it."""
         if len(self.slots):
-            into[self.slots] += sign * np.add.reduceat(rows[self.order], self.begins, axis=0)
+            ordered = columns if self.order is None else columns[:, self.order]
+            into[:, self.slots] += sign * np.add.reduceat(ordered, self.begins, axis=1)

@@ -85,6 +85,22 @@ class Problem:
         names = ("group", "units", "first", "last", "level", "urgent")
         return replace(self, capacity=capacity, **{name: getattr(self, name)[which] for name in names})
 
+    def dearer(self, prices: Floats) -> Problem:
+        """The same with `prices` (g per unit-hour) as part of the cost."""
+        return replace(self, cost=self.cost + self.charges(prices))
+
+    def joined(self, other: Problem, counts: float) -> Problem:
+        """With the jobs of another problem on the same costs, each of which `counts` as this share of itself."""
+        return replace(
+            self,
+            group=np.concatenate([self.group, other.group]),
+            units=np.concatenate([self.units, other.units * counts]),
+            first=np.concatenate([self.first, other.first]),
+            last=np.concatenate([self.last, other.last]),
+            level=np.concatenate([self.level, other.level]),
+            urgent=np.concatenate([self.urgent, other.urgent]),
+        )
+
     @cached_property
     def windows(self) -> Segments:
         """Every job's allowed starts as flat indices into `[G, S]`."""
@@ -119,6 +135,11 @@ class Problem:
     def horizon(self) -> int:
         """How many slots there are."""
         return int(self.capacity.shape[1])
+
+    def grams(self, lane: Ints, start: Ints) -> Floats:
+        """`[J]` expected grams of every job on its lane from its start slot on."""
+        out: Floats = self.cost[self.group, lane, start].astype(np.float64) * self.units
+        return out
 
     @cached_property
     def price_slots(self) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.planning.improving import improve
-from carbon_sched.planning.placing import NOWHERE, Field, insert, place, settle
+from carbon_sched.planning.placing import NOWHERE, Field, insert, mend, place, worth
 from carbon_sched.planning.prices import Prices, solve_prices
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ EXCHANGES = 600
 """Rounds of local search: decisive for a handful of large jobs, next to nothing among thousands."""
 WARM_EXCHANGES = 60
 MOSTLY, CALM = 0.9, 0.005
+KEPT = 0.8
+"""Share of the prices that counts as a cost where arrivals are expected; without any, prices only guide the placing."""
 MOST_INSERTED = 32
 """Up to this many new jobs are put into a plan whose world has not changed without touching the others."""
 
@@ -46,6 +48,27 @@ class Warm:
 
 
 @dataclass(frozen=True, eq=False)
+class Expected:
+    """Jobs that are likely to be submitted, on the costs of a problem: `draws` samples of their arrivals in one.
+
+    They never take the place of a job that is there; but the room they will ask for has its price, and the next one
+    that cannot wait has its room.
+    """
+
+    problem: Problem
+    draws: int = 1
+
+    def of(self, level: int, capacity: Floats) -> Expected | None:
+        """Those that come before or with the jobs of a level."""
+        which = np.flatnonzero(self.problem.level <= level)
+        return replace(self, problem=self.problem.only(which, capacity)) if len(which) else None
+
+    def joined(self, problem: Problem) -> Problem:
+        """The jobs there are and those expected, for the prices."""
+        return problem.joined(self.problem, 1.0 / self.draws)
+
+
+@dataclass(frozen=True, eq=False)
 class Solution:
     """Lane and start slot per job (`NOWHERE` for those without room in their window), and the prices it came from."""
 
@@ -62,9 +85,7 @@ class Solution:
 
     def costs(self) -> Floats:
         """`[J]` expected grams of every job; what stands for those without a place means nothing."""
-        problem = self.problem
-        out: Floats = problem.cost[problem.group, self.lane, self.start].astype(np.float64) * problem.units
-        return out
+        return self.problem.grams(self.lane, self.start)
 
     @property
     def grams(self) -> float:
@@ -72,12 +93,13 @@ class Solution:
         return float(self.costs()[self.placed].sum())
 
 
-def solve(problem: Problem, warm: Warm | None = None, *, seed: int = 0) -> Solution:
+def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | None = None, seed: int = 0) -> Solution:
     """A plan for all jobs at once, within capacity; level after level, each with what the ones before have left.
 
     Args:
         problem: jobs, costs and capacity on one grid.
         warm: an earlier plan on the same grid of slots; what is left of it is mended, unless that turns out worse.
+        expected: jobs that are likely to come, whose wishes count in the prices.
         seed: makes the local search repeatable.
     """
     lane, start = np.full(problem.jobs, NOWHERE), np.full(problem.jobs, NOWHERE)
@@ -85,49 +107,71 @@ def solve(problem: Problem, warm: Warm | None = None, *, seed: int = 0) -> Solut
     capacity = problem.capacity
     for level in np.unique(problem.level):
         which = np.flatnonzero(problem.level == level)
-        part = problem.only(which, capacity)
-        old = None if warm is None else warm.of(which)
-        field, prices = _solve_level(part, old, seed)
+        coming = None if expected is None else expected.of(int(level), capacity)
+        of = _Level(problem.only(which, capacity), coming, None if warm is None else warm.of(which), seed)
+        field, prices = of.solved()
         lane[which], start[which] = field.lane, field.start
         capacity = np.maximum(field.free.astype(np.float64), 0.0)
     return Solution(problem, lane, start, prices)
 
 
-def _solve_level(problem: Problem, warm: Warm | None, seed: int) -> tuple[Field, Prices]:
-    if warm is not None and warm.stands and warm.prices.values.shape == (problem.lanes, problem.price_slots):
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """The jobs of one level, what is expected beside them, and what an earlier plan left of them."""
+
+    problem: Problem
+    expected: Expected | None
+    warm: Warm | None
+    seed: int
+
+    def solved(self) -> tuple[Field, Prices]:
+        """Where the jobs are put, and at which prices."""
+        return self._inserted() or self._replanned()
+
+    def _inserted(self) -> tuple[Field, Prices] | None:
+        """The earlier plan with a few new jobs in it, while the world stands and they find room."""
+        problem, warm = self.problem, self.warm
+        if warm is None or not warm.stands or warm.prices.values.shape != (problem.lanes, problem.price_slots):
+            return None
         field = Field.filled(problem, warm.lane, warm.start)
-        if (field.lane == NOWHERE).sum() <= MOST_INSERTED:
-            insert(field, warm.prices.values)
-            if (field.lane != NOWHERE).all():
-                return field, warm.prices
-    prices = solve_prices(problem, None if warm is None else warm.prices)
-    if warm is not None and prices.near:
-        field, calm = _mended(problem, warm, prices.values)
-        if not calm:
-            field = min(field, place(problem, prices.values, thorough=False), key=_worth)
-        improve(field, seed, WARM_EXCHANGES)
+        if (field.lane == NOWHERE).sum() > MOST_INSERTED:
+            return None
+        insert(field, warm.prices.values)
+        return (field, warm.prices) if (field.lane != NOWHERE).all() else None
+
+    def _replanned(self) -> tuple[Field, Prices]:
+        problem, warm = self.problem, self.warm
+        asked = problem if self.expected is None else self.expected.joined(problem)
+        prices = solve_prices(asked, None if warm is None else warm.prices)
+        kept = 0.0 if self.expected is None else KEPT
+        field = self._placed(
+            problem.dearer(kept * prices.values) if kept else problem, (1 - kept) * prices.values, near=prices.near
+        )
         return field, prices
-    field = place(problem, prices.values)
-    improve(field, seed, EXCHANGES)
-    return field, prices
 
+    def _placed(self, problem: Problem, prices: Floats, *, near: bool) -> Field:
+        """Jobs put where the costs of `problem` and the prices say, from the earlier plan if it is near."""
+        if near and self.warm is not None:
+            field, calm = self._mended(problem, self.warm, prices)
+            if not calm:
+                field = min(field, place(problem, prices, tries=1), key=worth)
+            improve(field, self.seed, WARM_EXCHANGES)
+            return field
+        field = place(problem, prices)
+        improve(field, self.seed, EXCHANGES)
+        return field
 
-def _mended(problem: Problem, warm: Warm, prices: Floats) -> tuple[Field, bool]:
-    """The earlier plan with its new jobs put in and every job moved that now has a better offer; was that little?
+    def _mended(self, problem: Problem, warm: Warm, prices: Floats) -> tuple[Field, bool]:
+        """The earlier plan with its new jobs put in and every job moved that has a better offer; was that little?
 
-    It was if costs have hardly moved and moving jobs gained next to nothing: then no plan made anew is much better.
-    """
-    field = Field.filled(problem, warm.lane, warm.start)
-    kept = field.lane != NOWHERE
-    insert(field, prices)
-    before = field.costs()
-    settle(field)
-    moved = np.abs(before[kept] / warm.paid[kept] - 1)
-    gained = 1 - field.total() / max(float(before[np.isfinite(before)].sum()), 1e-9)
-    calm = kept.mean() >= MOSTLY and float(np.nanmean(moved)) <= CALM and gained <= CALM
-    return field, bool(calm and (field.lane != NOWHERE).all())
-
-
-def _worth(field: Field) -> tuple[int, float]:
-    """The fewest jobs without a place, then the least carbon."""
-    return int((field.lane == NOWHERE).sum()), field.total()
+        It was if costs have hardly moved and moving jobs gained next to nothing: then no plan made anew is much better.
+        """
+        field = Field.filled(problem, warm.lane, warm.start)
+        kept = field.lane != NOWHERE
+        insert(field, prices)
+        before = field.costs()
+        moved = np.abs(self.problem.grams(field.lane, field.start)[kept] / warm.paid[kept] - 1)
+        mend(field)
+        gained = 1 - field.total() / max(float(before[np.isfinite(before)].sum()), 1e-9)
+        calm = kept.mean() >= MOSTLY and float(np.nanmean(moved)) <= CALM and gained <= CALM
+        return field, bool(calm and (field.lane != NOWHERE).all())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from carbon_sched.planning.problem import Problem
+from carbon_sched.planning.solving import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,45 +47,86 @@ class Drawn:
     """A problem, the units of each cluster, the utilisation that rounding led to, and what running at once would emit.
 
     `at_once_g` is the run-now-here reference: every job at its submission, homes spread evenly, room for all.
+    `expected` are further samples of the same arrivals, drawn apart, that a planner may expect.
     """
 
     problem: Problem
     capacity: float
     utilisation: float
     at_once_g: float
+    expected: Expected | None = None
 
 
-def draw(batch: Batch, jobs: Jobs, grid: Grid, zones: Sequence[str]) -> Drawn:
-    """Draw a batch; arrivals are uniform over the span, slack is six hours below two hours of run time, a day above."""
-    rng = np.random.default_rng(batch.seed)
-    pick = rng.choice(len(jobs), batch.jobs, replace=len(jobs) < batch.jobs)
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Run time in slots, units, slot of arrival and slots of patience, per job."""
+
+    slots: Ints
+    units: Floats
+    first: Ints
+    slack: Ints
+
+
+def draw(batch: Batch, jobs: Jobs, grid: Grid, zones: Sequence[str], *, expected: int = 0) -> Drawn:
+    """Draw a batch, and `expected` further samples of its arrivals.
+
+    Arrivals are uniform over the span; slack is six hours below two hours of run time, a day above.
+    """
+    real = _sample(batch, jobs, np.random.default_rng(batch.seed))
+    others = [_sample(batch, jobs, np.random.default_rng((batch.seed, number))) for number in range(1, expected + 1)]
     per_hour = round(1 / batch.slot_h)
-    slots = np.maximum(np.ceil(np.minimum(jobs.hours[pick], batch.longest_h) * per_hour), 1).astype(np.int64)
-    units = np.minimum(np.ceil(jobs.units[pick]), batch.most_units)
     span = batch.span_h * per_hour
-    first = np.sort(rng.integers(0, span, batch.jobs))
-    slack = np.where(slots < 2 * per_hour, 6, 24) * per_hour
-    lengths, group = np.unique(slots, return_inverse=True)
+    lengths = np.unique(np.concatenate([sample.slots for sample in (real, *others)]))
     starts = span + 24 * per_hour + 1
-    horizon = starts + int(lengths.max())
-    work = float(np.sum(units * slots))
+    work = float(np.sum(real.units * real.slots))
     capacity = max(round(work / (batch.utilisation * span * len(zones))), batch.most_units, batch.least_capacity)
-    problem = Problem(
+    empty = Problem(
         step_h=batch.slot_h,
         coarse=per_hour,
         cost=_costs(grid, zones, batch, lengths, starts),
         slots=lengths,
-        capacity=np.full((len(zones), horizon), float(capacity)),
-        group=group,
-        units=units,
-        first=first,
-        last=first + slack,
-        level=np.zeros(batch.jobs, dtype=np.int64),
-        urgent=np.zeros(batch.jobs, dtype=np.bool_),
+        capacity=np.full((len(zones), starts + int(lengths.max())), float(capacity)),
+        **_columns(_together([]), lengths),
     )
-    at_once = problem.cost[group, :, first].mean(axis=1).astype(np.float64)
+    problem = replace(empty, **_columns(real, lengths))
+    coming = Expected(replace(empty, **_columns(_together(others), lengths)), expected) if expected else None
+    at_once = problem.cost[problem.group, :, real.first].mean(axis=1).astype(np.float64)
     used = work / (capacity * span * len(zones))
-    return Drawn(problem, capacity, used, float(np.sum(at_once * units)))
+    return Drawn(problem, capacity, used, float(np.sum(at_once * real.units)), coming)
+
+
+def _sample(batch: Batch, jobs: Jobs, rng: np.random.Generator) -> _Sample:
+    pick = rng.choice(len(jobs), batch.jobs, replace=len(jobs) < batch.jobs)
+    per_hour = round(1 / batch.slot_h)
+    slots = np.maximum(np.ceil(np.minimum(jobs.hours[pick], batch.longest_h) * per_hour), 1).astype(np.int64)
+    units = np.minimum(np.ceil(jobs.units[pick]), batch.most_units)
+    first = np.sort(rng.integers(0, batch.span_h * per_hour, batch.jobs))
+    return _Sample(slots, units, first, np.where(slots < 2 * per_hour, 6, 24) * per_hour)
+
+
+def _together(samples: Sequence[_Sample]) -> _Sample:
+    """Several samples as one."""
+    zero = np.empty(0, dtype=np.int64)
+    parts = [_Sample(zero, np.empty(0), zero, zero), *samples]
+    return _Sample(
+        np.concatenate([sample.slots for sample in parts]),
+        np.concatenate([sample.units for sample in parts]),
+        np.concatenate([sample.first for sample in parts]),
+        np.concatenate([sample.slack for sample in parts]),
+    )
+
+
+def _columns(sample: _Sample, lengths: Ints) -> dict[str, Any]:
+    """What a problem says of each job."""
+    count = len(sample.slots)
+    return {
+        "group": np.searchsorted(lengths, sample.slots),
+        "units": sample.units,
+        "first": sample.first,
+        "last": sample.first + sample.slack,
+        "level": np.zeros(count, dtype=np.int64),
+        "urgent": np.zeros(count, dtype=np.bool_),
+    }
 
 
 def _costs(grid: Grid, zones: Sequence[str], batch: Batch, lengths: Ints, starts: int) -> NDArray[np.float32]:
