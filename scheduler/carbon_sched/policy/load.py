@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from typing import TYPE_CHECKING, Any, get_args
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import InvalidFile, InvalidInput, Problem
-from carbon_sched.policy.document import Document, Location, parse_document, read_document
+from carbon_sched.policy.document import parse_document, read_document
 from carbon_sched.policy.layers import budgets, level
 from carbon_sched.policy.model import Policy, Selected
+from carbon_sched.policy.problems import validated
 from carbon_sched.policy.schema import PolicyForm
 from carbon_sched.policy.settings import KEYS
 
@@ -19,16 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pydantic_core import ErrorDetails
-
+    from carbon_sched.policy.document import Document
     from carbon_sched.policy.model import Layer, Level
 
     Find = Callable[[str], Policy]
     """Looks up the policy that a file extends; raises InvalidInput naming those there are."""
 
 MOST_LEVELS = 5
-MOST_PROBLEMS = 300
-"""Nobody mends more at once, and each costs the search for the likely meant key."""
 
 
 def load_policy(path: Path, find: Find) -> Policy:
@@ -42,11 +38,7 @@ def parse_policy(content: bytes, source: str, find: Find) -> Policy:
 
 
 def _policy(document: Document, find: Find) -> Policy:
-    try:
-        form = PolicyForm.model_validate(document.values)
-    except ValidationError as error:
-        problems = [_problem(details, document) for details in error.errors(include_url=False)[:MOST_PROBLEMS]]
-        raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column)))) from None
+    form = validated(document, PolicyForm)
     parent = _parent(form, document, find)
     own = level(form, document)
     above = parent.levels if parent else ()
@@ -118,78 +110,3 @@ def _loose(layer: Layer, key: str, holder: str, document: Document) -> Problem:
     field = ".".join(map(str, layer.locations[key]))
     what = f"is looser than {holder} allows, which has locked {key}"
     return Problem(document.file, place.line, place.column, field, what, "Tighten it, or leave it out")
-
-
-# what pydantic found -----------------------------------------------------------------------------
-
-
-def _problem(details: ErrorDetails, document: Document) -> Problem:
-    location = details["loc"]
-    unknown = details["type"] == "extra_forbidden"
-    place = document.place(location, key=unknown)
-    field = ".".join(map(str, location)) or "the file"
-    remedy = _known_keys(location) if unknown else _description(location)
-    return Problem(document.file, place.line, place.column, field, _what(details), remedy)
-
-
-def _what(details: ErrorDetails) -> str:
-    """What is wrong, with the value as it was read."""
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        return "is not a known key"
-    if kind == "missing":
-        return "is missing"
-    if kind in {"model_type", "model_attributes_type"}:
-        return f"is {_shown(details['input'])}, not a mapping"
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"is {_shown(details['input'])}: {message}"
-
-
-def _shown(value: Any) -> str:
-    """A value as a person would recognise it, at most 40 characters."""
-    if value is None:
-        return "empty"
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _known_keys(location: Location) -> str:
-    """Name the keys that may stand there, the likely meant one first."""
-    form = _form(location[:-1])
-    known = [_key(form, name) for name in form.model_fields]
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    meant = f"Did you mean {close[0]}? " if close else ""
-    return f"{meant}Known here: {', '.join(known)}"
-
-
-def _description(location: Location) -> str:
-    """What the schema says to write there."""
-    if not location:
-        return "Begin with apiVersion and name"
-    form = _form(location[:-1])
-    for name, field in form.model_fields.items():
-        if _key(form, name) == location[-1] and field.description:
-            return field.description.rstrip(".")
-    return _description(location[:-1])
-
-
-def _form(location: Location) -> type[BaseModel]:
-    """The schema class of the mapping at `location`; items of lists have the class of the list."""
-    form: type[BaseModel] = PolicyForm
-    for step in location:
-        annotations = {_key(form, name): field.annotation for name, field in form.model_fields.items()}
-        form = _inner(annotations.get(str(step))) or form
-    return form
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    """The schema class in an annotation such as `SettingsForm | None` or `list[RuleForm]`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _key(form: type[BaseModel], name: str) -> str:
-    """A field's name as it stands in the file."""
-    return form.model_fields[name].alias or name
