@@ -54,8 +54,8 @@ def replay(jobs: Jobs, actual) -> tuple[dict, dict]:
     names = ("lowest-window", "carbon-time", "lowest-slot")
     chosen = {name: waited(RULES[name], jobs, slack, usual, ahead, actual) for name in names}
     carbon = {name: float(costs[np.arange(len(jobs)), wait].sum() / costs[:, 0].sum()) for name, wait in chosen.items()}
-    carbon["ecovisor"] = float(ecovisor(jobs, slack, ahead, actual).sum() / costs[:, 0].sum())
-    carbon["wait-awhile"] = float(wait_awhile(jobs, slack, ahead, actual).sum() / costs[:, 0].sum())
+    carbon["ecovisor"] = float(ecovisor(jobs, slack, ahead, actual).grams.sum() / costs[:, 0].sum())
+    carbon["wait-awhile"] = float(wait_awhile(jobs, slack, ahead, actual).grams.sum() / costs[:, 0].sum())
     return carbon, {name: float(wait.mean()) for name, wait in chosen.items()}
 
 

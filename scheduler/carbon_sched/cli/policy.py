@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from carbon_sched.cli.backtest import backtest
 from carbon_sched.cli.output import fail, json_option, print_json, say
 from carbon_sched.domain.errors import InvalidFile, InvalidInput
 
@@ -206,6 +207,9 @@ def schema() -> None:
     from carbon_sched.policy.schema import json_schema
 
     print_json(json_schema())
+
+
+policy.add_command(backtest)
 
 
 # reading -----------------------------------------------------------------------------------------

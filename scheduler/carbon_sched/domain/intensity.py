@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,17 @@ class Outlook:
             if left.end != right.start:
                 message = f"outlook of {self.zone} has a gap or overlap at {left.end.isoformat()}"
                 raise ValueError(message)
+
+    @cached_property
+    def comparability(self) -> Comparability | None:
+        """What all its values may be compared with; None where they are not of one kind, or there are none."""
+        kinds = {reading.comparability for reading in self.readings}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    @cached_property
+    def edges_s(self) -> tuple[float, ...]:
+        """Where values change, in seconds since 1970: one more than there are readings."""
+        return (*(reading.start.timestamp() for reading in self.readings), self.readings[-1].end.timestamp())
 
     @property
     def worst_grade(self) -> Grade:

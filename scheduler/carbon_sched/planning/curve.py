@@ -38,8 +38,7 @@ class Curve:
     @staticmethod
     def of(outlook: Outlook, now: datetime) -> Curve:
         """The curve of a non-empty outlook."""
-        seconds = [(reading.start - now).total_seconds() for reading in outlook.readings]
-        seconds.append((outlook.readings[-1].end - now).total_seconds())
+        seconds = np.array(outlook.edges_s) - now.timestamp()
         values = [reading.intensity_mg_per_kwh / MG_PER_G for reading in outlook.readings]
         return Curve.from_values(seconds, values, tuple(reading.grade for reading in outlook.readings))
 

@@ -73,8 +73,7 @@ def _common(views: list[ClusterView], home: str | None) -> Comparability | None:
 
 
 def _site(view: ClusterView, snapshot: Snapshot, comparable: Comparability | None) -> Site:
-    readings = view.outlook.readings
-    usable = bool(readings) and all(reading.comparability == comparable for reading in readings)
+    usable = bool(view.outlook.readings) and view.outlook.comparability == comparable
     curve = Curve.of(view.outlook, snapshot.now) if usable else None
     if curve is not None and not view.trusted:
         curve = curve.flat(DISTRUSTED_S)

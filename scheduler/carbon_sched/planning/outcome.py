@@ -118,14 +118,27 @@ class Outcomes:
 
     def decision(self, i: int) -> Decision:
         """What becomes of job i."""
-        of = self._of
-        spot = self._spot(i)
+        spot, verdict = self._spot(i), self._verdict(i)
         row = self._row(i, spot)
-        if spot is None or (of.hurries(i) and spot.slot > row.earliest):
+        if spot is None or verdict is Verdict.HOLD:
             return self._held(i, row, spot)
-        reason = wording.chosen(self._comparison(i, row, spot), of.snapshot.now)
-        verdict = Verdict.DELAY if spot.start_s > 0 else Verdict.PLACE
+        reason = wording.chosen(self._comparison(i, row, spot), self._of.snapshot.now)
         return self._decision(row, verdict, reason, spot, self._candidates(i, row, spot))
+
+    def brief(self, i: int) -> Decision:
+        """The same without what explains it."""
+        spot, verdict, job, now = self._spot(i), self._verdict(i), self._of.jobs[i], self._of.snapshot.now
+        if spot is None or verdict is Verdict.HOLD:
+            return Decision(job.job_id, verdict, now, "", next_look=self._look(job, verdict, None))
+        name, start = self._sites[spot.site].cluster.name, now + timedelta(seconds=spot.start_s)
+        return Decision(job.job_id, verdict, now, "", name, start, next_look=self._look(job, verdict, spot))
+
+    def _verdict(self, i: int) -> Verdict:
+        """A job without flexibility that would be late is held, not promised a start."""
+        spot = self._spot(i)
+        if spot is None or (self._of.hurries(i) and spot.slot > self._of.earliest(i)):
+            return Verdict.HOLD
+        return Verdict.DELAY if spot.start_s > 0 else Verdict.PLACE
 
     def start(self, i: int) -> tuple[str, datetime] | None:
         """Cluster and start of job i, if it is to start later; None for one that starts now, or has no place."""

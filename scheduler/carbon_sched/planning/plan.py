@@ -45,19 +45,22 @@ class Plan:
     state: WarmStart = field(default_factory=WarmStart)
 
 
-def plan(snapshot: Snapshot, previous: Plan | None = None) -> Plan:
+def plan(snapshot: Snapshot, previous: Plan | None = None, *, brief: bool = False) -> Plan:
     """Decide about every waiting job of a snapshot, all at once.
 
     Higher priorities, then smaller shares, then jobs that may not wait come first; among equals the expected CO2e of
     all together is what counts. The order of jobs and clusters in the snapshot does not matter. From any `previous` the
     plan is within half a percent of a fresh one; it saves time, and keeps jobs and words where they were.
+
+    A `brief` plan leaves out what explains a decision (candidates, numbers, words): for backtests, which decide alike
+    and read none of it.
     """
     state = previous.state if previous is not None else WarmStart()
     jobs = sorted(snapshot.jobs, key=lambda job: job.job_id)
     of = columns(snapshot, Board.of(snapshot), jobs)
     lost = {job.job_id: reason for job in jobs if (reason := _hopeless(job, snapshot))}
     before = {decision.job_id: decision for decision in previous.decisions} if previous is not None else {}
-    decided, state = _solve(of, lost, state, before)
+    decided, state = _solve(of, lost, state, before, brief=brief)
     decisions = tuple(decided[job.job_id] for job in snapshot.jobs)
     return Plan(decisions, _next_look(snapshot, decisions), state)
 
@@ -72,7 +75,7 @@ def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:
 
 
 def _solve(
-    of: Columns, lost: Mapping[str, str], state: WarmStart, before: Mapping[str, Decision]
+    of: Columns, lost: Mapping[str, str], state: WarmStart, before: Mapping[str, Decision], *, brief: bool
 ) -> tuple[dict[str, Decision], WarmStart]:
     """Decisions by job id, and what to remember for the next plan."""
     able = [i for i, job in enumerate(of.jobs) if of.shapes[i].lanes and job.job_id not in lost]
@@ -85,7 +88,9 @@ def _solve(
     decided = {}
     for i, job in enumerate(out.jobs):
         old, at = before.get(job.job_id), outcomes.start(i)
-        if old is not None and warm is not None and warm.stands and _same_place(old, at):
+        if brief:
+            decided[job.job_id] = old if old is not None and _same_place(old, at) else outcomes.brief(i)
+        elif old is not None and warm is not None and warm.stands and _same_place(old, at):
             decided[job.job_id] = old
         else:
             now = outcomes.decision(i)

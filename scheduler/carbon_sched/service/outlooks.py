@@ -31,6 +31,7 @@ class Outlooks:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        self._means: dict[str, tuple[datetime, float]] = {}
 
     def of(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
         """One outlook per zone, comparable with each other."""
@@ -48,6 +49,12 @@ class Outlooks:
         return min(clusters, key=lambda cluster: means[cluster.zone] * cluster.pue.ppm).name
 
     def _trailing_mean(self, zone: str, now: datetime) -> float:
-        readings = self._grid.actual(zone, now - TRAILING, now, now)
-        weights = [reading.interval.duration.total_seconds() for reading in readings]
-        return sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights, strict=True)) / sum(weights)
+        """Asked for once an hour: four weeks hardly move within one."""
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        at, mean = self._means.get(zone, (None, 0.0))
+        if at != hour:
+            readings = self._grid.actual(zone, now - TRAILING, now, now)
+            weights = [reading.interval.duration.total_seconds() for reading in readings]
+            mean = sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights, strict=True)) / sum(weights)
+            self._means[zone] = (hour, mean)
+        return mean

@@ -61,16 +61,17 @@ class Planner(Protocol):
 
 
 class OwnPlanner:
-    """Plans in the caller's process."""
+    """Plans in the caller's process; `brief` ones leave out what explains a decision."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, brief: bool = False) -> None:
+        self._brief = brief
         self._previous: Plan | None = None
 
     def plan(self, snapshot: Snapshot, *, whole: bool) -> News:
         """Plan, going on from the plan before."""
         told = self._previous.decisions if self._previous is not None and not whole else ()
         before = {decision.job_id: decision for decision in told if decision.verdict not in FOR_GOOD}
-        self._previous = made = plan(snapshot, self._previous)
+        self._previous = made = plan(snapshot, self._previous, brief=self._brief)
         return News(tuple(d for d in made.decisions if d != before.get(d.job_id)), made.next_look)
 
     def preview(self, snapshot: Snapshot) -> Sequence[Decision]:

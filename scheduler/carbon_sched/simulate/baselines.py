@@ -149,31 +149,48 @@ def rows_ahead(actual: Floats, leads: int) -> Singles:
 # suspend and resume ------------------------------------------------------------------------------
 
 
-def wait_awhile(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> Floats:
-    """`[J]` grams when each job, its true length D known, runs in the cheapest slots of the next D + slack hours.
+@dataclass(frozen=True, eq=False)
+class Paused:
+    """What jobs that pause emit, `[J]` grams of a kilowatt per unit, and `[J]` hours by which they end later."""
+
+    grams: Floats
+    later_h: Floats
+
+
+def wait_awhile(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> Paused:
+    """Each job, its true length D known, runs in the cheapest slots of the next D + slack hours.
 
     Slots are hours from the submission on, ties go to the earlier; the last slot is used in part.
     """
     return _by_slots(jobs, slack, forecast, actual, _cheapest)
 
 
-def ecovisor(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> Floats:
-    """`[J]` grams when jobs run in every slot below the 30 % quantile of the next day until their slack is used up."""
+def ecovisor(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> Paused:
+    """Jobs run in every slot below the 30 % quantile of the next day until their slack is used up."""
     return _by_slots(jobs, slack, forecast, actual, _below)
 
 
-def _by_slots(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats, choose: Callable[..., Floats]) -> Floats:
+def _by_slots(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats, choose: Callable[..., Floats]) -> Paused:
     hours = np.arange(len(actual) + 1)
     total = np.concatenate([[0.0], np.cumsum(actual)])
-    out = np.empty(len(jobs))
+    grams, later = np.empty(len(jobs)), np.empty(len(jobs))
     for i, (begin, length, units, wait) in enumerate(zip(jobs.submitted_h, jobs.hours, jobs.units, slack, strict=True)):
-        count = int(np.ceil(length)) + int(wait)
-        seen = forecast[int(begin)]
+        seen = _reaching(forecast[int(begin)], int(np.ceil(length)) + int(wait) + 1)
         offset = begin % 1.0
-        expected = (1 - offset) * seen[:count] + offset * seen[1 : count + 1]
+        expected = (1 - offset) * seen[:-1] + offset * seen[1:]
         borders = np.interp(begin + np.arange(len(expected) + 1), hours, total)
-        out[i] = np.sum(choose(expected, seen, length, int(wait)) * np.diff(borders)) * units
-    return out
+        use = choose(expected, seen, length, int(wait))
+        grams[i] = np.sum(use * np.diff(borders)) * units
+        last = int(np.flatnonzero(use)[-1])
+        later[i] = max(last + float(use[last]) - length, 0.0)
+    return Paused(grams, later)
+
+
+def _reaching(seen: Singles, count: int) -> Singles:
+    """A forecast of `count` hours: beyond its end the mean of its last day holds."""
+    if count <= len(seen):
+        return seen[:count]
+    return np.concatenate([seen, np.full(count - len(seen), seen[-DAY:].mean(), dtype=seen.dtype)])
 
 
 def _cheapest(expected: Floats, _seen: Singles, length: float, _wait: int) -> Floats:

@@ -27,12 +27,16 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, eq=False)
 class Jobs:
-    """A job trace, in order of submission: hours since its start, run times in hours, units (GPUs or CPUs) of each."""
+    """A job trace, in order of submission: hours since its start, run times in hours, units of each.
+
+    `resource` says what a unit is: `GPU` or `CPU`.
+    """
 
     submitted_h: Floats
     hours: Floats
     units: Floats
     group: tuple[str, ...] = ()
+    resource: str = "GPU"
 
     def __len__(self) -> int:
         return len(self.hours)
@@ -41,7 +45,7 @@ class Jobs:
         """The jobs at these positions (or where true)."""
         chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
         group = tuple(self.group[i] for i in chosen) if self.group else ()
-        return Jobs(self.submitted_h[chosen], self.hours[chosen], self.units[chosen], group)
+        return Jobs(self.submitted_h[chosen], self.hours[chosen], self.units[chosen], group, self.resource)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +70,16 @@ def load_jobs(path: Path) -> Jobs:
 
     Units are the GPUs where the trace has any, else the CPUs. Raises InvalidInput with the line of the first bad row.
     """
-    rows = [(_row(path, line, row), row.get("group") or "") for line, row in _rows(path)]
+    rows, resource = [], "CPU"
+    for line, row in _rows(path):
+        rows.append((_row(path, line, row), row.get("group") or ""))
+        resource = "GPU" if row.get("num_gpus") else resource
     if not rows:
         raise InvalidInput("jobs", path, "has no rows", "Give a job trace with a header and at least one job")
     values = np.array([numbers for numbers, _ in rows])
     order = np.argsort(values[:, 0], kind="stable")
     submitted, seconds, units = values[order].T
-    return Jobs(submitted / 3600.0, seconds / 3600.0, units, tuple(rows[i][1] for i in order))
+    return Jobs(submitted / 3600.0, seconds / 3600.0, units, tuple(rows[i][1] for i in order), resource)
 
 
 def _row(path: Path, line: int, row: Mapping[str, str]) -> tuple[float, float, float]:
@@ -96,9 +103,13 @@ def load_grid(folder: Path, zones: Iterable[str] | None = None) -> Grid:
     files = {path.name.removesuffix(".gz").removesuffix(".csv"): path for path in sorted(folder.glob("*.csv*"))}
     files.pop("index", None)
     wanted = list(zones) if zones is not None else list(files)
+    if not files:
+        raise InvalidInput(
+            "intensity", folder, "has no file ZONE.csv or ZONE.csv.gz in it", "Name the folder with them"
+        )
     if missing := [zone for zone in wanted if zone not in files]:
-        known = ", ".join(files) or "none at all"
-        raise InvalidInput("intensity", ", ".join(missing), f"has no file in {folder}", f"Zones there: {known}")
+        there = f"Zones there: {', '.join(files)}"
+        raise InvalidInput("intensity", ", ".join(missing), f"has no file in {folder}", there)
     series = {zone: _series(files[zone]) for zone in wanted}
     start = min(begin for begin, _ in series.values())
     end = max(begin + len(values) * HOUR for begin, values in series.values())
@@ -129,8 +140,12 @@ def _onto(begin: datetime, values: Floats, start: datetime, end: datetime) -> Fl
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with _open(path) as file:
-        yield from enumerate(csv.DictReader(file), start=2)
+    try:
+        with _open(path) as file:
+            yield from enumerate(csv.DictReader(file), start=2)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no CSV"
+        raise InvalidInput("file", path, f"cannot be read ({reason})", "Name a CSV file, plain or .gz") from None
 
 
 def _open(path: Path) -> TextIO:

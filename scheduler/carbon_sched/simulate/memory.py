@@ -1,0 +1,150 @@
+"""A store in memory, as far as deciding reads and writes one: what a backtest plans on instead of a database."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.decision import Decision
+    from carbon_sched.domain.facts import Fact
+    from carbon_sched.domain.job import Attempt, Job, JobEvent
+    from carbon_sched.domain.policy_version import PolicyVersion
+    from carbon_sched.domain.run import PastRun
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Memory:
+    """The part of `ports.Store` and `ports.Transaction` that decisions go through: one thread, nothing to roll back.
+
+    Facts are not kept. `submissions` collects the ids of the attempts that decisions have opened.
+    """
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, Cluster] = {}
+        self._jobs: dict[str, Job] = {}
+        self._open: dict[str, Attempt] = {}
+        self._decisions: dict[str, Decision] = {}
+        self._runs: list[PastRun] = []
+        self._named: dict[str, list[PastRun]] = {}
+        self.submissions: list[str] = []
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[Memory]:
+        """Itself."""
+        del write
+        yield self
+
+    # jobs ----------------------------------------------------------------------------------------
+
+    def add_job(self, job: Job) -> None:
+        """Insert."""
+        self._jobs[job.job_id] = job
+
+    def job(self, job_id: str) -> Job:
+        """The live job, or NotFound."""
+        if job_id not in self._jobs:
+            raise NotFound(f"no live job is called {job_id!r}")
+        return self._jobs[job_id]
+
+    def live_jobs(self) -> list[Job]:
+        """Every job that is not in a final state, oldest first."""
+        return list(self._jobs.values())
+
+    def move_job(
+        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
+    ) -> Job:
+        """Apply `event`; raises Conflict where the transition table forbids it. Jobs that have ended are forgotten."""
+        return self._keep(job.moved(event, at=at, reason=reason, exit_code=exit_code))
+
+    def amend_job(
+        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+    ) -> Job:
+        """Change what is no transition."""
+        attempts = job.attempts if attempts is None else attempts
+        reason = job.reason if reason is None else reason
+        version = job.version + 1
+        return self._keep(replace(job, version=version, attempts=attempts, not_before=not_before, reason=reason))
+
+    def _keep(self, job: Job) -> Job:
+        if job.state.final:
+            del self._jobs[job.job_id]
+            self._decisions.pop(job.job_id, None)
+        else:
+            self._jobs[job.job_id] = job
+        return job
+
+    # decisions and attempts ----------------------------------------------------------------------
+
+    def put_decision(self, decision: Decision) -> None:
+        """Keep the newest."""
+        self._decisions[decision.job_id] = decision
+
+    def decision(self, job_id: str) -> Decision | None:
+        """The newest decision of a live job."""
+        return self._decisions.get(job_id)
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Insert."""
+        self._open[attempt.attempt_id] = attempt
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        """The open attempt."""
+        return self._open[attempt_id]
+
+    def attempts(self, *, open_only: bool = True) -> list[Attempt]:
+        """Oldest first; only the open ones are known."""
+        del open_only
+        return list(self._open.values())
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Write; one that has ended is forgotten."""
+        if attempt.open:
+            self._open[attempt.attempt_id] = attempt
+        else:
+            del self._open[attempt.attempt_id]
+
+    def enqueue(self, kind: str, key: str, payload: Mapping[str, Any]) -> None:
+        """Note an attempt to be submitted."""
+        del kind, payload
+        self.submissions.append(key)
+
+    # clusters, policies, runs, facts -------------------------------------------------------------
+
+    def put_cluster(self, cluster: Cluster) -> None:
+        """Insert or replace."""
+        self._clusters[cluster.name] = cluster
+
+    def clusters(self) -> list[Cluster]:
+        """By order of first insertion."""
+        return list(self._clusters.values())
+
+    def last_policy_version(self) -> int:
+        """None was applied: the policy under test is found as a preset is."""
+        return 0
+
+    def policies_in_force(self) -> list[PolicyVersion]:
+        """None."""
+        return []
+
+    def add_run(self, run: PastRun) -> None:
+        """Remember a finished run."""
+        run = replace(run, number=len(self._runs) + 1)
+        self._runs.append(run)
+        self._named.setdefault(run.name, []).append(run)
+
+    def runs(self, *, name: str | None = None, after: int = 0, limit: int) -> list[PastRun]:
+        """The newest `limit` runs with a number above `after`, oldest of them first."""
+        known = self._runs[after:] if name is None else [r for r in self._named.get(name, []) if r.number > after]
+        return known[-limit:]
+
+    def append_fact(self, fact: Fact) -> None:
+        """Facts of a backtest are not kept."""
