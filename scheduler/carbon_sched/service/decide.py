@@ -282,8 +282,11 @@ def _latest_start(job: Job, belief: Belief, settings: Settings, earliest: dateti
 
 
 def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Decision:
-    """With the curve of starts on the chosen cluster and the bounds that were kept; nothing for a job that must go."""
-    if decision.cluster is None or job.latest_start <= job.earliest_start:
+    """With the curve of starts on the chosen cluster and the bounds that were kept; nothing for a job that must go.
+
+    A brief plan's decisions, which name no candidates, are left as they are: nobody will read them.
+    """
+    if decision.cluster is None or not decision.candidates or job.latest_start <= job.earliest_start:
         return decision
     return replace(
         decision,

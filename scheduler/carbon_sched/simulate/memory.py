@@ -10,6 +10,7 @@ from carbon_sched.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.decision import Decision
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job, JobEvent
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 
 class Memory:
@@ -59,20 +57,21 @@ class Memory:
         """Every job that is not in a final state, oldest first."""
         return list(self._jobs.values())
 
-    def move_job(
-        self, job: Job, event: JobEvent, *, at: datetime, reason: str = "", exit_code: int | None = None
-    ) -> Job:
-        """Apply `event`; raises Conflict where the transition table forbids it. Jobs that have ended are forgotten."""
-        return self._keep(job.moved(event, at=at, reason=reason, exit_code=exit_code))
+    def move_job(self, job: Job, event: JobEvent, *, at: datetime, **words: Any) -> Job:
+        """Apply `event`; raises Conflict where the transition table forbids it. Jobs that have ended are forgotten.
+
+        Reasons, causes and exit codes are not kept.
+        """
+        del words
+        return self._keep(job.moved(event, at=at))
 
     def amend_job(
-        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, reason: str | None = None
+        self, job: Job, *, attempts: int | None = None, not_before: datetime | None = None, **words: Any
     ) -> Job:
         """Change what is no transition."""
+        del words
         attempts = job.attempts if attempts is None else attempts
-        reason = job.reason if reason is None else reason
-        version = job.version + 1
-        return self._keep(replace(job, version=version, attempts=attempts, not_before=not_before, reason=reason))
+        return self._keep(replace(job, version=job.version + 1, attempts=attempts, not_before=not_before))
 
     def _keep(self, job: Job) -> Job:
         if job.state.final:

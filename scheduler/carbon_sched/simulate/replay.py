@@ -239,7 +239,7 @@ class _Run:
         if run is not None:
             self._store.add_run(run)
         self._store.put_attempt(attempt)
-        self._store.move_job(job, JobEvent.SUCCEEDED, at=ended, exit_code=0)
+        self._store.move_job(job, JobEvent.SUCCEEDED, at=ended)
 
     def _span(self, attempt: Attempt, i: int, start: datetime, end: datetime) -> EnergySpan:
         kwh = self._of.unit_kw * float(self._of.jobs.units[i] * self._of.jobs.hours[i])
