@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.fakes.postgres import postgres_server, postgres_url
@@ -29,6 +30,12 @@ SUITE_OF_FOLDER = {
     "hardware": "ray",
 }
 SUITES = ("unit", "contract", "postgres", "crash", "ray", "browser")
+
+# How fast a shared machine draws examples is no property of the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Settings of whoever runs the tests must not steer them, and tests must not touch their data.
 SCRUBBED = ("CARBON_SCHED_", "RAY_")
