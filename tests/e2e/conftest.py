@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from carbon_sched.clusters import processes
 from tests.fakes.nvml import StubbedNvml, build_stub
+from tests.fakes.real_server import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,8 @@ class Installation:
     def env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CARBON_SCHED_", "RAY_"))}
         machine = {"CARBON_SCHED_MACHINE_DIR": str(self.data / "machine")}
-        return {**kept, **machine, **self.nvml.environment, "CARBON_SCHED_DATA_DIR": str(self.data), "NO_COLOR": "1"}
+        ours = {"CARBON_SCHED_DATA_DIR": str(self.data), "NO_COLOR": "1", MARK: str(self.data)}
+        return {**kept, **machine, **self.nvml.environment, **ours}
 
     def run(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One command of ours, to its end."""
@@ -101,9 +104,15 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     with tempfile.TemporaryDirectory(prefix="cs-t-") as data:  # short: Ray keeps sockets below it
         Path(data, "config.yaml").write_text("grid: {providers: []}\n", encoding="utf-8")  # tests ask nobody outside
         installed = Installation(Path(data), folder, nvml)
-        installed.run("clusters", "add", "south", "--local", "--cpus", "4", "--zone", "DE", "--pue", "1.4", "--home")
-        installed.run("clusters", "add", "north", "--local", "--cpus", "4", "--zone", "NO", "--pue", "1.1")
-        installed.wait_ready()
-        yield installed
-        stopped = installed.run("server", "stop", check=False)
+        try:
+            installed.run(
+                "clusters", "add", "south", "--local", "--cpus", "4", "--zone", "DE", "--pue", "1.4", "--home"
+            )
+            installed.run("clusters", "add", "north", "--local", "--cpus", "4", "--zone", "NO", "--pue", "1.1")
+            installed.wait_ready()
+            yield installed
+        finally:
+            stopped = installed.run("server", "stop", "--force", check=False)
         assert stopped.returncode == 0, stopped.stderr
+        left = processes.members(-1, f"{MARK}={data}")
+        assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]

@@ -126,14 +126,16 @@ def _heading(report: Report) -> list[str]:
     named = [(name, getattr(selection, name)) for name in ("job", "team", "project", "model", "phase", "cluster")]
     which = ", ".join(f"{name} {value}" for name, value in named if value is not None) or "all jobs"
     since, until = _time(selection.period.since), _time(selection.period.until)
-    used = f"{_kwh(totals.energy_uj)} IT energy, {_kwh(totals.facility_uj)} with the building's share (PUE)"
     known = _percent(totals.covered_uj, totals.energy_uj)
     lines = [
         "Energy and emissions of jobs",
         f"Selection: {which}, from {since or 'the beginning'} to {until or 'now'}",
-        f"{len(report.jobs)} jobs: {used}, {_co2e(totals.co2e_ug)} CO2e, location-based",
+        f"Jobs: {len(report.jobs)}",
+        f"Energy: {_kwh(totals.energy_uj)} IT, {_kwh(totals.facility_uj)} with the building's share (PUE)",
+        f"CO2e: {_co2e(totals.co2e_ug)}, location-based",
         f"Intensity known for {known} of the energy; the rest is not in the CO2e",
-        f"Ledger: {report.ledger_size} entries, head {report.ledger_head}",
+        f"Ledger: {report.ledger_size} entries",
+        f"Head: {report.ledger_head}",
     ]
     return [_shown(line) for line in lines]
 

@@ -400,9 +400,12 @@ def test_the_text_form_in_full(book):
 TEXT = """\
 Energy and emissions of jobs
 Selection: team ml, from the beginning to now
-2 jobs: 2.400 kWh IT energy, 2.880 kWh with the building's share (PUE), 95.400 g CO2e, location-based
+Jobs: 2
+Energy: 2.400 kWh IT, 2.880 kWh with the building's share (PUE)
+CO2e: 95.400 g, location-based
 Intensity known for 93.7 % of the energy; the rest is not in the CO2e
-Ledger: 21 entries, head {head}
+Ledger: 21 entries
+Head: {head}
 
 Jobs
 job         name      state      IT energy  facility   CO2e      covered
