@@ -167,7 +167,7 @@ def test_an_unknown_code_keeps_the_servers_words_and_exit_code(client, api):
 
 
 def test_a_wrong_token_is_said_to_be_wrong(api):
-    with pytest.raises(errors.NotAllowed, match="missing or wrong"):
+    with pytest.raises(errors.NotAllowed, match="missing, wrong"):
         Client(api.url, "cs_other").server()
 
 

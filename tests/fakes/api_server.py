@@ -6,6 +6,7 @@ every long poll moves a job one step on. `faults` makes it misbehave.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import threading
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from carbon_sched.service.access import REMEDY
 from tests.fakes.api_views import (
     AT,
     cluster_view,
@@ -145,6 +147,9 @@ class FakeApi:
             return self.refuse["status"], self.refuse
         if call.query.get("dry_run") == ["true"]:
             return 200, decision_view(job_id="")
+        if lacking := self._lacking(call.json()):
+            detail = f"bundle_sha256: {lacking!r} is not stored here. Upload it first with PUT /v1/bundles/SHA256"
+            return 400, problem("invalid-input", 400, 120, detail, field="bundle_sha256", value=lacking)
         key = call.headers.get("idempotency-key", f"none-{len(self.keys)}")
         if key not in self.keys:
             if not self.life:
@@ -155,6 +160,13 @@ class FakeApi:
             self.jobs[self.keys[key]] = self.life
             self.life = []
         return 202, self.jobs[self.keys[key]][0]
+
+    def _lacking(self, request: dict[str, Any]) -> str | None:
+        """The first bundle of a request that was not uploaded."""
+        modules = request.get("runtime_env", {}).get("py_modules", [])
+        stored = [module.removeprefix("bundle://")[:64] for module in modules if module.startswith("bundle://")]
+        named = [*filter(None, [request.get("bundle_sha256")]), *stored]
+        return next((sha256 for sha256 in named if sha256 not in self.bundles), None)
 
     def _list(self, call: Call) -> dict[str, Any]:
         views = [states[0] for states in reversed(self.jobs.values())]
@@ -229,13 +241,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault is not None:
             self._send(fault.status, fault.body, fault.content_type, fault.location)
         else:
-            self._send(status, *_encoded(call, status, value))
+            with contextlib.suppress(BrokenPipeError):  # nobody waits any more, as after Ctrl-C
+                self._send(status, *_encoded(call, status, value))
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one_call  # noqa: N815 - the base class calls them so
 
     def _true_answer(self, call: Call) -> tuple[int, Any]:
         if call.path != "/healthz" and call.headers.get("authorization") != f"Bearer {TOKEN}":
-            return 401, problem("not-allowed", 401, 122, "the server's token is missing or wrong")
+            return 401, problem(
+                "not-allowed", 401, 122, f"the server's token is missing, wrong, expired or revoked; {REMEDY}"
+            )
         return copy.deepcopy(self.api.answer(call))
 
     def _send(self, status: int, body: bytes, content_type: str, location: str = "") -> None:

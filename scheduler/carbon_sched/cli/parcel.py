@@ -1,4 +1,4 @@
-"""The files that travel with a job: zipped here, uploaded by the hash of their content unless the server has them."""
+"""The files that travel with a job: zipped here, and uploaded by the hash of their content if the server lacks them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.cli.progress import Progress
 from carbon_sched.cli.runtime_env import is_local
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from carbon_sched.cli.connection import Connection
     from carbon_sched.cli.job_source import JobSource
     from carbon_sched.client import Client
-    from carbon_sched.wire import JobRequest
+    from carbon_sched.wire import JobRequest, JobView
     from carbon_sched.working_dir import WorkingDir
 
 
@@ -44,17 +44,28 @@ def packed(source: JobSource) -> Iterator[Parcel]:
         yield parcel
 
 
-def send(connection: Connection, parcel: Parcel, request: JobRequest) -> None:
-    """Upload what the server lacks, and name all of it in the request."""
+def name_files(request: JobRequest, parcel: Parcel) -> None:
+    """Name in the request all that goes with it."""
     if parcel.folder is not None:
-        _upload(connection, parcel.folder)
         request["bundle_sha256"] = parcel.folder.sha256
-    for _, files in parcel.modules.values():
-        _upload(connection, files)
     if parcel.modules:
         environment: dict[str, Any] = request["runtime_env"]
         names = {path: name for path, (name, _) in parcel.modules.items()}
         environment["py_modules"] = [names.get(module, module) for module in environment["py_modules"]]
+
+
+def submit(client: Client, request: JobRequest, parcel: Parcel, key: str) -> JobView:
+    """Submit, uploading what the server says it lacks: a request that is refused leaves nothing there."""
+    files = {one.sha256: one for one in (parcel.folder, *(files for _, files in parcel.modules.values())) if one}
+    while True:
+        try:
+            return client.submit(request, idempotency_key=key)
+        except InvalidInput as error:
+            lacking = files.pop(error.value, None)
+            if lacking is None:
+                raise
+        with Progress(f"uploading {lacking.files} files, {lacking.size_bytes / 2**20:.1f} MiB"):
+            client.put_bundle(lacking.sha256, lacking.path)
 
 
 def leave(request: JobRequest) -> None:
@@ -64,7 +75,6 @@ def leave(request: JobRequest) -> None:
 
 
 def _pack(source: JobSource, scratch: Path) -> Parcel:
-    from carbon_sched.cli.progress import Progress
     from carbon_sched.working_dir import build_working_dir
 
     sent, folder = source.sent, None
@@ -88,17 +98,6 @@ def _module(path: Path, scratch: Path, excludes: tuple[str, ...]) -> tuple[str, 
     else:
         files = build_working_dir(path, scratch, excludes=excludes, inside=f"{path.name}/")
     return f"bundle://{files.sha256}", files
-
-
-def _upload(connection: Connection, files: WorkingDir) -> None:
-    from carbon_sched.cli.progress import Progress
-
-    def upload(client: Client) -> None:
-        if not client.has_bundle(files.sha256):
-            client.put_bundle(files.sha256, files.path)
-
-    with Progress(f"uploading {files.files} files, {files.size_bytes / 2**20:.1f} MiB"):
-        connection.ask(upload)
 
 
 def _no_room(error: OSError) -> InvalidInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -47,7 +48,7 @@ class Progress:
     def _show(self) -> None:
         if self._done.wait(self._delay_s):
             return
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._repaint(sys.stderr)
         elif self._plain:
             say(self._line())

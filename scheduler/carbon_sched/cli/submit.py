@@ -13,6 +13,7 @@ from carbon_sched.domain.errors import InvalidInput
 if TYPE_CHECKING:
     from carbon_sched.cli.connection import Connection
     from carbon_sched.cli.job_source import JobSource
+    from carbon_sched.cli.parcel import Parcel
     from carbon_sched.client import Client
     from carbon_sched.options.given import Given
     from carbon_sched.options.request import Built
@@ -37,7 +38,7 @@ def _submit(
 ) -> int:
     """Returns the exit code."""
     from carbon_sched.cli.connection import connect
-    from carbon_sched.cli.parcel import leave, packed, send
+    from carbon_sched.cli.parcel import leave, name_files, packed
 
     if as_json and not (no_wait or dry_run):
         raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
@@ -51,8 +52,8 @@ def _submit(
         if dry_run:
             leave(built.request)
             return _preview(connection.client, built, as_json)
-        send(connection, parcel, built.request)
-    job = _post(connection, built)
+        name_files(built.request, parcel)
+        job = _post(connection, built, parcel)
     if no_wait:
         return _handed_over(job, as_json)
     from carbon_sched.cli.follow import attach
@@ -105,11 +106,13 @@ def _misplaced(words: tuple[str, ...], is_command: bool) -> list[str]:
     )
 
 
-def _post(connection: Connection, built: Built) -> JobView:
+def _post(connection: Connection, built: Built, parcel: Parcel) -> JobView:
     """Submit once, also over a server that crashes amid it: the key makes one job of two requests."""
+    from carbon_sched.cli.parcel import submit
+
     key = os.urandom(16).hex()
     try:
-        return connection.ask(lambda client: client.submit(built.request, idempotency_key=key))
+        return connection.ask(lambda client: submit(client, built.request, parcel, key))
     except KeyboardInterrupt:
         warn("interrupted while submitting: the job may have been accepted; `carbon-sched list` tells")
         raise

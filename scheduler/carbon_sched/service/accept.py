@@ -75,6 +75,9 @@ class Accept:
         for name in spec.clusters:
             if name not in known:
                 raise InvalidInput("cluster", name, "is not configured", f"Use one of: {', '.join(sorted(known))}")
+        for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
+            self._vault.secret(name, ref)
+        # last: whoever hears of a missing bundle may upload it, and is sure that it was not for nothing
         named = {"bundle_sha256": spec.bundle_sha256} if spec.bundle_sha256 else {}
         for field, sha256 in (
             *named.items(),
@@ -82,8 +85,6 @@ class Accept:
         ):
             if not self._bundles.has(sha256):
                 raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
-        for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
-            self._vault.secret(name, ref)
         return spec
 
     def stop(self, job_id: str) -> Job:

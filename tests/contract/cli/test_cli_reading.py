@@ -27,7 +27,7 @@ def test_wrong_token(api, shell, monkeypatch):
     monkeypatch.setenv("CARBON_SCHED_TOKEN", "cs_other")
     code, _, err = shell("list")
     assert code == 122
-    assert "missing or wrong" in err
+    assert "missing, wrong" in err
 
 
 def test_a_token_may_stand_in_a_file(api, shell, monkeypatch, tmp_path):

@@ -31,7 +31,8 @@ def test_no_wait_prints_the_id_and_nothing_else(api, shell):
     code, out, err = shell("submit", "--name", "bert", "--no-wait", "train.py", "a b", "--lr=1")
     assert (code, out) == (0, "0000000000\n")
     assert "carbon-sched logs -f 0000000000" in err
-    (call,) = api.made("POST", "/v1/jobs")
+    asked, call = api.made("POST", "/v1/jobs")
+    assert asked.body == call.body
     (sha256, content), *others = api.bundles.items()
     assert others == []
     assert call.json() == {"entrypoint": "python train.py 'a b' --lr=1", "name": "bert", "bundle_sha256": sha256}
@@ -41,7 +42,7 @@ def test_no_wait_prints_the_id_and_nothing_else(api, shell):
 def test_what_the_server_has_is_not_sent_again_and_every_submission_has_its_key(api, shell):
     for _ in range(2):
         shell("submit", "--no-wait", "train.py")
-    assert sum(call.method == "PUT" for call in api.calls) == 1
+    assert [call.method for call in api.calls if call.path != "/healthz"] == ["POST", "PUT", "POST", "POST"]
     keys = [call.headers["idempotency-key"] for call in api.made("POST", "/v1/jobs")]
     assert len(set(keys)) == 2
     assert all(len(key) == 32 for key in keys)
@@ -51,7 +52,7 @@ def test_a_command_stands_behind_two_dashes(api, shell):
     assert shell("submit", "--no-wait", "--", "torchrun", "--n=2", "x y.py")[0] == 0
     assert shell("submit", "--no-wait", "train.py", "--", "x")[0] == 0
     requests = [call.json()["entrypoint"] for call in api.made("POST", "/v1/jobs")]
-    assert requests == ["torchrun --n=2 'x y.py'", "python train.py -- x"]
+    assert requests == ["torchrun --n=2 'x y.py'", *["python train.py -- x"] * 2]
 
 
 def test_an_attached_job_prints_its_own_output_to_stdout_and_all_else_to_stderr(api, shell):
@@ -220,6 +221,7 @@ def test_what_the_server_refuses_is_told_in_its_words(api, shell):
         120,
         "error: cluster: 'x' is not configured. Use one of: local\n",
     )
+    assert api.bundles == {}, "nothing was sent for nothing"
 
 
 def test_modules_of_this_machine_travel_as_bundles_of_their_own(api, shell, tmp_path):
