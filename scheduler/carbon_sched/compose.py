@@ -20,6 +20,7 @@ import uvicorn
 
 from carbon_sched.api.app import create_app
 from carbon_sched.api.context import Context
+from carbon_sched.api.gate import own_names
 from carbon_sched.clusters.bundle import runtime_package
 from carbon_sched.clusters.check import check_cluster
 from carbon_sched.clusters.registry import RayClusters
@@ -55,6 +56,7 @@ from carbon_sched.service.metrics import Metrics
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.planner import ChildPlanner
 from carbon_sched.service.policies import Policies
+from carbon_sched.service.rates import Rates
 from carbon_sched.service.recall import Recall
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
@@ -199,6 +201,8 @@ def build(
         store=store,
         bundles=bundles,
         access=Access(store, clock, ids, owner=getpass.getuser(), owner_token=token),
+        rates=Rates(clock, settings.requests_per_s),
+        names=own_names(settings.host, settings.allowed_hosts),
         boundaries=Boundaries(settings.secrets_dir),
         recall=Recall(store, clock, signals),
         accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
@@ -284,13 +288,18 @@ def serve(settings: Settings) -> int:
     with files.exclusive():
         token = files.token(RandomIds().token)
         listener = _bind(settings.host, settings.port)
-        url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        scheme = "http" if settings.tls_cert is None else "https"
+        url = f"{scheme}://{settings.host}:{listener.getsockname()[1]}"
+        if scheme == "http" and not _loopback(settings.host):
+            log.warning("%s is not encrypted: let a proxy do TLS, or give --tls-cert and --tls-key", url)
         shutdown, stop_local = threading.Event(), threading.Event()
         _end_on_signals(shutdown)
         server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
         with server.closing:
             server.loops.start()
-            _run_http(server, listener, shutdown, lambda: _announce(files, url), files.withdraw)
+            _run_http(
+                _http(settings, server), server, listener, shutdown, lambda: _announce(files, url), files.withdraw
+            )
             late = server.loops.stop(LOOPS_S) + server.drain(DRAIN_S)
             server.context.leadership.resign()
             if late:
@@ -331,6 +340,10 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _end_on_signals(shutdown: threading.Event) -> None:
     """SIGTERM and Ctrl-C end the server in order; the second one ends it at once, which it survives like kill -9."""
 
@@ -351,7 +364,26 @@ class _Http(uvicorn.Server):
         yield
 
 
+def _http(settings: Settings, server: Server) -> _Http:
+    """InvalidInput for a certificate and key that TLS cannot be spoken with."""
+    config = uvicorn.Config(
+        create_app(server.context),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # which TLS errors are too
+        remedy = "Name a certificate chain and its key, both as PEM"
+        raise InvalidInput("tls_cert", settings.tls_cert, f"cannot be used ({error})", remedy) from None
+    return _Http(config)
+
+
 def _run_http(
+    http: _Http,
     server: Server,
     listener: socket.socket,
     shutdown: threading.Event,
@@ -359,8 +391,6 @@ def _run_http(
     ending: Callable[[], None],
 ) -> None:
     """Serve until `shutdown`; calls `ready` once it listens, and `ending` before it stops to."""
-    config = uvicorn.Config(create_app(server.context), log_config=None, access_log=False, timeout_graceful_shutdown=5)
-    http = _Http(config)
 
     def watch() -> None:
         shutdown.wait()

@@ -120,6 +120,10 @@ class Settings(BaseModel):
     grid: GridSettings = GridSettings()
     seal: SealSettings = SealSettings()
     secrets_dir: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    requests_per_s: float = Field(default=500.0, gt=0, le=1e6)
 
     @property
     def shared(self) -> Path:
@@ -157,6 +161,9 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     anchored["seal"] = settings.seal.model_copy(update=places)
     if settings.secrets_dir is not None:
         anchored["secrets_dir"] = file.parent / settings.secrets_dir
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        remedy = "Give --tls-cert and --tls-key, or neither behind a proxy that does TLS"
+        raise InvalidInput("tls_cert", settings.tls_cert or "", "and tls_key belong together", remedy)
     return settings.model_copy(update=anchored)
 
 

@@ -18,6 +18,7 @@ from carbon_sched.grid.zones import known_zone
 from carbon_sched.policy.presets import preset_names
 from carbon_sched.service.access import Access
 from carbon_sched.service.boundaries import Boundaries
+from carbon_sched.service.rates import Rates
 from carbon_sched.service.seal import Sealing
 from carbon_sched.signing import PrivateKey
 from carbon_sched.store.seals import FileSeals
@@ -52,6 +53,7 @@ class Served:
             database="sqlite",
             started_at=self.world.clock.now(),
             access=Access(self.world.store, self.world.clock, RandomIds(), owner="ada", owner_token=TOKEN),
+            rates=Rates(_Ticking(self.world.clock), 1e6),
             boundaries=Boundaries(folder / "secrets"),
             clock=_Ticking(self.world.clock),
             store=self.world.store,

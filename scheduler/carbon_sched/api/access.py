@@ -35,8 +35,9 @@ class Requires:
         self.permission = permission
 
     def __call__(self, connection: HTTPConnection, context: Ctx) -> Principal:
-        """Raise NotAllowed without valid credentials, Forbidden where they do not grant this."""
+        """Raise NotAllowed without valid credentials, TooMany, or Forbidden where they do not grant this."""
         caller = context.access.principal(*_presented(connection))
+        context.rates.take(caller.token_id or caller.name)
         caller.require(self.permission)
         return caller
 

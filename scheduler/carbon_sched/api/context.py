@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.logs import Logs
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.policies import Policies
+    from carbon_sched.service.rates import Rates
     from carbon_sched.service.recall import Recall
     from carbon_sched.service.seal import Sealing
     from carbon_sched.service.signals import Signals
@@ -46,6 +47,7 @@ class Context:
     store: Store
     bundles: Bundles
     access: Access
+    rates: Rates
     boundaries: Boundaries
     accept: Accept
     recall: Recall
@@ -69,6 +71,8 @@ class Context:
     faults: Callable[[], list[str]] = list
     """What keeps this server from its work, empty when it is ready."""
     metrics: Metrics = field(default_factory=Metrics)
+    names: frozenset[str] = frozenset({"localhost"})
+    """What the server may be called in a request, lower case; `*` stands for anything."""
 
 
 def _context(connection: HTTPConnection) -> Context:

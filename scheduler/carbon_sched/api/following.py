@@ -6,9 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import anyio
 import anyio.from_thread
+import anyio.to_thread
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from carbon_sched.domain.errors import TooSlow
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -17,6 +23,10 @@ if TYPE_CHECKING:
     from carbon_sched.service.signals import Signals
     from carbon_sched.wire import LogChunk
 
+UPLOADS = 16
+SILENCE_S = 30.0
+_UPLOADS: WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.CapacityLimiter] = WeakKeyDictionary()
+"""A limiter belongs to the loop it is made in."""
 FRESH_S = 0.4
 """How often a running job's output is looked for; `service.logs` asks clusters no more often either."""
 
@@ -44,18 +54,28 @@ async def log_chunks(
 
 
 async def upload(request: Request, receive: Callable[[Iterator[bytes]], object]) -> None:
-    """Hand the body to `receive` piece by piece, in a thread that is allowed to block."""
+    """Hand the body to `receive` piece by piece, in a thread of those that only uploads use.
+
+    Raises TooSlow for a sender who is silent for long: the threads are few.
+    """
     stream: Any = request.stream()
 
     def chunks() -> Iterator[bytes]:
         while chunk := anyio.from_thread.run(_next, stream):
             yield chunk
 
-    await run_in_threadpool(lambda: receive(chunks()))
+    threads = _UPLOADS.setdefault(asyncio.get_running_loop(), anyio.CapacityLimiter(UPLOADS))
+    await anyio.to_thread.run_sync(lambda: receive(chunks()), limiter=threads)
 
 
 async def _next(stream: Any) -> bytes:
-    async for chunk in stream:
-        if chunk:
-            return bytes(chunk)
+    try:
+        with anyio.fail_after(SILENCE_S):
+            async for chunk in stream:
+                if chunk:
+                    return bytes(chunk)
+    except TimeoutError:
+        raise TooSlow(f"nothing more came for {SILENCE_S:g} s; send it again") from None
+    except ClientDisconnect:
+        raise TooSlow("the sender went away before the end; send it again") from None
     return b""

@@ -266,6 +266,8 @@ def _follow(path: Path) -> None:
     type=click.Path(path_type=Path),
     help="Folder for bundles and logs that all servers on one database see (default: the data folder).",
 )
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM), to speak https.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings (default: config.yaml in the data folder).")
 @click.option(
     "--log-level",

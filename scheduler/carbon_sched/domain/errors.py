@@ -9,6 +9,8 @@
     |       `-- NotLeading                 121   409  yes   another server on this database leads now
     |-- NotAllowed                         122   401  no    missing, wrong or expired credentials
     |   `-- Forbidden                      122   403  no    credentials that do not grant this
+    |-- TooMany                            123   429  yes   asked more often than one caller may
+    |-- TooSlow                            123   408  yes   the rest of a request did not come
     |-- ServerUnavailable                  123   503  yes   our own server cannot be reached or is starting
     |-- ClusterError                       124   502  no    a Ray cluster answered with something we cannot use
     |   |-- ClusterUnreachable             124   502  yes   nothing answered: nothing happened there
@@ -141,6 +143,22 @@ class Forbidden(NotAllowed):
     """These credentials do not grant this."""
 
     http_status = 403
+
+
+class TooMany(CarbonSchedError):
+    """Too many requests from one caller."""
+
+    exit_code = 123
+    http_status = 429
+    retryable = True
+
+
+class TooSlow(CarbonSchedError):
+    """The rest of a request did not come."""
+
+    exit_code = 123
+    http_status = 408
+    retryable = True
 
 
 class ServerUnavailable(CarbonSchedError):

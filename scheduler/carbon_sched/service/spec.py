@@ -32,6 +32,7 @@ LABEL = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_ENTRYPOINT = 100_000
+MAX_DEPTH = 32
 
 
 def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
@@ -91,6 +92,8 @@ def _sha256(value: str | None) -> str | None:
 
 
 def _runtime_env(value: dict[str, object]) -> dict[str, object]:
+    if _depth(value) > MAX_DEPTH:
+        raise InvalidInput("runtime_env", "(not shown)", f"is nested more than {MAX_DEPTH} levels", "Flatten it")
     env_vars = value.get("env_vars", {})
     if not isinstance(env_vars, dict):
         raise InvalidInput("runtime_env.env_vars", "(not shown)", "is not a map of text to text", "Write NAME: value")
@@ -108,6 +111,16 @@ def _runtime_env(value: dict[str, object]) -> dict[str, object]:
         )
         raise InvalidInput("runtime_env.working_dir", working_dir, "is a local path", remedy)
     return value
+
+
+def _depth(value: object) -> int:
+    """How many levels a document has; counted without recursion, which deep ones would exhaust."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        below = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [item for items in below for item in items]
+    return depth
 
 
 def _variable(field: str, name: str) -> None:

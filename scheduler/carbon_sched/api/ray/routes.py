@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 from fastapi import APIRouter, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import PlainTextResponse
 
 from carbon_sched.api.access import Reader, Submitter
 from carbon_sched.api.context import Context, Ctx
@@ -142,11 +141,6 @@ async def _until_gone(socket: WebSocket, tail: anyio.CancelScope) -> None:
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass  # nothing that a client says to a tail means anything
     tail.cancel()
-
-
-def error_answer(status: int, text: str) -> Response:
-    """An error as Ray's clients show it: its text."""
-    return PlainTextResponse(text, status)
 
 
 def _job(tx: Transaction, caller: Principal, submission_id: str) -> Job:
