@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,14 +20,16 @@ from carbon_sched.grid.zones import known_zone
 from carbon_sched.policy.presets import preset_names
 from carbon_sched.service.access import Access
 from carbon_sched.service.boundaries import Boundaries
+from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.rates import Rates
 from carbon_sched.service.seal import Sealing
 from carbon_sched.signing import PrivateKey
 from carbon_sched.store.seals import FileSeals
-from tests.fakes.world import World, a_cluster
+from tests.fakes.world import FakeGrid, World, a_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
 TOKEN = "cs_test"
@@ -35,9 +39,9 @@ class Served:
     """A world behind the real application on a free port."""
 
     def __init__(self, folder: Path) -> None:
-        self.world = World(
-            folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], {"SE-SE3": [(0, 50.0)], "DE": [(0, 400)]}
-        )
+        steps = defaultdict(lambda: [(0.0, 100.0)], {"SE-SE3": [(0.0, 50.0)], "DE": [(0.0, 400.0)]})
+        self.world = World(folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], steps)
+        seen = Intensities(_Scripted(steps), _Refreshed(), self.world.fleet, self.world.clock, lambda *_: None)
         self.world.logs._clock = _Ticking(self.world.clock)
         self.stopped_with: list[bool] = []
         self.faults: list[str] = []
@@ -70,7 +74,7 @@ class Served:
             statements=self.world.statements,
             sealing=self.sealing,
             signals=self.world.signals,
-            intensities=None,
+            intensities=seen,
             known_zone=known_zone,
             grid_providers=list,
             check_grid=lambda _zones: [],
@@ -95,6 +99,20 @@ class Served:
         self.server.should_exit = True
         self.thread.join()
         self.world.close()
+
+
+class _Scripted(FakeGrid):
+    """The world's grid as people ask it."""
+
+    def compare(self, zones: Sequence[str], now: datetime, until: datetime) -> SimpleNamespace:
+        return SimpleNamespace(outlooks=self.outlooks(zones, now, until), notes=())
+
+
+class _Refreshed:
+    """Nothing is ever stale."""
+
+    def ask(self, zones: Sequence[str], since: datetime | None = None) -> None:
+        pass
 
 
 class _Ticking:

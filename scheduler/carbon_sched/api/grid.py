@@ -17,7 +17,7 @@ from carbon_sched.wire import GridCheck, GridForecast, GridHistory, GridNow, Pro
 router = APIRouter()
 
 NOW = timedelta(hours=1)
-MAX_HOURS = 168.0
+LEAST_HOURS, MAX_HOURS = 0.1, 168.0
 PAST = timedelta(days=1)
 
 Zones = Annotated[list[str] | None, Query()]
@@ -37,7 +37,10 @@ def show_now(context: Ctx, _caller: Reader, zone: Zones = None) -> GridNow:
 
 @router.get("/grid/forecast")
 def show_forecast(
-    context: Ctx, _caller: Reader, zone: Zones = None, hours: Annotated[float, Query(gt=0, le=MAX_HOURS)] = 48.0
+    context: Ctx,
+    _caller: Reader,
+    zone: Zones = None,
+    hours: Annotated[float, Query(ge=LEAST_HOURS, le=MAX_HOURS)] = 48.0,
 ) -> GridForecast:
     """What is expected from now on, comparable between the zones."""
     found = context.intensities.expected(_known(context, zone), timedelta(hours=hours))
