@@ -43,6 +43,12 @@ TABLE = {
     "GET /v1/jobs/{job_id}/events": EVERYBODY,
     "GET /v1/jobs/{job_id}/logs": EVERYBODY,
     "POST /v1/jobs/{job_id}/stop": CHANGERS,
+    "POST /v1/jobs/{job_id}/resolve": CHANGERS,
+    "POST /v1/jobs/{job_id}/approve": KEEPERS,
+    "GET /v1/budgets": EVERYBODY,
+    "POST /v1/clusters/{name}/cordon": KEEPERS,
+    "POST /v1/clusters/{name}/uncordon": KEEPERS,
+    "POST /v1/clusters/{name}/drain": KEEPERS,
     "GET /v1/clusters": EVERYBODY,
     "GET /v1/clusters/{name}": EVERYBODY,
     "PUT /v1/clusters/{name}": KEEPERS,
@@ -75,6 +81,11 @@ TABLE = {
     "WS /api/jobs/{submission_id}/logs/tail": EVERYBODY,
 }
 """Who may use each route, by role. A route that is not here fails the first test."""
+BODIES = {
+    "POST /v1/jobs": {"entrypoint": "true", "team": "nlp"},
+    "POST /v1/jobs/{job_id}/resolve": {"resolution": "requeue"},
+    "POST /v1/jobs/{job_id}/approve": {"reason": "needed"},
+}
 BOUND = (V, S, K)
 
 
@@ -86,9 +97,10 @@ def ask(served, row: str, token: str | None, *, job: str = "nosuchjob0") -> int:
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     if method == "WS":
         return handshake(served.url.replace("http", "ws") + filled, headers)
-    body = {"entrypoint": "true", "team": "nlp"} if row == "POST /v1/jobs" else {}
     url = f"{served.url}{filled}"
-    return requests.request(method, url, json=body, headers=headers, allow_redirects=False, timeout=5).status_code
+    return requests.request(
+        method, url, json=BODIES.get(row, {}), headers=headers, allow_redirects=False, timeout=5
+    ).status_code
 
 
 def handshake(url: str, headers: dict[str, str]) -> int:
