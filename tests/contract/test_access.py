@@ -68,6 +68,7 @@ TABLE = {
     "POST /v1/grid/check": KEEPERS,
     "GET /v1/ledger/entries": AUDITORS,
     "GET /v1/ledger/verify": AUDITORS,
+    "GET /v1/ledger/seal": AUDITORS,
     "GET /v1/report": EVERYBODY,
     "GET /api/version": EVERYBODY,
     "GET /api/packages/{protocol}/{name}": CHANGERS,
