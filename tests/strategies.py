@@ -100,6 +100,7 @@ candidates = st.builds(
     amounts,
     amounts,
     st.none() | st.tuples(amounts, amounts),
+    maybe,
 )
 starts = st.builds(StartCost, instants, amounts, amounts, amounts)
 decisions = st.builds(

@@ -217,6 +217,13 @@ class Transaction(Protocol):
     def drop_lease(self, name: str, term: int) -> None:
         """Let anybody have it at once, if `term` is still the last one."""
 
+    # plans ---------------------------------------------------------------------------------------
+    def put_plan_state(self, state: Mapping[str, Any]) -> None:
+        """Keep what a plan leaves to the next one, in place of what the plan before left."""
+
+    def plan_state(self) -> Mapping[str, Any] | None:
+        """What the last plan left, whichever server made it; None before the first."""
+
     # clusters ------------------------------------------------------------------------------------
     def put_cluster(self, cluster: Cluster) -> None:
         """Insert or replace by name."""

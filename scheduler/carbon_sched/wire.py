@@ -123,7 +123,8 @@ class CandidateView(TypedDict):
     """One cluster at its best allowed start; `reason` says why when it is not feasible.
 
     Of `co2e_g`, `overhead_g` are nodes that come for the job and `transfer_g` data on its way; the share of the GPUs'
-    manufacture (`embodied_*`) stands beside it.
+    manufacture (`embodied_*`) stands beside it. `room_g_per_kwh` is what the last room of the starting hour is worth
+    to the waiting jobs, null while there is enough.
     """
 
     cluster: str
@@ -135,6 +136,7 @@ class CandidateView(TypedDict):
     energy_kwh: float | None
     co2e_g: float | None
     now_co2e_g: float | None
+    room_g_per_kwh: float | None
     intensity_g_per_kwh: float | None
     pue: float | None
     grade: str | None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.errors import Internal
 from carbon_sched.service.planner import PIECE, ChildPlanner, OwnPlanner
-from tests.fakes.planning import cluster, job, snapshot
+from tests.fakes.planning import NOW, cluster, job, snapshot
 
 
 @pytest.fixture
@@ -38,6 +40,27 @@ def test_what_was_told_is_told_again_only_when_asked_for_the_whole(child, own):
     assert [d.job_id for d in planner.plan(snapshot(CLUSTERS, new), whole=False).decisions] == ["new"]
     assert planner.plan(snapshot(CLUSTERS, new), whole=False).decisions == ()
     assert len(planner.plan(snapshot(CLUSTERS, new), whole=True).decisions) == len(new)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_new_planner_goes_on_from_what_the_last_one_left(child, own):
+    # the state says that these jobs wait, for a start of its own choice; one of the two clean hours is as good
+    clusters = [cluster("de", [400, 400, 100, 100])]
+    left = OwnPlanner().plan(snapshot(clusters, MANY), whole=True).state
+    at = NOW.timestamp() + 3 * 3600
+    left = left | {"placed": {name: [*place[:2], at, place[3]] for name, place in left["placed"].items()}}
+    planner = OwnPlanner() if own else child
+    planner.remember(json.loads(json.dumps(left)))
+    told = planner.plan(snapshot(clusters, MANY), whole=True)
+    assert {decision.start.timestamp() for decision in told.decisions} == {at}
+    fresh = OwnPlanner().plan(snapshot(clusters, MANY), whole=True)
+    assert {decision.start.timestamp() for decision in fresh.decisions} == {at - 3600}
+
+
+def test_what_another_version_kept_is_not_used():
+    planner = OwnPlanner()
+    planner.remember({"format": 99})
+    assert planner.plan(snapshot(CLUSTERS, MANY), whole=True).decisions
 
 
 def test_a_placement_is_told_until_the_job_is_gone():

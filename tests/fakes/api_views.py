@@ -68,6 +68,7 @@ def candidate_view(cluster: str = "north", **changes: Any) -> dict[str, Any]:
         "energy_kwh": 0.00025,
         "co2e_g": 0.033,
         "now_co2e_g": 0.033,
+        "room_g_per_kwh": None,
         "intensity_g_per_kwh": 120.0,
         "pue": 1.1,
         "grade": "D-zone-year",

@@ -95,6 +95,7 @@ def _candidate_view(candidate: Candidate) -> CandidateView:
         "energy_kwh": candidate.energy_kwh,
         "co2e_g": candidate.co2e_g,
         "now_co2e_g": candidate.now_co2e_g,
+        "room_g_per_kwh": candidate.room_g_per_kwh,
         "intensity_g_per_kwh": candidate.intensity_g_per_kwh,
         "pue": candidate.pue,
         "grade": candidate.grade.value if candidate.grade else None,

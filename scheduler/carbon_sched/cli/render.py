@@ -92,6 +92,9 @@ def decision(view: DecisionView) -> RenderableType:
     if feasible:
         parts += ["", _candidates(view, feasible)]
     parts += [
+        _fact_line("full hour", f"{c['cluster']}: {c['reason']}") for c in feasible if c["room_g_per_kwh"] is not None
+    ]
+    parts += [
         _fact_line("not possible", f"{c['cluster']}: {c['reason']}") for c in view["candidates"] if not c["feasible"]
     ]
     parts += [*_starts(view), "", *_expectation(view)]

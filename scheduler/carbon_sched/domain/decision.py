@@ -28,7 +28,8 @@ class Candidate:
     Energies and emissions are expectations: `energy_kwh` of IT equipment, `co2e_g` including PUE (and transfer where
     data must move). Of these `overhead_g` are nodes that come for the job, `transfer_g` data on its way. `now_co2e_g`
     is the same run started at once on this cluster. `embodied_g` is the lowest and the highest published figure for the
-    share of the GPUs' manufacture, beside `co2e_g` and not compared; None where none is published.
+    share of the GPUs' manufacture, beside `co2e_g` and not compared; None where none is published. `room_g_per_kwh` is
+    what the last room of the starting hour is worth to the waiting jobs; None while there is enough.
     """
 
     cluster: str
@@ -46,6 +47,7 @@ class Candidate:
     overhead_g: float = 0.0
     transfer_g: float = 0.0
     embodied_g: tuple[float, float] | None = None
+    room_g_per_kwh: float | None = None
 
 
 @dataclass(frozen=True)

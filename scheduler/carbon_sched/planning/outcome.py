@@ -30,6 +30,7 @@ PATIENCE_S = 6 * 3600.0
 LOOK_AGAIN_S = 60.0
 PATIENCE_LOOKS = 73
 EPSILON = 1e-6
+NOTABLE_G_PER_KWH = 0.5
 """Held jobs are looked at again after this long, even if nothing was reported meanwhile."""
 
 
@@ -110,6 +111,7 @@ class Outcomes:
     def __init__(self, of: Columns, solution: Solution, lanes: list[int], starts: list[int]) -> None:
         self._of, self._lanes, self._starts = of, lanes, starts
         self._sites = of.board.sites
+        self._prices = solution.prices.values
         self._most = solution.problem.capacity.max(axis=1, initial=0.0).tolist()
         self._numbers = {site.cluster.name: i for i, site in enumerate(self._sites)}
         self._known = [site.curve is not None for site in self._sites]
@@ -311,16 +313,21 @@ class Outcomes:
         site = self._sites[spot.site]
         start = self._of.snapshot.now + timedelta(seconds=spot.start_s)
         later, mean_s, energy_kwh = spot.slot > row.earliest, row.mean_s(spot.site), row.energy_kwh(spot.site)
+        offer = wording.offer(known=grams is not None, later=later, room=row.shape.room_now[spot.site])
+        room = self._room_price(row.job, spot)
         return Candidate(
             cluster=site.cluster.name,
             zone=site.cluster.zone,
             feasible=True,
-            reason=wording.offer(known=grams is not None, later=later, room=row.shape.room_now[spot.site]),
+            reason="; ".join(
+                part for part in (offer, wording.full_hour(room, row.job.spec.resources.gpus > 0)) if part
+            ),
             start=start,
             end=start + timedelta(seconds=mean_s),
             energy_kwh=energy_kwh,
             co2e_g=grams,
             now_co2e_g=row.at_once[spot.site],
+            room_g_per_kwh=room,
             intensity_g_per_kwh=None if grams is None or energy_kwh <= 0 else grams / (energy_kwh * site.pue),
             pue=site.pue,
             grade=self._grade(spot, mean_s),
@@ -328,6 +335,16 @@ class Outcomes:
             transfer_g=float(row.view.transfer_g[spot.site, spot.slot]),
             embodied_g=embodied_g(self._of.lanes[spot.lane].gpu_type, row.job.spec.resources.gpus, mean_s),
         )
+
+    def _room_price(self, job: WaitingJob, spot: Spot) -> float | None:
+        """What the room at a spot is worth to all jobs, per kWh that this one moves there; None with room to spare.
+
+        It compares with the grid's intensity: so much dirtier could the hour be before another one is better.
+        """
+        per_unit_h = float(self._prices[spot.lane, spot.slot // self._of.grid.coarse])
+        kilowatts = job.belief.moved_power_w / 1000.0 * self._sites[spot.site].pue
+        price = per_unit_h * units_of(job) / kilowatts if kilowatts > 0 else 0.0
+        return price if price >= NOTABLE_G_PER_KWH else None
 
     def _grade(self, spot: Spot, mean_s: float) -> Grade | None:
         """The lowest quality of the values that a run was scored with."""

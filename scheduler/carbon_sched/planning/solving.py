@@ -23,7 +23,7 @@ EXCHANGES = 600
 """Rounds of local search: decisive for a handful of large jobs, next to nothing among thousands."""
 WARM_EXCHANGES = 60
 MOSTLY, CALM = 0.9, 0.005
-KEPT = 0.8
+KEPT = 0.95
 """Share of the prices that counts as a cost where arrivals are expected; without any, prices only guide the placing."""
 MOST_INSERTED = 32
 """Up to this many new jobs are put into a plan whose world has not changed without touching the others."""

@@ -42,7 +42,7 @@ def promised(at_once: Floats, best: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Day:
+class Day:
     """What the jobs first seen on one day would emit at once, what waiting promised to save of it, and their number."""
 
     grams: float = 0.0
@@ -57,7 +57,7 @@ class Gate:
     `days[key]` holds one record per day number, no older than four weeks behind the newest.
     """
 
-    days: Mapping[str, Mapping[int, _Day]] = field(default_factory=dict)
+    days: Mapping[str, Mapping[int, Day]] = field(default_factory=dict)
 
     def expected(self, key: str, today: int) -> float | None:
         """Mean gain promised to the class in the four weeks before `today`; None while too few jobs are known."""
@@ -78,8 +78,8 @@ class Gate:
         if not known.any():
             return self
         old = self.days.get(key, {})
-        was = old.get(today, _Day())
+        was = old.get(today, Day())
         grams, saved = float(at_once[known].sum()), float((at_once * gain)[known].sum())
-        now = _Day(was.grams + grams, was.saved + saved, was.jobs + int(known.sum()))
+        now = Day(was.grams + grams, was.saved + saved, was.jobs + int(known.sum()))
         kept = {number: day for number, day in old.items() if today - WINDOW_DAYS <= number}
         return Gate({**self.days, key: {**kept, today: now}})

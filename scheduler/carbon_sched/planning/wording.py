@@ -80,6 +80,13 @@ def offer(*, known: bool, later: bool, room: bool) -> str:
     return "its best start within the allowed delay" if room else "its best start, once there is room"
 
 
+def full_hour(g_per_kwh: float | None, gpus: bool) -> str:  # noqa: FBT001
+    """What the last room of an hour is worth where the jobs want more than there is."""
+    if g_per_kwh is None:
+        return ""
+    return f"this hour is full: its last {'GPU' if gpus else 'CPU'} is worth {g_per_kwh:.0f} g/kWh"
+
+
 def held(obstacles: Mapping[str, str]) -> str:
     """What a held job waits for."""
     if not obstacles:

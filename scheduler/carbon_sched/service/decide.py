@@ -90,7 +90,7 @@ class Decide:
         self._estimates, self._policies = estimates, policies
         self._clock, self._signals, self._budgets = clock, signals, budgets
         self._planner = planner or OwnPlanner()
-        self._told = False
+        self._told = self._remembers = False
         self._trust = Trust(outlooks)
 
     def step(self) -> float:
@@ -101,9 +101,13 @@ class Decide:
         self._budgets.settle()
         if self._fleet.ask_unknown():
             read = self._read()
+        self._remember()
         whole, self._told = not self._told, False
         news = self._planner.plan(read.snapshot, whole=whole)
         self._told = self._commit_all(news.decisions, read)
+        if news.state is not None:
+            with self._store.transaction() as tx:
+                tx.put_plan_state(news.state)
         wait = (news.next_look - self._clock.now()).total_seconds()
         return min(LONGEST_LOOK_S, max(0.05, wait))
 
@@ -123,6 +127,15 @@ class Decide:
         )
         found = next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
         return _explained(found, waiting, read.curves)
+
+    def _remember(self) -> None:
+        """The first plan goes on from the last one of the server before."""
+        if not self._remembers:
+            with self._store.transaction(write=False) as tx:
+                state = tx.plan_state()
+            if state is not None:
+                self._planner.remember(state)
+            self._remembers = True
 
     # reading -------------------------------------------------------------------------------------
 

@@ -91,6 +91,9 @@ class Memory:
         """The newest decision of a live job."""
         return self._decisions.get(job_id)
 
+    def plan_state(self) -> None:
+        """A backtest begins with nothing."""
+
     def add_attempt(self, attempt: Attempt) -> None:
         """Insert."""
         self._open[attempt.attempt_id] = attempt

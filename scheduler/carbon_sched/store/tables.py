@@ -345,6 +345,13 @@ credentials = Table(
     Column("parent", Text),  # no foreign key: the server's own token has no row
 )
 
+plan_state = Table(
+    "plan_state",
+    metadata,
+    Column("id", BigInteger, CheckConstraint("id = 1", name="one"), primary_key=True, autoincrement=False),
+    Column("state", Document, nullable=False),
+)
+
 ray_jobs = Table(
     "ray_jobs",
     metadata,

@@ -13,6 +13,7 @@ from carbon_sched.store.jobs import JobRows
 from carbon_sched.store.leases import LeaseRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
+from carbon_sched.store.plans import PlanRows
 from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
 from carbon_sched.store.runs import RunRows
@@ -32,6 +33,7 @@ class SqlTransaction(
     LedgerRows,
     AccessRows,
     RayRows,
+    PlanRows,
     PolicyRows,
     BudgetRows,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.job import Bundle, DataInput
+from carbon_sched.planning.memory import from_json, to_json
 from carbon_sched.planning.plan import Plan, plan
 from carbon_sched.planning.snapshot import Reservation
 from carbon_sched.planning.warm import PriceBook, WarmStart
@@ -134,6 +136,34 @@ def test_prices_say_where_room_is_scarce():
     assert max(book.at("c0", NOW.timestamp() + 3600 * h) for h in range(24)) > 0
     assert book.at("c0", NOW.timestamp() - 10**6) == 0
     assert book.at("nowhere", NOW.timestamp()) == 0
+
+
+def test_a_plan_goes_on_from_its_state_kept_as_text():
+    clusters, jobs = crowd(40)
+    state = plan(snapshot(clusters, jobs)).state
+    kept = from_json(json.loads(json.dumps(to_json(state))))
+    assert (kept.waiting, kept.seen, kept.placed, kept.gate) == (
+        state.waiting, state.seen, state.placed, state.gate,
+    )  # fmt: skip
+    assert kept.prices.values == pytest.approx(state.prices.values, rel=1e-3)
+    assert (kept.prices.lanes, kept.prices.origin) == (state.prices.lanes, state.prices.origin)
+    again = plan(snapshot(clusters, jobs), Plan((), NOW, kept))
+    assert again.state.prices.values.shape == state.prices.values.shape
+    assert carbon(again) <= 1.005 * carbon(plan(snapshot(clusters, jobs)))
+
+
+def test_a_full_hour_says_what_its_last_gpu_is_worth():
+    # two GPU-hours at 100 g are wanted by three jobs; the third has to take 150 g, so that is what room there is worth
+    one_gpu = [cluster("de", [400, 100, 100, 150, 400], nodes=[node(gpus=1)])]
+    jobs = [job(name, gpus=1, wait_h=4) for name in "abc"]
+    by_hour = {(d.start - NOW) / H: d.candidates[0] for d in plan(snapshot(one_gpu, jobs)).decisions}
+    for hour in (1, 2):
+        assert by_hour[hour].room_g_per_kwh == pytest.approx(50, abs=10)
+        assert (
+            f"this hour is full: its last GPU is worth {by_hour[hour].room_g_per_kwh:.0f} g/kWh" in by_hour[hour].reason
+        )
+    assert by_hour[3].room_g_per_kwh is None
+    assert "full" not in by_hour[3].reason
 
 
 def test_a_class_with_little_to_gain_stops_waiting():

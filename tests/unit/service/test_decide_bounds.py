@@ -54,6 +54,25 @@ def test_a_job_that_must_go_has_no_curve(world):
     assert (decision.verdict, decision.curve, decision.latest_start) == (Verdict.PLACE, (), None)
 
 
+def test_the_next_server_goes_on_from_the_plan_of_the_last(tmp_path):
+    two_clean_hours = {"DE": [(0, 500), (3600, 100), (10_800, 500)]}
+    first = World(tmp_path, [a_cluster("de", "DE")], two_clean_hours)
+    first.fleet.poll_due()
+    job_id = (before := decided(first, duration_s=60, max_delay_s=14_400)).job_id
+    with first.store.transaction() as tx:
+        state = tx.plan_state()
+        cluster, kind, at, grams = state["placed"][job_id]
+        tx.put_plan_state({**state, "placed": {job_id: [cluster, kind, at + 3600, grams]}})
+    first.close()
+    second = World(tmp_path, [a_cluster("de", "DE")], two_clean_hours)
+    second.fleet.poll_due()
+    second.decide.step()
+    with second.store.transaction(write=False) as tx:
+        after = tx.decision(job_id)
+    second.close()
+    assert (before.start, after.start) == (START + HOUR, START + 2 * HOUR)
+
+
 def test_a_preview_shows_the_same_curve(world):
     spec = world.accept.spec({"entrypoint": "python t.py", "duration_s": 60, "max_delay_s": 7200}, submitter="me")
     assert world.decide.preview(spec).curve == decided(world, duration_s=60, max_delay_s=7200).curve
