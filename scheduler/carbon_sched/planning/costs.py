@@ -115,6 +115,8 @@ class Costs:
         self._tables: dict[tuple[object, ...], Table] = {}
         self._views: dict[tuple[object, ...], View] = {}
         self._at_start: dict[str, Floats] = {}
+        self._pools = [exists_for_jobs(board.sites[lane.site].cluster, lane.kind) for lane in lanes]
+        self._on_demand = frozenset(i for i, pool in enumerate(self._pools) if pool is not None)
         self._nothing: Floats = np.broadcast_to(0.0, self._starts.shape)
         prices = [site.cluster.price_per_gpu_hour for site in board.sites]
         self._dearest = max((price for price in prices if price is not None), default=0.0)
@@ -143,14 +145,15 @@ class Costs:
             site, crossed = self._site(lane), self.ratio(job, lanes, lane)
             belief, overhead = job.belief, self._overhead(job, lane)
             step = _power_step(belief.power_w if overhead.for_the_job else belief.moved_power_w, job)
+            asked = (1 + crossed.error) * ((1 - least) if site.cluster.name == self._home else 1.0)
             kilowatts = exp(step * POWER_STEP) / W_PER_KW * crossed.power
-            run = self.table(belief, crossed.duration).ranked[self._lanes[lane].site] * kilowatts * site.pue
-            beside = self._beside_g(site, overhead, ranked=True) + self._transfer_g(job, site, ranked=True)
-            grams = (run + beside / units_of(job)) * (1 + crossed.error)
-            out[lane] = grams * (1 - least) if site.cluster.name == self._home else grams
-            if job.weights.plain:
-                continue
-            out[lane] = job.weights.carbon * out[lane] + self._other_terms(job, site, crossed) / units_of(job)
+            run = self.table(belief, crossed.duration).ranked[self._lanes[lane].site]
+            out[lane] = run * (kilowatts * site.pue * asked)
+            if overhead.kwh or job.spec.data:
+                beside = self._beside_g(site, overhead, ranked=True) + self._transfer_g(job, site, ranked=True)
+                out[lane] += beside * (asked / units_of(job))
+            if not job.weights.plain:
+                out[lane] = job.weights.carbon * out[lane] + self._other_terms(job, site, crossed) / units_of(job)
         return out
 
     def ratio(self, job: WaitingJob, lanes: Sequence[int], lane: int) -> Ratio:
@@ -194,19 +197,16 @@ class Costs:
 
     def _alike(self, job: WaitingJob, lanes: Sequence[int]) -> tuple[object, ...]:
         """What the grams of a kilowatt depend on, and where grams come on top, what those do."""
-        alone = bool(job.spec.data) or not job.weights.plain or any(self._pool(lane) for lane in lanes)
+        alone = bool(job.spec.data) or not job.weights.plain or not self._on_demand.isdisjoint(lanes)
         beside = (job.spec.data, units_of(job), job.belief.start_up_s) if alone else ()
         return id(self.table(job.belief)), job.belief.gpu_type, beside
 
     def _site(self, lane: int) -> Site:
         return self._board.sites[self._lanes[lane].site]
 
-    def _pool(self, lane: int) -> Pool | None:
-        return exists_for_jobs(self._site(lane).cluster, self._lanes[lane].kind)
-
     def _overhead(self, job: WaitingJob, lane: int) -> Overhead:
         """Nodes that come for the job draw idle power while they boot, start it, and wait for the next one."""
-        pool = self._pool(lane)
+        pool = self._pools[lane]
         if pool is None:
             return Overhead()
         of_node = (
