@@ -76,6 +76,17 @@ class EventRow:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """CPU seconds and GPU seconds that attempts held which ended on one day (days since 1970, UTC)."""
+
+    team: str
+    project: str
+    day: int
+    cpu_s: float
+    gpu_s: float
+
+
+@dataclass(frozen=True)
 class JobFilter:
     """Which jobs to list; empty means any. `after` is the job id to continue behind (newest first).
 
@@ -116,6 +127,9 @@ class Transaction(Protocol):
 
     def live_jobs(self) -> list[Job]:
         """Every job that is not in a final state, oldest first."""
+
+    def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The places of those of these jobs that are queued, counted from 1: by class, then by age."""
 
     def live_counts(self) -> dict[JobState, int]:
         """How many jobs are in each state that is not final; states without jobs are left out."""
@@ -202,6 +216,13 @@ class Transaction(Protocol):
 
         For the only worker of a database, whose earlier claims died with an earlier process.
         """
+
+    # usage ---------------------------------------------------------------------------------------
+    def add_usage(self, used: Usage) -> None:
+        """Add to what the team and project used on that day."""
+
+    def usage(self, *, since_day: int) -> list[Usage]:
+        """What was used on that day and later, one row per team, project and day."""
 
     # leases --------------------------------------------------------------------------------------
     def take_lease(self, name: str, holder: str, *, lease_s: float, seize: bool = False) -> int | None:

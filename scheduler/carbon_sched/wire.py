@@ -62,6 +62,9 @@ class JobRequest(TypedDict):
     data: NotRequired[list[DataRequest]]
     clusters: NotRequired[list[str]]
     policy: NotRequired[str]
+    priority: NotRequired[str]
+    now: NotRequired[bool]
+    after: NotRequired[list[str]]
 
 
 class ResolveRequest(TypedDict):
@@ -88,13 +91,19 @@ class AttemptView(TypedDict):
 
 
 class JobView(TypedDict):
-    """A job as GET /v1/jobs/{id} shows it. `planned_start` is set while it is delayed."""
+    """A job as GET /v1/jobs/{id} shows it. `planned_start` is set while it is delayed.
+
+    `position` is its place among queued jobs, by class and age; who starts first is also a matter of fair share, of
+    room and of the grid's hours.
+    """
 
     job_id: str
     name: str
     state: str
     reason: str
     cause: str
+    position: int | None
+    after: list[str]
     version: int
     entrypoint: str
     phase: str

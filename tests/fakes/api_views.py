@@ -19,6 +19,8 @@ def job_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
         "state": "queued",
         "reason": "accepted, not planned yet",
         "cause": "",
+        "position": 1,
+        "after": [],
         "version": 0,
         "entrypoint": "python train.py",
         "phase": "other",

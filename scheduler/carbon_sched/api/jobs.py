@@ -32,7 +32,9 @@ MAX_WAIT_S = 60.0
 
 def _view(context: Context, caller: Principal, job_id: str) -> JobView:
     with context.store.transaction(write=False) as tx:
-        return job_view(visible(tx, caller, job_id), tx.attempts(job_id=job_id))
+        job = visible(tx, caller, job_id)
+        place = tx.queue_positions([job_id]).get(job_id) if job.state is JobState.QUEUED else None
+        return job_view(job, tx.attempts(job_id=job_id), place)
 
 
 def require_visible(context: Context, caller: Principal, job_id: str) -> None:
@@ -65,13 +67,16 @@ def submit(
 ) -> JobView | DecisionView:
     """Accept a job; with `dry_run`, say what would be decided and store nothing."""
     request = context.boundaries.request(request, caller)
+    for dependency in request.get("after", []):
+        require_visible(context, caller, dependency.partition(":")[0])
     if dry_run:
         spec = context.accept.spec(request, submitter=caller.name)
         response.status_code = 200
         return decision_view(context.decide.preview(spec))
     key = key_of(caller, idempotency_key)
     job = context.accept.submit(request, submitter=caller.name, idempotency_key=key)
-    return _view(context, caller, job.job_id)
+    with context.store.transaction(write=False) as tx:
+        return job_view(job, tx.attempts(job_id=job.job_id))
 
 
 @router.get("/jobs")
@@ -106,7 +111,9 @@ def list_jobs(
         if after is not None:
             visible(tx, caller, after)
         jobs = tx.jobs(where, limit=limit)
-        views = [job_view(job, tx.attempts(job_id=job.job_id)) for job in jobs]
+        queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
+        places = tx.queue_positions(queued) if queued else {}
+        views = [job_view(job, tx.attempts(job_id=job.job_id), places.get(job.job_id)) for job in jobs]
     return {"jobs": views, "next": jobs[-1].job_id if len(jobs) == limit else None}
 
 

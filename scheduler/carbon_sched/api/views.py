@@ -56,7 +56,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     }
 
 
-def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
+def job_view(job: Job, attempts: Sequence[Attempt], position: int | None = None) -> JobView:
     """A job with its attempts; `cluster` is the newest attempt's."""
     spec = job.spec
     return {
@@ -65,6 +65,8 @@ def job_view(job: Job, attempts: Sequence[Attempt]) -> JobView:
         "state": job.state.value,
         "reason": job.reason,
         "cause": job.cause.value,
+        "position": position,
+        "after": [str(dependency) for dependency in job.spec.after],
         "version": job.version,
         "entrypoint": spec.entrypoint,
         "phase": spec.phase.value,

@@ -389,7 +389,7 @@ def _job_note(job: JobView) -> str:
         return f"exit {job['exit_code']}"
     if job["planned_start"] and job["state"] == "queued":
         return f"from {figures.moment(job['planned_start'], local_zone(), now())}"
-    return ""
+    return f"no. {job['position']} in line" if job["position"] else ""
 
 
 def job(view: JobView) -> RenderableType:
@@ -399,6 +399,7 @@ def job(view: JobView) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((view["name"], "bold"), f"  {view['job_id']}  ", state),
         _fact_line("why", view["reason"] or "-"),
+        *([_fact_line("in line", f"no. {view['position']}")] if view["position"] else []),
         _fact_line("runs", view["entrypoint"]),
         _fact_line("submitted", f"{figures.clock(view['submitted_at'], zone, at)} by {view['submitter'] or '-'}"),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from datetime import timezone
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli.output import print_json, say, warn
@@ -11,14 +13,17 @@ from carbon_sched.cli.submit_options import ONLY_OURS, SubmitCommand, options
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from carbon_sched.cli.connection import Connection
     from carbon_sched.cli.job_source import JobSource
     from carbon_sched.cli.parcel import Parcel
     from carbon_sched.client import Client
     from carbon_sched.options.given import Given
     from carbon_sched.options.request import Built
-    from carbon_sched.wire import JobView
+    from carbon_sched.wire import JobRequest, JobView
 
+MOST_IN_ARRAY = 10_000
 TIMES = ("deadline", "earliest")
 """Options whose meaning depends on the user's time zone, which takes some time to find out."""
 HELP = """Run a job where and when it emits least.
@@ -34,14 +39,26 @@ Examples:
 
 
 def _submit(
-    words: tuple[str, ...], *, is_command: bool, as_json: bool, no_wait: bool, dry_run: bool, **given: Any
+    words: tuple[str, ...],
+    *,
+    is_command: bool,
+    as_json: bool,
+    no_wait: bool,
+    dry_run: bool,
+    array: str | None,
+    **given: Any,
 ) -> int:
     """Returns the exit code."""
     from carbon_sched.cli.connection import connect
     from carbon_sched.cli.parcel import leave, name_files, packed
 
-    if as_json and not (no_wait or dry_run):
-        raise InvalidInput("--json", "", "needs --no-wait or --dry-run", "An attached job's output is the job's own")
+    if as_json and not (no_wait or dry_run or array):
+        raise InvalidInput(
+            "--json", "", "needs --no-wait, --array or --dry-run", "An attached job's output is the job's own"
+        )
+    if array is not None and dry_run:
+        raise InvalidInput("--array", array, "does not go with --dry-run", "Try one of its lines without --array")
+    lines = None if array is None else array_lines(array)
     source = _read(words, is_command, given)
     built = request_of(source)
     for note in (*source.notes, *_misplaced(words, is_command), *built.echoes):
@@ -53,6 +70,8 @@ def _submit(
             leave(built.request)
             return _preview(connection.client, built, as_json)
         name_files(built.request, parcel)
+        if lines is not None:
+            return _array_handed_over(_post_array(connection, built, parcel, lines), as_json)
         job = _post(connection, built, parcel)
     if no_wait:
         return _handed_over(job, as_json)
@@ -104,6 +123,52 @@ def _misplaced(words: tuple[str, ...], is_command: bool) -> list[str]:
     return (
         [f"{found[0]} stands behind the script and is passed to it; options of submit stand before it"] if found else []
     )
+
+
+def array_lines(file: str) -> list[str]:
+    """The lines of an array's file that hold more than blanks and comments; InvalidInput when there is none."""
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("--array", file, f"cannot be read ({error})", "Name a text file, one job per line") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not 0 < len(found) <= MOST_IN_ARRAY:
+        problem = f"has {len(found)} lines that are jobs"
+        raise InvalidInput("--array", file, problem, f"Write 1 to {MOST_IN_ARRAY} lines, each the words of one job")
+    return found
+
+
+def _post_array(connection: Connection, built: Built, parcel: Parcel, lines: Sequence[str]) -> list[JobView]:
+    """One job per line, under keys of one array, so that a line is never submitted twice; says how far it came."""
+    from carbon_sched.cli.parcel import submit
+
+    array = os.urandom(8).hex()
+    jobs: list[JobView] = []
+    metadata = built.request.get("metadata", {})
+    try:
+        for number, line in enumerate(lines):
+            request: JobRequest = {
+                **built.request,
+                "entrypoint": f"{built.request['entrypoint']} {line}",
+                "metadata": {**metadata, "array": array, "array-line": str(number)},
+            }
+            key = f"{array}-{number}"
+            jobs.append(connection.ask(partial(submit, request=request, parcel=parcel, key=key)))
+    except BaseException:
+        warn(f"{len(jobs)} of {len(lines)} jobs of the array were submitted; `carbon-sched list` shows them")
+        raise
+    return jobs
+
+
+def _array_handed_over(jobs: Sequence[JobView], as_json: bool) -> int:
+    if as_json:
+        print_json(jobs)
+    else:
+        say(f"submitted {len(jobs)} jobs of the array {jobs[0]['metadata']['array']}")
+        for job in jobs:
+            print(job["job_id"])  # noqa: T201 - what scripts read
+    return 0
 
 
 def _post(connection: Connection, built: Built, parcel: Parcel) -> JobView:

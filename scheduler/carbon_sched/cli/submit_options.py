@@ -30,6 +30,11 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("duration", "DURATION", "How long it is expected to run: 90s, 1h30m, 2d."),
         ("power", "WATTS", "What it is expected to draw on average: 300, 1.2kW."),
     ),
+    "Who goes first": (
+        ("priority", "CLASS", "Class in the queue: low, or what the policy gives (normal, high, urgent)."),
+        ("after", "JOB[:ok]", "Start only after this job has ended; with :ok, after its success only. Repeatable."),
+        ("array", "FILE", "One job for each line of the file, whose words go behind the command's own."),
+    ),
     "Where it may run": (
         ("cluster", "NAME", "Only on this cluster. Repeatable."),
         ("policy", "NAME", f"Rules to follow: {', '.join(POLICIES)}, or one that was applied."),
@@ -58,7 +63,7 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("metadata-json", "JSON", "Metadata for the job, text to text."),
     ),
 }
-REPEATABLE = ("cluster", "data", "secret")
+REPEATABLE = ("after", "cluster", "data", "secret")
 FROM_RAY = {
     "address": "Clusters are registered once: carbon-sched clusters add NAME --address URL --zone ZONE; "
     "then --cluster NAME sends a job there",
@@ -90,6 +95,7 @@ class SubmitCommand(click.Command):
         by_name = {parameter.name: parameter for parameter in self.get_params(ctx)}
         titles = {**{title: [name for name, *_ in rows] for title, rows in TEXT.items()}, "How it is submitted": []}
         titles["What it is"].append("interruptible")
+        titles["Who goes first"].append("now")
         placed = {name.replace("-", "_") for names in titles.values() for name in names}
         rest = [p.name for p in by_name.values() if isinstance(p, click.Option) and p.name not in placed]
         titles["How it is submitted"] = [str(name) for name in rest]
@@ -106,6 +112,7 @@ def options() -> list[click.Parameter]:
         for name, metavar, text in rows:
             found.append(_option(name, metavar, text))
     found.append(click.Option(["--interruptible"], is_flag=True, default=None, help="May be suspended and resumed."))
+    found.append(click.Option(["--now"], is_flag=True, default=None, help="Wait for no cleaner hour, where allowed."))
     found += [
         click.Option(["-f", "--file"], metavar="JOB.YAML", help="Read options from a file; flags win."),
         click.Option(["--no-wait"], is_flag=True, help="Print the job's id and return at once."),

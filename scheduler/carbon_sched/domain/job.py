@@ -107,6 +107,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Dependency:
+    """A job that must have ended first, and well if `ok`."""
+
+    job_id: str
+    ok: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.job_id}:ok" if self.ok else self.job_id
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything a user asked for, as accepted; never changes.
 
@@ -134,6 +145,8 @@ class JobSpec:
     data: tuple[DataInput, ...] = ()
     clusters: tuple[str, ...] = ()
     policy: str = ""
+    start_now: bool = False
+    after: tuple[Dependency, ...] = ()
 
 
 class JobState(str, Enum):
@@ -228,7 +241,10 @@ def ending_event(state: JobState, event: JobEvent) -> JobEvent:
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job and where it stands; `version` counts changes and guards every write."""
+    """A submitted job and where it stands; `version` counts changes and guards every write.
+
+    `priority` is the rank of its class when it was accepted: 0 is normal, higher goes first.
+    """
 
     job_id: str
     spec: JobSpec
@@ -237,6 +253,7 @@ class Job:
     version: int = 0
     reason: str = ""
     cause: Cause = Cause.NONE
+    priority: int = 0
     attempts: int = 0
     not_before: datetime | None = None
     finished_at: datetime | None = None

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
-from carbon_sched.domain.errors import Conflict, InvalidInput
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.policy.model import Selected
+from carbon_sched.policy.settings import Priority
 from carbon_sched.service.runtime_env import stored_modules
 from carbon_sched.service.spec import job_spec
 
@@ -52,10 +54,12 @@ class Accept:
         Conflict where the key was used for another request or the id for another job; nothing is stored then.
         """
         spec = self._sealed(self.spec(request, submitter=submitter))
+        priority = self._priority(spec, request.get("priority"))
         digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
         for attempt in range(ID_TRIES):
             now = self._clock.now()
-            job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason="accepted, not planned yet")
+            reason = "accepted, not planned yet"
+            job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason=reason, priority=priority)
             try:
                 stored = self._store_job(job, digest, idempotency_key, ray_id)
                 break
@@ -70,7 +74,12 @@ class Accept:
     def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
-        self._policies.now().followed(spec)
+        policy = self._policies.now().followed(spec)
+        if spec.start_now and not policy.settings(Selected.of(spec)).start_now:
+            remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
+            raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
+        self._priority(spec, request.get("priority"))
+        self._require_known(spec)
         known = {cluster.name for cluster in self._fleet.ensure_any()}
         for name in spec.clusters:
             if name not in known:
@@ -107,6 +116,29 @@ class Accept:
         self._signals.decide.set()
         self._signals.job_changed()
         return job
+
+    def _require_known(self, spec: JobSpec) -> None:
+        """The jobs that it is to start after."""
+        with self._store.transaction(write=False) as tx:
+            for dependency in spec.after:
+                try:
+                    tx.job(dependency.job_id)
+                except NotFound as error:
+                    remedy = "Give the id of a job, and :ok behind it if that must succeed"
+                    raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
+
+    def _priority(self, spec: JobSpec, asked: str | None) -> int:
+        """The rank of the class that the policy gives, or of a lower one that was asked for."""
+        policy = self._policies.now().followed(spec)
+        given = policy.settings(Selected.of(spec)).priority
+        if asked is None:
+            return given.rank
+        known = [one.value for one in Priority]
+        if asked not in known or Priority(asked).rank > given.rank:
+            allowed = ", ".join(known[: given.rank + 2])
+            problem = "is not a class" if asked not in known else f"is more than the policy {policy.label} gives"
+            raise InvalidInput("priority", asked, problem, f"Use one of: {allowed}")
+        return Priority(asked).rank
 
     def _sealed(self, spec: JobSpec) -> JobSpec:
         """Environment variables often hold passwords: they are stored encrypted and nowhere else."""

@@ -18,7 +18,9 @@ from carbon_sched.planning.explained import StartCurves
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob, Weights
 from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
+from carbon_sched.service.after import block, verdict
 from carbon_sched.service.planner import OwnPlanner
+from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.planner import Planner
     from carbon_sched.service.policies import Policies, PolicySet
+    from carbon_sched.service.shares import Shares
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,9 @@ class _Read:
     snapshot: Snapshot
     versions: dict[str, int]
     policies: PolicySet
+    shares: Shares
+    blocked: Sequence[str]
+    """Jobs that wait for others, and have not been told for which, or that they can never start."""
 
     @cached_property
     def waiting(self) -> dict[str, WaitingJob]:
@@ -96,6 +102,7 @@ class Decide:
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens."""
         read = self._read()
+        self._block(read.blocked)
         if not read.snapshot.jobs:
             return LONGEST_LOOK_S
         self._budgets.settle()
@@ -111,13 +118,22 @@ class Decide:
         wait = (news.next_look - self._clock.now()).total_seconds()
         return min(LONGEST_LOOK_S, max(0.05, wait))
 
+    def _block(self, job_ids: Sequence[str]) -> None:
+        """Say of jobs that wait for others what they wait for, or refuse them."""
+        if not job_ids:
+            return
+        with self._store.transaction() as tx:
+            jobs = [tx.job(job_id) for job_id in job_ids]
+            block(tx, [job for job in jobs if job.state is JobState.QUEUED], self._clock.now())
+        self._signals.job_changed()
+
     def preview(self, spec: JobSpec) -> Decision:
         """The decision a job like this would get now, with nothing stored (dry run)."""
         self._fleet.ensure_any()
         self._fleet.ask_unknown()
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
-        waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now, read.policies)
+        waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now, read.policies, read.shares)
         snapshot = Snapshot(
             read.snapshot.now,
             read.snapshot.clusters,
@@ -144,9 +160,15 @@ class Decide:
         with self._store.transaction(write=False) as tx:
             clusters, live = tx.clusters(), tx.live_jobs()
             attempts = tx.attempts(open_only=True)
+            blocked = {job.job_id: verdict(tx, job) for job in live if job.state is JobState.QUEUED and job.spec.after}
+            used = tx.usage(since_day=day_of(now) - DAYS)
             self._estimates.learn(tx)
             policies = self._policies.in_force(tx)
-        queued = [job for job in live if job.state is JobState.QUEUED]
+        waiting = [job for job in live if job.state is JobState.QUEUED]
+        queued = [job for job in waiting if not blocked.get(job.job_id, (Cause.NONE,))[0]]
+        untold = [
+            job.job_id for job in waiting if job.job_id in blocked and blocked[job.job_id][1] not in ("", job.reason)
+        ]
         specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
         trusted = self._trust.trusted(outlooks, now)
@@ -160,9 +182,11 @@ class Decide:
             )
             for cluster in clusters
         )
-        jobs = tuple(self._waiting(job, views, now, policies) for job in queued)
+        holding = [held(specs[attempt.job_id], attempt, now) for attempt in attempts if attempt.job_id in specs]
+        had = shares([*used, *holding], [view.status for view in views], now)
+        jobs = tuple(self._waiting(job, views, now, policies, had) for job in queued)
         snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
-        return _Read(snapshot, {job.job_id: job.version for job in queued}, policies)
+        return _Read(snapshot, {job.job_id: job.version for job in queued}, policies, had, untold)
 
     def _reservations(
         self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime
@@ -179,12 +203,15 @@ class Decide:
     def _belief(self, spec: JobSpec) -> Belief:
         return self._estimates.belief(spec)
 
-    def _waiting(self, job: Job, views: tuple[ClusterView, ...], now: datetime, policies: PolicySet) -> WaitingJob:
+    def _waiting(
+        self, job: Job, views: tuple[ClusterView, ...], now: datetime, policies: PolicySet, had: Shares
+    ) -> WaitingJob:
         policy = policies.followed(job.spec)
         settings = policy.settings(Selected.of(job.spec))
         belief = self._belief(job.spec)
         earliest = max(now, job.spec.flexibility.earliest or now)
-        foresight = any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
+        patient = not (job.spec.start_now and settings.start_now)
+        foresight = patient and any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
         return WaitingJob(
             job_id=job.job_id,
             spec=job.spec,
@@ -194,7 +221,8 @@ class Decide:
             belief=belief,
             policy=policy.label,
             min_gain=settings.minimum_gain,
-            priority=settings.priority.rank,
+            priority=job.priority,
+            share=had.of(job.spec, settings.share),
             residency=tuple(sorted(settings.tags(job.spec.metadata.get(DATA_CLASS)))),
             allowed=settings.allowed,
             denied=settings.denied,

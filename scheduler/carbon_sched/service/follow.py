@@ -21,6 +21,7 @@ from carbon_sched.policy.model import Selected
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.faults import fault, supervisor_lost
+from carbon_sched.service.shares import held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -296,6 +297,7 @@ class Follow:
             )
             event = ending_event(job.state, ending.event)
             job = tx.move_job(job, event, at=now, reason=ending.reason, cause=ending.cause, exit_code=ending.exit_code)
+            tx.add_usage(held(job.spec, attempt, attempt.ended_at or now))
             tx.append_fact(_ended(attempt, ending, now))
             if job.state.final:
                 record_job_end(tx, job)

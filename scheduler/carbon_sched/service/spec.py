@@ -11,6 +11,7 @@ from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import (
     Bundle,
     DataInput,
+    Dependency,
     Estimate,
     Flexibility,
     JobSpec,
@@ -65,6 +66,8 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         ),
         data=tuple(DataInput(item["uri"], _size(item["size_bytes"]), item["zone"]) for item in request.get("data", [])),
         clusters=tuple(request.get("clusters", [])),
+        start_now=bool(request.get("now", False)),
+        after=tuple(_dependency(text) for text in request.get("after", [])),
         policy=labels["policy"],
     )
 
@@ -74,6 +77,13 @@ def label(field: str, value: str) -> str:
     if not LABEL.fullmatch(value):
         raise InvalidInput(field, value, "is not a label", "Use at most 200 printable characters on one line")
     return value
+
+
+def _dependency(text: str) -> Dependency:
+    job_id, colon, how = text.partition(":")
+    if not job_id or (colon and how != "ok"):
+        raise InvalidInput("after", text, "is not JOB or JOB:ok", "Give the id of a job, and :ok if it must succeed")
+    return Dependency(job_id, bool(colon))
 
 
 def _name_from(entrypoint: str) -> str:

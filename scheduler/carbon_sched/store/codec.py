@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.decision import Candidate, Decision, StartCost, Verdict
 from carbon_sched.domain.intensity import Grade
-from carbon_sched.domain.job import Bundle, DataInput, Estimate, Flexibility, JobSpec, Phase, Placement, Resources
+from carbon_sched.domain.job import (
+    Bundle,
+    DataInput,
+    Dependency,
+    Estimate,
+    Flexibility,
+    JobSpec,
+    Phase,
+    Placement,
+    Resources,
+)
 from carbon_sched.domain.run import PastRun
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 
@@ -46,6 +56,8 @@ def spec_to_json(spec: JobSpec) -> Json:
         "data": [{"uri": item.uri, "size_bytes": item.size_bytes, "zone": item.zone} for item in spec.data],
         "clusters": list(spec.clusters),
         "policy": spec.policy,
+        "start_now": spec.start_now,
+        "after": [[one.job_id, one.ok] for one in spec.after],
     }
 
 
@@ -71,6 +83,8 @@ def spec_from_json(j: Json) -> JobSpec:
         data=tuple(DataInput(item["uri"], item["size_bytes"], item["zone"]) for item in j["data"]),
         clusters=tuple(j["clusters"]),
         policy=j["policy"],
+        start_now=j.get("start_now", False),
+        after=tuple(Dependency(job_id, ok) for job_id, ok in j.get("after", ())),
     )
 
 

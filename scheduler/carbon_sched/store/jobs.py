@@ -16,6 +16,7 @@ from carbon_sched.store.columns import clean_text
 from carbon_sched.store.tables import ACCEPTED, FINISHED, LIVE, decisions, job_events, jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Row
@@ -39,6 +40,12 @@ _NEWEST_DECISION = (
     .limit(1)
 )
 
+_QUEUE = (
+    select(jobs.c.job_id, func.row_number().over(order_by=(jobs.c.priority.desc(), *_OLDEST_FIRST)).label("place"))
+    .where(LIVE, jobs.c.state == JobState.QUEUED.value)
+    .subquery()
+)
+_PLACES = select(_QUEUE).where(_QUEUE.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _LIVE_COUNTS = select(jobs.c.state, func.count().label("jobs")).where(LIVE).group_by(jobs.c.state)
 _OLDEST_QUEUED = (
     select(jobs.c.submitted_at).where(LIVE, jobs.c.state == JobState.QUEUED.value).order_by(*_OLDEST_FIRST).limit(1)
@@ -89,6 +96,10 @@ class JobRows:
     def live_jobs(self) -> list[Job]:
         """Not in a final state, oldest first."""
         return [_job(row) for row in self._db.rows(_LIVE)]
+
+    def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """Counted by the database over the index of live jobs."""
+        return {row.job_id: row.place for row in self._db.rows(_PLACES, {"job_ids": list(job_ids)})}
 
     def live_counts(self) -> dict[JobState, int]:
         """By state, over the index of live jobs."""
@@ -205,6 +216,7 @@ def _insert_values(job: Job) -> dict[str, Any]:
         "version": job.version,
         "reason": job.reason,
         "cause": job.cause,
+        "priority": job.priority,
         "attempts": job.attempts,
         "submitted_at": job.submitted_at,
         "not_before": job.not_before,
@@ -227,6 +239,7 @@ def _job(row: Row[Any]) -> Job:
         version=row.version,
         reason=row.reason,
         cause=row.cause,
+        priority=row.priority,
         attempts=row.attempts,
         not_before=row.not_before,
         finished_at=row.finished_at,

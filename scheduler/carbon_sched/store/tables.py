@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -79,6 +80,7 @@ jobs = Table(
     Column("version", Integer, nullable=False),
     Column("reason", OutsideText, nullable=False),
     _cause("cause"),
+    Column("priority", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, CheckConstraint("attempts >= 0", name="attempts"), nullable=False),
     Column("submitted_at", Instant, nullable=False),
     Column("not_before", Instant),
@@ -197,6 +199,16 @@ leases = Table(
     Column("holder", Text, nullable=False),
     Column("term", BigInteger, nullable=False),  # counts holders: a fence that is never given twice
     Column("expires_at", Instant, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("team", OutsideText, primary_key=True),
+    Column("project", OutsideText, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970, UTC, of the attempt's end
+    Column("cpu_s", Float, nullable=False),
+    Column("gpu_s", Float, nullable=False),
 )
 
 clusters = Table(

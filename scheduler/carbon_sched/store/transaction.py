@@ -17,6 +17,7 @@ from carbon_sched.store.plans import PlanRows
 from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
 from carbon_sched.store.runs import RunRows
+from carbon_sched.store.usage import UsageRows
 
 if TYPE_CHECKING:
     from carbon_sched.store.session import Session
@@ -27,6 +28,7 @@ class SqlTransaction(
     AttemptRows,
     OutboxRows,
     LeaseRows,
+    UsageRows,
     ClusterRows,
     EnergyRows,
     RunRows,

@@ -48,6 +48,33 @@ def test_what_the_server_has_is_not_sent_again_and_every_submission_has_its_key(
     assert all(len(key) == 32 for key in keys)
 
 
+def test_an_array_is_one_job_for_each_line_under_keys_of_one_array(api, shell, tmp_path):
+    lines = tmp_path / "sweep.txt"
+    lines.write_text("--lr 0.1\n\n# the slow one\n--lr 0.01 --name 'a b'\n")
+    code, out, err = shell("submit", "--array", str(lines), "--name", "sweep", "train.py", "--epochs", "3")
+    assert (code, len(out.split())) == (0, 2)
+    assert "submitted 2 jobs" in err
+    lacking, *calls = api.made("POST", "/v1/jobs")
+    assert lacking.headers["idempotency-key"] == calls[0].headers["idempotency-key"], "once more, with its files"
+    assert [call.json()["entrypoint"] for call in calls] == [
+        "python train.py --epochs 3 --lr 0.1", "python train.py --epochs 3 --lr 0.01 --name 'a b'",
+    ]  # fmt: skip
+    (one, two) = (call.headers["idempotency-key"].rpartition("-") for call in calls)
+    assert (one[0], one[2], two[2]) == (two[0], "0", "1")
+    assert calls[1].json()["metadata"] == {"array": one[0], "array-line": "1"}
+    assert sum(call.method == "PUT" for call in api.calls) == 1, "its files are sent once"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"\xff"])
+def test_an_array_without_lines_is_refused_and_submits_nothing(api, shell, tmp_path, content):
+    if content is not None:
+        (tmp_path / "sweep.txt").write_bytes(content)
+    code, out, err = shell("submit", "--array", str(tmp_path / "sweep.txt"), "train.py")
+    assert (code, out) == (120, "")
+    assert "--array" in err
+    assert not api.made("POST", "/v1/jobs")
+
+
 def test_a_command_stands_behind_two_dashes(api, shell):
     assert shell("submit", "--no-wait", "--", "torchrun", "--n=2", "x y.py")[0] == 0
     assert shell("submit", "--no-wait", "train.py", "--", "x")[0] == 0
@@ -181,7 +208,7 @@ def test_json_of_a_submission(api, shell):
     assert json.loads(out)["job_id"] == "0000000000"
     code, out, err = shell("submit", "--json", "train.py")
     assert (code, out) == (120, "")
-    assert "--no-wait or --dry-run" in err
+    assert "--no-wait, --array or --dry-run" in err
 
 
 @pytest.mark.parametrize(
