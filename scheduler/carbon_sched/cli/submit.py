@@ -165,7 +165,7 @@ def _array_handed_over(jobs: Sequence[JobView], as_json: bool) -> int:
     if as_json:
         print_json(jobs)
     else:
-        say(f"submitted {len(jobs)} jobs of the array {jobs[0]['metadata']['array']}")
+        say(f"submitted {len(jobs)} jobs, one for each line")
         for job in jobs:
             print(job["job_id"])  # noqa: T201 - what scripts read
     return 0
