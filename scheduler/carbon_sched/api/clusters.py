@@ -13,6 +13,7 @@ from fastapi import APIRouter, Response
 from carbon_sched.api.access import Operator, Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.views import cluster_view
+from carbon_sched.domain.address import require_address
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import pue_ppm
@@ -102,8 +103,8 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         raise InvalidInput("name", name, "is not a cluster name", "Use letters, digits, - and _, at most 64")
     if bool(address) == (local is not None):
         raise InvalidInput("address", address, "must be given, or local, but not both", "Give exactly one of the two")
-    if address and not address.startswith(("http://", "https://")):
-        raise InvalidInput("address", address, "is not a dashboard URL", "Use http://HOST:8265 or https://...")
+    if address:
+        require_address(address)
     return Cluster(
         name=name,
         zone=context.known_zone(request["zone"]),

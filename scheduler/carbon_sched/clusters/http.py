@@ -9,16 +9,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import socket
 from dataclasses import dataclass, field, replace
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, quote, urlsplit
 
 import requests
+import requests.adapters
 import urllib3.exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from carbon_sched import __version__
+from carbon_sched.domain.address import forbidden
 from carbon_sched.domain.errors import (
     ClusterError,
     ClusterRefused,
@@ -191,7 +196,44 @@ def new_session() -> requests.Session:
     session.trust_env = False
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
     return session
+
+
+class _Checked(HTTPConnection):
+    """A connection whose name may lead to a cluster only, whatever it led to when the cluster was registered."""
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        for *_, address in found:
+            if problem := forbidden(str(address[0])):
+                raise urllib3.exceptions.NewConnectionError(self, f"{self.host} leads to {address[0]}, which {problem}")
+        return super()._new_conn()
+
+
+class _CheckedTls(_Checked, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Checked
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _CheckedTls
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """`requests` over those connections."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Make the pools of checked connections."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
 
 
 class _Call:
