@@ -9,6 +9,9 @@ have an earlier year; the others are tested from July of their first year on and
 
 Captured: a job of 4 hours that must end within 24 starts where the forecast is lowest; the share of what a perfect
 forecast would save. MAPE: leads 0..23. Coverage: of the 10-90 band, per lead, 0..47. CPU seconds of one process.
+
+The last lines are SYNTHETIC: no provider's forecasts were archived beside these intensities, so one is made up
+(synthetic_provider.py says how) that errs as much as ours, or less, to see what blending it with ours would be worth.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 import plain_ridge
+import synthetic_provider
 
 from carbon_sched.forecast import baselines, skill
 from carbon_sched.forecast.batch import rolling_bands
@@ -48,6 +52,8 @@ BASELINES = {
 }
 METHODS = [*BASELINES, "ridge", "ours"]
 YOUNG_H = 181 * 24
+PROVIDER_ERRORS = (1.0, 0.75, 0.5)
+"""Of the synthetic provider, as a share of ours."""
 GOALS = {"mean": 83.0, "sum": 85.0, "above_damped": 2.5, "mape": 10.2, "coverage": (78.0, 82.0)}
 
 
@@ -110,7 +116,7 @@ def judge(zones, start, first, last, lag, only=None):
     cpu_s = time.process_time() - begin
     ridge = plain_ridge.forecasts(zones, first, last, 24)
     out = {}
-    for zone, band in bands.items():
+    for seed, (zone, band) in enumerate(bands.items()):
         truth = zones[zone]
         made = {name: baseline(truth, method, first, last) for name, method in BASELINES.items()}
         made |= {"ridge": ridge[zone], "ours": band[..., 0]}
@@ -123,9 +129,22 @@ def judge(zones, start, first, last, lag, only=None):
             "mape_pct": {name: skill.mape(made[name], truth, first) for name in METHODS}
             | {"median": skill.mape(band[..., 2], truth, first)},
             "coverage_pct": covered.tolist(),
+            "synthetic": synthetic(band[..., 0], truth, first, seed),
             "band_width_pct": 100 * float(np.nanmean(band[..., 3] - band[..., 1]) / np.nanmean(truth[first:])),
         }
     return out, cpu_s
+
+
+def synthetic(made, truth, first, seed):
+    """Captured % per error of a synthetic provider: alone, and blended with ours."""
+    ours = made[:, :24].astype(float)
+    targets = skill.targets(truth, first, *ours.shape)
+    out = {}
+    for share in PROVIDER_ERRORS:
+        theirs = synthetic_provider.forecasts(ours, targets, share, seed, first)
+        both = synthetic_provider.blend(ours, theirs, targets)
+        out[share] = [100 * skill.captured_saving(one, truth, first).share for one in (theirs, both)]
+    return out
 
 
 def baseline(truth, method, first, last):
@@ -146,6 +165,10 @@ def summary(zones):
             name: float(np.mean([zone["mape_pct"][name] for zone in zones.values()])) for name in [*METHODS, "median"]
         },
         "above_damped": mean["ours"] - mean["damped"],
+        "synthetic": {
+            share: np.mean([zone["synthetic"][share] for zone in zones.values()], axis=0).tolist()
+            for share in PROVIDER_ERRORS
+        },
         "first_in_zones": sum(
             zone["captured_pct"]["ours"] >= max(zone["captured_pct"].values()) for zone in zones.values()
         ),
@@ -222,6 +245,10 @@ def table(title, zones, total):
         f" MAPE of the median {mapes['median']:.2f}; coverage of zone and lead"
         f" {total['coverage_least_pct']:.1f}-{total['coverage_most_pct']:.1f} %"
     )
+    for share, (alone, both) in total["synthetic"].items():
+        lines.append(
+            f"SYNTHETIC provider that errs {share:.0%} as much as ours: captured alone {alone:.1f}, blended {both:.1f}"
+        )
     return lines
 
 

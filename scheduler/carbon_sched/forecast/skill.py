@@ -56,7 +56,7 @@ def captured_saving(
 
     Ties go to the earlier start. Issues with an unknown hour in reach are left out.
     """
-    true = _run_means(_targets(truth, first_issue, len(forecast), starts + run_h - 1), run_h)
+    true = _run_means(targets(truth, first_issue, len(forecast), starts + run_h - 1), run_h)
     seen = _run_means(forecast[:, : starts + run_h - 1], run_h)
     known = np.isfinite(true).all(axis=1) & np.isfinite(seen).all(axis=1)
     if not known.any():
@@ -68,7 +68,7 @@ def captured_saving(
 
 def mape(forecast: Array, truth: Array, first_issue: int, *, leads: range = range(DAY)) -> float:
     """Mean absolute error in percent of the truth, over the leads of the first day unless told otherwise."""
-    true = _targets(truth, first_issue, len(forecast), leads.stop)[:, leads.start :]
+    true = targets(truth, first_issue, len(forecast), leads.stop)[:, leads.start :]
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(forecast[:, leads.start : leads.stop] - true) / true
     return _mean(error[np.isfinite(error)]) * 100.0
@@ -76,7 +76,7 @@ def mape(forecast: Array, truth: Array, first_issue: int, *, leads: range = rang
 
 def coverage(low: Array, high: Array, truth: Array, first_issue: int) -> Floats:
     """Share of hours that fell into `[low, high]`, per lead, `[leads]`."""
-    true = _targets(truth, first_issue, *low.shape)
+    true = targets(truth, first_issue, *low.shape)
     known = np.isfinite(true) & np.isfinite(low) & np.isfinite(high)
     inside = known & (low <= true) & (true <= high)
     return np.asarray(inside.sum(axis=0) / np.maximum(known.sum(axis=0), 1))
@@ -87,13 +87,13 @@ def pinball(quantile: Array, level: float, truth: Array, first_issue: int) -> Fl
 
     Koenker and Bassett, "Regression Quantiles", Econometrica 1978.
     """
-    above = _targets(truth, first_issue, *quantile.shape) - quantile
+    above = targets(truth, first_issue, *quantile.shape) - quantile
     loss = np.maximum(level * above, (level - 1.0) * above)
     known = np.isfinite(loss)
     return np.asarray(np.where(known, loss, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
 
 
-def _targets(truth: Array, first_issue: int, issues: int, leads: int) -> Floats:
+def targets(truth: Array, first_issue: int, issues: int, leads: int) -> Floats:
     """The truth that each forecast was about, `[issues, leads]`; NaN beyond its end."""
     padded = np.full(first_issue + issues + leads, np.nan)
     padded[: len(truth)] = truth[: len(padded)]

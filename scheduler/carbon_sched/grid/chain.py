@@ -60,7 +60,8 @@ class Forecaster(Protocol):
 
         `known` is ordered, of one comparability, may have holes, and may end before `now` (data lag) or after it
         (a provider's own forecast). The answer is ordered, free of overlaps, of the same comparability, kind forecast,
-        grade own-forecast; empty when too little is known.
+        grade own-forecast; empty when too little is known. Of the grade of a provider's forecast is what it holds of
+        the time before: that forecast, improved.
         """
 
 
@@ -145,8 +146,7 @@ class Grid:
         if holes and any(self._covers(source, zone) for source in self._sources):
             found = self._fetch(zone, start - HISTORY, end, now)
             known = self._known(found, self._like, None, start - HISTORY, end, now)
-            known = [*known, *self._own(zone, known, known[-1].end if known else start, end)]
-            pieces, holes = tile([known], start, end)
+            pieces, holes = tile([known, self._own(zone, known, known[-1].end if known else start, end)], start, end)
         yearly = [self._longterm(zone, hole.start, hole.end, self._like, []) for hole in holes]
         return sorted([*pieces, *yearly], key=lambda reading: reading.start)
 
@@ -238,16 +238,18 @@ class Grid:
     # what is not ---------------------------------------------------------------------------------
 
     def _own(self, zone: str, known: Sequence[Reading], now: datetime, until: datetime) -> list[Reading]:
-        if self._forecaster is None or not known or known[-1].end >= until:
+        if self._forecaster is None or not known or (known[-1].end >= until and known[-1].kind is not Kind.FORECAST):
             return []
-        own = self._forecaster(zone, known, now, until)
-        return tile([own], known[-1].end, until)[0] if own else []
+        return list(self._forecaster(zone, known, now, until))
 
     def _continued(
         self, zone: str, known: Sequence[Reading], like: Comparability, now: datetime, until: datetime
     ) -> Outlook:
         own = self._own(zone, known, now, until)
-        pieces, holes = tile([known, own], now, until)
+        true = [r for r in known if r.kind is not Kind.FORECAST]
+        improved = [r for r in own if r.grade is Grade.PROVIDER_FORECAST]
+        ours = [r for r in own if r.grade is not Grade.PROVIDER_FORECAST and r.end > known[-1].end]
+        pieces, holes = tile([true, improved, known, ours], now, until)
         holes_filled = [self._longterm(zone, hole.start, hole.end, like, known) for hole in holes]
         pieces = sorted([*pieces, *holes_filled], key=lambda reading: reading.start)
         if not holes or holes[-1].end < until:

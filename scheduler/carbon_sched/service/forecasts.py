@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.domain.intensity import MAX_INTENSITY_MG_PER_KWH, Comparability, Grade, Kind, Reading
+from carbon_sched.forecast.blend import RANGES_H, Promises, blended, range_of
 from carbon_sched.forecast.model import NEEDED_HISTORY, Forecast, ZoneModel, ZoneState, fit_zones, forecast
 from carbon_sched.forecast.predict import TWO_DAYS
 from carbon_sched.forecast.record import TrackRecord, track_record
-from carbon_sched.forecast.series import HOUR, HourlySeries, joined
+from carbon_sched.forecast.series import HOUR, HourlySeries, hour_of, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,8 +50,8 @@ LOOK_S = 60.0
 class _Zone:
     """What is kept of one zone: its model, what a refit needs, how its forecasts did, and the last answer.
 
-    `recent` is what was known when it was last asked for, `past` what was learnt from. `made_from` stands for what
-    `answer` came from.
+    `recent` is what was known when it was last asked for, `past` what was learnt from. `promises` are what providers
+    forecast, `shares` how much they count beside ours. `made_from` stands for what `answer` came from.
     """
 
     asked: datetime
@@ -60,6 +61,8 @@ class _Zone:
     record: TrackRecord | None = None
     fitted: datetime | None = None
     past: HourlySeries | None = None
+    promises: Promises = field(default_factory=Promises)
+    shares: tuple[float | None, ...] = (None,) * len(RANGES_H)
     answer: tuple[Reading, ...] = ()
     made_from: int = 0
 
@@ -68,7 +71,8 @@ class OwnForecasts:
     """Implements the `Forecaster` of `grid.chain`; safe for several threads.
 
     Models learn from what had come true, never from forecasts of providers, and are never used for a moment before the
-    one they were fitted at. Known values in the future (a provider's forecast) are gone on from.
+    one they were fitted at. Known values in the future (a provider's forecast) are gone on from; once enough of them
+    have come true to tell what they are worth beside ours, the two are blended.
     """
 
     def __init__(self, clock: Clock, past: Past = lambda *_: ()) -> None:
@@ -83,7 +87,8 @@ class OwnForecasts:
     def __call__(self, zone: str, known: Sequence[Reading], now: datetime, until: datetime) -> list[Reading]:
         """Hourly expected values with 10 % and 90 % quantiles from the last known hour on, at most a week from now.
 
-        Empty with less than two days of known hours.
+        Before them, in the provider's steps and of its grade, what is known of the future blended with what we expect
+        there. Empty with less than two days of known hours.
         """
         with self._lock:
             kept = self._zones.setdefault((zone, known[-1].comparability), _Zone(now))
@@ -95,7 +100,11 @@ class OwnForecasts:
                 (kept.fitted if usable else None, *((r.start, r.end, r.intensity_mg_per_kwh) for r in known))
             )
             if kept.made_from != made_from or not _lasts(kept.answer, now, until):
-                kept.answer = _answer(known, kept if usable else None, now)
+                ahead = [r for r in known if r.kind is Kind.FORECAST and r.end > now]
+                if ahead:
+                    kept.promises.note(_series(ahead), hour_of(now))
+                blends = _blended(known, ahead, kept, now) if usable else ()
+                kept.answer = (*blends, *_answer(known, kept if usable else None, now))
                 kept.made_from = made_from
             return [reading for reading in kept.answer if reading.start < min(until, now + FARTHEST)]
 
@@ -131,6 +140,8 @@ class OwnForecasts:
             for zone, kept in zones.items():
                 kept.model, kept.state, kept.record = models.get(zone), after.get(zone), records.get(zone)
                 kept.fitted, kept.past, kept.answer = now, histories[zone], ()
+                if kept.state is not None:
+                    kept.shares = kept.promises.shares(kept.state, kept.past)
         log.info("grid: own forecasts fitted: %s", ", ".join(f"{z} to {len(h.values)} h" for z, h in histories.items()))
 
     def _history(self, zone: str, kept: _Zone, like: Comparability, now: datetime) -> HourlySeries:
@@ -161,9 +172,12 @@ def _hourly(readings: Sequence[Reading], until: datetime) -> HourlySeries | None
     """Whole hours before `until`, from the first known to the last known one, in mg/kWh; None without any."""
     if not readings:
         return None
-    series = HourlySeries.from_intervals((r.start, r.end, r.intensity_mg_per_kwh) for r in readings)
-    series = series.until(until).trimmed()
+    series = _series(readings).until(until).trimmed()
     return series if len(series.values) else None
+
+
+def _series(readings: Sequence[Reading]) -> HourlySeries:
+    return HourlySeries.from_intervals((r.start, r.end, r.intensity_mg_per_kwh) for r in readings)
 
 
 def _lasts(answer: Sequence[Reading], now: datetime, until: datetime) -> bool:
@@ -180,11 +194,48 @@ def _answer(known: Sequence[Reading], kept: _Zone | None, now: datetime) -> tupl
     if series is None or np.isfinite(series.values).sum() < TWO_DAYS or series.end >= now + FARTHEST:
         return ()
     hours = -int(-(now + FARTHEST + HOUR - series.end) // HOUR)
-    if kept is not None and kept.past is not None:
-        series = joined(kept.past, series).since(now - NEEDED_HISTORY).until(series.end)
+    series = _with_past(series, kept, now)
     found = forecast(kept.model if kept else None, series, series.end, hours)
     digest = hashlib.sha256(series.start.isoformat().encode() + series.values.tobytes()).hexdigest()
     return tuple(_reading(found, index, known[-1], now, digest) for index in range(len(found.mean)))
+
+
+def _with_past(series: HourlySeries, kept: _Zone | None, now: datetime) -> HourlySeries:
+    if kept is None or kept.past is None:
+        return series
+    return joined(kept.past, series).since(now - NEEDED_HISTORY).until(series.end)
+
+
+def _blended(known: Sequence[Reading], ahead: Sequence[Reading], kept: _Zone, now: datetime) -> tuple[Reading, ...]:
+    """What a provider forecasts, each hour moved towards what we expect of it; empty while no share is known."""
+    true = _hourly(_true(known, now), now)
+    if not ahead or true is None or kept.model is None or all(share is None for share in kept.shares):
+        return ()
+    theirs = _series(ahead)
+    hours = -int(-(theirs.end - true.end) // HOUR)
+    ours = forecast(kept.model, _with_past(true, kept, now), true.end, hours)
+    said = joined(HourlySeries(ours.start, np.full(hours, np.nan)), theirs).values[-hours:]
+    ranges = range_of(np.arange(hours) + hour_of(ours.start) - hour_of(now))
+    share = np.array([np.nan if one is None else one for one in kept.shares])[ranges]
+    blend = blended(ours.mean, said, share, kept.model.reference)
+    at = [hour_of(reading.start) - hour_of(ours.start) for reading in ahead]
+    usable = [(r, h) for r, h in zip(ahead, at, strict=True) if h >= 0 and said[h] > 0.0 and np.isfinite(blend[h])]
+    return tuple(_moved(r, blend[h] / said[h], ours, h, blend[h], 1 - share[h], now) for r, h in usable)
+
+
+def _moved(
+    reading: Reading, factor: float, ours: Forecast, hour: int, blend: float, our_share: float, now: datetime
+) -> Reading:
+    """One step of a provider's hour: steps keep their proportions, the band is that of ours, around the blend."""
+    value, off = _bounded(reading.intensity_mg_per_kwh * factor), blend - ours.mean[hour]
+    return replace(
+        reading,
+        intensity_mg_per_kwh=value,
+        low_mg_per_kwh=min(_bounded(ours.q10[hour] + off), value),
+        high_mg_per_kwh=max(_bounded(ours.q90[hour] + off), value),
+        model_version=f"{reading.model_version} blended with {our_share:.0%} {OURS}".strip(),
+        issued_at=now,
+    )
 
 
 def _reading(found: Forecast, index: int, last: Reading, now: datetime, digest: str) -> Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -220,6 +221,53 @@ def test_a_zone_that_nobody_asks_for_is_no_longer_learnt(monkeypatch):
     own("DE", readings_of(history(12), T0, clock.now()), clock.now(), clock.now() + DAY)
     own.step()
     assert fits == [{"DE", "FR"}, {"DE"}]
+
+
+@pytest.fixture(scope="module")
+def promised():
+    """Four days in which a provider's forecast was seen every hour, and the moment after our next fit."""
+    values = intensity(90 * 24)
+    said = values * np.exp(np.random.default_rng(7).normal(0.0, 0.1, len(values)))
+    clock = StoppedClock(T0 + 80 * DAY)
+    own = OwnForecasts(clock)
+
+    def known():
+        now = clock.now()
+        at = int((now - T0) / HOUR)
+        ahead = [reading("DE", now + h * HOUR, now + (h + 1) * HOUR, said[at + h]) for h in range(48)]
+        return [*readings_of(values, T0, now), *ahead], values[at : at + 48]
+
+    for hour in range(4 * 24 + 1):
+        own("DE", known()[0], clock.now(), clock.now() + 3 * DAY)
+        if hour % 24 == 0:
+            own.step()
+        clock.pass_s(3600)
+    return own, *known(), clock.now()
+
+
+def test_a_providers_forecast_is_blended_with_ours_once_it_can_be_judged(promised):
+    own, known, truth, now = promised
+    found = own("DE", known, now, now + 3 * DAY)
+    theirs = np.array([r.intensity_mg_per_kwh for r in known if r.kind is Kind.FORECAST]) / 1000
+    blend = [r for r in found if r.grade is Grade.PROVIDER_FORECAST]
+    ours = [r for r in found if r.grade is Grade.OWN_FORECAST]
+    assert [(r.start, r.end) for r in blend] == [(r.start, r.end) for r in known if r.kind is Kind.FORECAST]
+    assert ours[0].start == blend[-1].end
+    assert {r.provider for r in blend} == {"fake"}
+    assert re.fullmatch(r"blended with \d+% carbon-sched", blend[0].model_version)
+    assert all(r.low_mg_per_kwh <= r.intensity_mg_per_kwh <= r.high_mg_per_kwh for r in blend)
+    values = np.array([r.intensity_mg_per_kwh for r in blend]) / 1000
+    assert np.abs(values - truth).mean() < np.abs(theirs - truth).mean()
+
+
+def test_the_chain_takes_the_blend_in_place_of_the_forecast(promised):
+    own, known, _, now = promised
+    source = FakeSource({}, T0)
+    source.zones = lambda: frozenset(["DE"])
+    source.readings = lambda zone, start, end, at: [r for r in known if r.end > start and r.start < end]
+    found = Grid([source], YEARLY, forecaster=own).outlook("DE", now, now + DAY).readings
+    assert {(r.grade, r.provider) for r in found if r.end <= now + DAY} == {(Grade.PROVIDER_FORECAST, "fake")}
+    assert all("blended" in r.model_version for r in found if r.end <= now + DAY)
 
 
 def test_a_day_old_feed_is_forecast_from_its_end():
