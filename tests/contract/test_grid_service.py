@@ -22,7 +22,6 @@ from carbon_sched.grid.configured import ConfiguredGrid
 from carbon_sched.grid.http import Limits, Web
 from carbon_sched.grid.pacing import TokenBucket
 from carbon_sched.grid.yearly import YearlyTable
-from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.settings import GridSettings, ProviderSetting, load_settings
 from tests.fakes.grid_server import KEY, GridServer
@@ -150,7 +149,7 @@ def test_a_job_goes_where_the_chain_says_it_is_clean(grid, tmp_path):
     archive = Archive(world.store)
     refresh = Refresh(configured.live, archive, world.store, world.fleet.zones, world.clock, world.signals)
     refresh.ask(world.fleet.zones())
-    world.decide._outlooks = Outlooks(Grid(configured.sources(), YearlyTable.load()))
+    world.outlooks._grid = Grid(configured.sources(), YearlyTable.load())
     decision = world.decide.preview(world.accept.spec({"entrypoint": "x", "duration_s": 3600}, submitter="ada"))
     assert decision.cluster == "FR"
     found = {c.cluster: (round(c.intensity_g_per_kwh), c.grade) for c in decision.candidates}

@@ -24,7 +24,6 @@ from carbon_sched.grid.cache import CachedSource, FromMemory
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.yearly import YearlyTable
 from carbon_sched.service.forecasts import OwnForecasts
-from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.refresh import Archive, Refresh
 from tests.fakes.grid import reading
 from tests.fakes.world import World, a_cluster
@@ -76,8 +75,8 @@ class Outage:
         sources = [CachedSource(provider, archive.take) for provider in self.providers]
         self.refresh = Refresh(sources, archive, self.world.store, lambda: ZONES, clock, self.world.signals)
         self.sources, self.own = sources, OwnForecasts(clock)
-        grid = Grid([FromMemory(s) for s in sources], YearlyTable.load(), forecaster=self.own)
-        self.outlooks = self.world.decide._outlooks = Outlooks(grid)
+        self.outlooks = self.world.outlooks
+        self.outlooks._grid = Grid([FromMemory(s) for s in sources], YearlyTable.load(), forecaster=self.own)
 
     def fail(self):
         for provider in self.providers:
