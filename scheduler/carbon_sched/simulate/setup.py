@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 STEPS_MIN = (5, 10, 15, 30, 60)
+QUEUE_H = 14 * 24
+"""What is looked at beyond the last job's latest end: where clusters are full, jobs queue up."""
 MOST_STEPS = 2200
 """Steps are as fine as keeps a replay below this many plans, an hour at most."""
 
@@ -62,6 +64,7 @@ def scenario(jobs: Jobs, grid: Grid, clusters: Sequence[Cluster], options: Optio
     if not keep.any():
         problem = f"leaves {known_h / 24:.0f} days of intensity, in which no job of the trace ends"
         raise InvalidInput("--start", to_rfc3339(grid.start + begin * HOUR), problem, "Start earlier, or add data")
+    known_h = min(known_h, int(np.ceil((submitted + slack_h + jobs.hours)[keep].max())) + QUEUE_H)
     jobs = Jobs(submitted, jobs.hours, jobs.units, jobs.group, jobs.resource).take(keep)
     wanted = _wanted_units(jobs, step_h, options.utilisation)
     built = sized(clusters, jobs.resource, wanted, float(jobs.units.sum()))

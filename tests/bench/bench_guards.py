@@ -1,0 +1,171 @@
+"""What must never happen: a bad month, a missed deadline, a week of lies that costs much. Production code, a year long.
+
+    make bench-guards      (or: python -m tests.bench.bench_guards --data DIR [--days 60] [--sample 2000])
+
+Jobs of the PAI year with hard deadlines (run time and a half, and their slack), run times learnt as they end, our own
+forecast, clusters at half load. Goals (issue "The planner", guards; rows 8, 17, 18 and 28 of the table of faults are
+tests of the planner and of the replay):
+
+* the worst month emits at most 1 % more than best-fixed-run-now, the cluster that was cleanest in the 28 days before;
+* no deadline is missed by a job whose run time lies within what was stated for its policy's confidence;
+* when the forecasts of seven days say the opposite of what comes, the jobs of that week emit at most 15 % more than
+  run-now-here, and none of them misses its deadline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carbon_sched.domain.cluster import Cluster, Pue
+from carbon_sched.policy.model import Selected
+from carbon_sched.policy.presets import preset
+from carbon_sched.simulate.outcome import started
+from carbon_sched.simulate.replay import Remembered, replay
+from carbon_sched.simulate.rivals import baseline
+from carbon_sched.simulate.setup import Options, scenario
+from carbon_sched.simulate.shares import worst_month_pct
+from carbon_sched.simulate.traces import load_grid, load_jobs
+
+if TYPE_CHECKING:
+    from carbon_sched.simulate.outcome import Outcome
+    from carbon_sched.simulate.scenario import Scenario
+
+SETS = {
+    "US3": ("US-MIDA-PJM", "US-TEX-ERCO", "US-CAL-CISO"),
+    "DE/IE/NL": ("DE", "IE", "NL"),
+    "mixed4": ("GB", "DE", "ES", "US-CAL-CISO"),
+    "GB": ("GB",),
+}
+WORST_MONTH_PCT, MOST_LIES_PCT = 1.0, 15.0
+WEEK = 168
+
+
+class Kept:
+    """Makes the production estimates, and keeps them for a look at what they had stated."""
+
+    def __call__(self, store, scenario) -> Remembered:
+        self.estimates = Remembered(store)
+        return self.estimates
+
+    def stated_h(self, confidence: float, count: int) -> np.ndarray:
+        """`[J]` hours that run times were stated not to exceed; infinite for jobs that were never looked at."""
+        known = [self.estimates._known.get(str(i)) for i in range(count)]
+        return np.array([np.inf if one is None else one.longest_s(confidence) / 3600 for one in known])
+
+
+def main() -> int:
+    """Print every set; 1 if a guard did not hold."""
+    options = parse()
+    if not options.data.is_dir():
+        print(f"skipped: no data folder at {options.data} (--data, or CARBON_SCHED_BENCH_DATA)")
+        return 0
+    begun = time.monotonic()
+    jobs = load_jobs(options.data / "jobs" / options.jobs)
+    grid = load_grid(options.data / "carbon-intensity")
+    missed = []
+    for name in options.sets:
+        clusters = [Cluster(zone.lower(), zone, Pue(1_200_000, "2026", "benchmark")) for zone in SETS[name]]
+        asked = Options(
+            start=datetime(options.year, 1, 29, tzinfo=timezone.utc),
+            days=options.days,
+            sample=options.sample,
+            utilisation=options.utilisation,
+            step_min=60,
+        )
+        of = scenario(jobs, grid, clusters, asked)
+        of = replace(of, deadline_h=of.jobs.submitted_h + of.slack_h + 1.5 * of.jobs.hours)
+        missed += [f"{name}: {problem}" for problem in guarded(name, of, options)]
+    print(f"{time.monotonic() - begun:.0f} s in all")
+    print("all guards hold" if not missed else "broken: " + "; ".join(missed))
+    return 1 if missed else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("CARBON_SCHED_BENCH_DATA", Path(__file__).parents[3] / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--jobs", default="alibaba-pai-2020-year-100k.csv.gz")
+    parser.add_argument("--year", type=int, default=2022)
+    parser.add_argument("--days", type=float, default=330)
+    parser.add_argument("--sample", type=int, default=10_000)
+    parser.add_argument("--utilisation", type=float, default=0.5)
+    parser.add_argument("--policies", nargs="*", default=["balanced", "lowest-carbon"])
+    parser.add_argument("--weeks", type=int, nargs="*", default=[4, 20, 36])
+    parser.add_argument("--sets", nargs="*", default=list(SETS))
+    return parser.parse_args()
+
+
+def guarded(name: str, of: Scenario, options: argparse.Namespace) -> list[str]:
+    """Replay one set with honest and with inverted forecasts; the guards that did not hold."""
+    fixed, here = baseline("best-fixed", of), baseline("run-now-here", of)
+    problems = []
+    for policy in options.policies:
+        outcome, excused = judged(of, policy)
+        month = worst_month_pct(of.jobs.submitted_h, fixed.grams, outcome.grams)
+        saved = 100 * (1 - outcome.grams.sum() / here.grams.sum())
+        broken, longer = int((outcome.late & ~excused).sum()), int((outcome.late & excused).sum())
+        print(
+            f"{name:9} {policy:14} {len(of.jobs)} jobs: saves {saved:5.1f} %, worst month {month:+.2f} % against"
+            f" best-fixed; {broken} deadlines missed, {longer} more by runs longer than stated",
+            flush=True,
+        )
+        problems += [f"{policy}: a month {month:+.2f} % against best-fixed"] if month > WORST_MONTH_PCT else []
+        problems += [f"{policy}: {broken} deadlines missed"] if broken else []
+        for week in options.weeks:
+            problems += [f"{policy}, week {week}: {problem}" for problem in lied_to(of, policy, week, here)]
+    return problems
+
+
+def judged(of: Scenario, policy: str) -> tuple[Outcome, np.ndarray]:
+    """What came of a policy, and `[J]` whose run times exceeded what had been stated."""
+    kept, rules = Kept(), preset(policy)
+    done = replay(of, rules, knowledge=kept)
+    confidence = rules.settings(Selected()).deadline_confidence
+    longer = of.jobs.hours > kept.stated_h(confidence, len(of.jobs))
+    return started(of, done.cluster, done.start_h), longer
+
+
+def lied_to(of: Scenario, policy: str, week: int, here: Outcome) -> list[str]:
+    """One week of forecasts mirrored at their means: what its jobs emit against run-now-here, and who is late."""
+    hours = slice(week * WEEK, (week + 1) * WEEK)
+    mine = (of.jobs.submitted_h >= hours.start) & (of.jobs.submitted_h < hours.stop)
+    near = (of.jobs.submitted_h >= hours.start - WEEK) & (of.jobs.submitted_h < hours.stop + WEEK)
+    if not mine.any():
+        return []
+    lies = {}
+    for zone, forecast in of.forecast.items():
+        lies[zone] = np.array(forecast, copy=True)
+        rows = lies[zone][hours]
+        lies[zone][hours] = np.maximum(2 * rows.mean(axis=1, keepdims=True) - rows, 0.0)
+    told = part(replace(of, forecast=lies), near)
+    outcome, excused = judged(told, policy)
+    week_of = mine[near]
+    cost = 100 * (outcome.grams[week_of].sum() / here.grams[mine].sum() - 1)
+    broken = int((outcome.late & ~excused)[week_of].sum())
+    print(f"{'':9} {policy:14} lied to in week {week}: {cost:+.1f} % against run-now-here, {broken} deadlines missed")
+    problems = [f"lied to, {cost:+.1f} %"] if cost > MOST_LIES_PCT else []
+    return problems + ([f"lied to, {broken} deadlines missed"] if broken else [])
+
+
+def part(of: Scenario, which: np.ndarray) -> Scenario:
+    """Some of the jobs on the same clusters and clock."""
+    return replace(
+        of,
+        jobs=of.jobs.take(which),
+        slack_h=of.slack_h[which],
+        home=of.home[which],
+        deadline_h=of.deadline_h[which],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
