@@ -48,6 +48,7 @@ from carbon_sched.service.follow import Follow
 from carbon_sched.service.forecasts import OwnForecasts
 from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.journal import Journals
+from carbon_sched.service.keep import Keep
 from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.leadership import FencedStore, Leadership, Listener
 from carbon_sched.service.logs import Logs
@@ -58,6 +59,7 @@ from carbon_sched.service.planner import ChildPlanner
 from carbon_sched.service.policies import Policies
 from carbon_sched.service.rates import Rates
 from carbon_sched.service.recall import Recall
+from carbon_sched.service.receive import Receive
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.seal import Sealing
@@ -205,6 +207,7 @@ def build(
         names=own_names(settings.host, settings.allowed_hosts),
         boundaries=Boundaries(settings.secrets_dir),
         recall=Recall(store, clock, signals),
+        receive=Receive(store, fleet, vault, Keep(store, clock), clock, collect.arrived),
         accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
         decide=decide,
         fleet=fleet,

@@ -299,7 +299,8 @@ class PoolRequest(TypedDict):
 class ClusterRequest(TypedDict):
     """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`.
 
-    `meter_keys` are public keys of its machine meters, as `carbon-sched meter key` prints them.
+    `meter_keys` are public keys of its machine meters, as `carbon-sched meter key` prints them. `push_to` is this
+    server's address as the cluster's nodes reach it: they push their energy journals there.
     """
 
     zone: str
@@ -317,6 +318,7 @@ class ClusterRequest(TypedDict):
     price_per_gpu_hour: NotRequired[float | None]
     start_grace_s: NotRequired[float]
     home: NotRequired[bool]
+    push_to: NotRequired[str]
     meter_keys: NotRequired[list[str]]
 
 

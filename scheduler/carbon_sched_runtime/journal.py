@@ -15,6 +15,8 @@ from carbon_sched_runtime.machine import read_segment
 from carbon_sched_runtime.wire import parse_segment_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from carbon_sched_runtime.machine import Machine
 
 CONTENTS_LIMIT = 380  # a text of the record holds 400 characters
@@ -24,8 +26,12 @@ LOOK_BACK_S = 600.0  # a wrapper also takes along what a killed one published an
 class Journal:
     """Copies what readers publish on this machine into one folder."""
 
-    def __init__(self, machine: Machine, folder: str, now_s: float) -> None:
+    def __init__(
+        self, machine: Machine, folder: str, now_s: float, pass_on: Callable[[str, bytes], None] | None = None
+    ) -> None:
+        """`pass_on` gets every segment's name and bytes when it is in the folder."""
         self.folder = folder
+        self._pass_on = pass_on
         self.covered_ns = 0
         self._machine = machine
         self._since_s = now_s - LOOK_BACK_S
@@ -60,6 +66,8 @@ class Journal:
                 continue
             self._put(name, data)
             self._digests[name] = hashlib.sha256(data).digest()
+            if self._pass_on:
+                self._pass_on(name, data)
             self.covered_ns = max(self.covered_ns, _end_of(data))
 
     def restore(self) -> list[str]:

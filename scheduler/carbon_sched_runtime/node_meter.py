@@ -39,12 +39,18 @@ class Post(Attendance):
 class NodeMeter:
     """The actor's class: `begin`, then `hurry` any number of times, then `finish`; all return plain values."""
 
-    def __init__(self, attempt: str, gpus: str | None = None) -> None:
+    def __init__(self, attempt: str, gpus: str | None = None, push: tuple[str, str] | None = None) -> None:
         self._faults: list[str] = []
         self._role = threading.Event()
         self._said: dict[str, Any] = {}
         told = Attempt(
-            id=attempt, folder=journal_folder(), cpus=None, gpus=gpus, visible=None, start_ns=boot_clock_ns()
+            id=attempt,
+            folder=journal_folder(),
+            cpus=None,
+            gpus=gpus,
+            visible=None,
+            start_ns=boot_clock_ns(),
+            push=push,
         )
         self._post = Post(told, self._hear)
         self._post.start()

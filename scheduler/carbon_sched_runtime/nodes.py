@@ -20,7 +20,7 @@ import time
 from typing import Any, Callable, Protocol
 
 from carbon_sched_runtime.others import ALONE
-from carbon_sched_runtime.run import shield_imports
+from carbon_sched_runtime.run import push_address, shield_imports
 
 POLL_S = 5.0
 EAGER_S = 1.0  # between the first looks: what a worker uses before its node's first reading may never be known
@@ -242,7 +242,9 @@ class RayCluster:
         remote = self._ray.remote(self._node_meter).options(
             scheduling_strategy=affinity, runtime_env=self._environment, **options
         )
-        return RayMeter(self._ray, remote.remote(self._attempt, os.environ.get("CARBON_SCHED_GPUS")))
+        return RayMeter(
+            self._ray, remote.remote(self._attempt, os.environ.get("CARBON_SCHED_GPUS"), push_address(os.environ))
+        )
 
     def _list(self, kind: str, **wanted: str) -> list[Any]:
         filters = [(name, "=", value) for name, value in wanted.items()] or None

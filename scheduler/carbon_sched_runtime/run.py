@@ -14,6 +14,8 @@ import time
 
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from carbon_sched_runtime.attend import Attendance, Outcome
 
 REFUSED = 75  # EX_TEMPFAIL
@@ -126,6 +128,7 @@ class Wrapper:
             attempt = Attempt(
                 id=self.attempt, folder=self.folder, cpus=env.get("CARBON_SCHED_CPUS"),
                 gpus=env.get("CARBON_SCHED_GPUS"), visible=env.get("CUDA_VISIBLE_DEVICES"), start_ns=start_ns,
+                push=push_address(env),
             )  # fmt: skip
             attendance = Attendance(attempt, self.record.write)
             attendance.start()
@@ -194,6 +197,12 @@ def shield_imports() -> None:
 def complain(text: str) -> None:
     """Say something in the job's log."""
     print(f"carbon-sched: {text}", file=sys.stderr, flush=True)
+
+
+def push_address(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """Where segments are pushed to, and the token for it; None where they are only pulled."""
+    url, token = environment.get("CARBON_SCHED_PUSH", ""), environment.get("CARBON_SCHED_PUSH_TOKEN", "")
+    return (url.rstrip("/"), token) if url and token else None
 
 
 def journal_folder() -> str:

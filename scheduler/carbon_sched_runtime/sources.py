@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched_runtime import cpu_model
 from carbon_sched_runtime.accounts import Sample
+from carbon_sched_runtime.hwmon import Hwmon
 from carbon_sched_runtime.machine import boot_clock_ns, utc_us
 from carbon_sched_runtime.nvml import GpuProcesses, Nvml
 from carbon_sched_runtime.processes import TICKS_PER_SECOND, busy_ticks
@@ -19,15 +20,22 @@ FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of the kernel
 
 
 class Sources:
-    """GPUs by NVML, packages and DRAM by RAPL, and the utilisation model where no CPU counter can be read."""
+    """GPUs by NVML, CPUs and DRAM by RAPL, else Grace CPUs by hwmon, else the utilisation model."""
 
-    def __init__(self, nvml: Nvml | None = None, rapl: Rapl | None = None, proc: str = "/proc") -> None:
+    def __init__(
+        self, nvml: Nvml | None = None, rapl: Rapl | None = None, hwmon: Hwmon | None = None, proc: str = "/proc"
+    ) -> None:
         self.proc = proc
         self.threads = os.cpu_count() or 1
         self.nvml = nvml or Nvml()
         self.rapl = rapl or Rapl()
         self.busy_ticks = 0
+        self.hwmon = hwmon or Hwmon()
         self.devices: dict[str, Meterable] = {**self.nvml.devices, **self.rapl.devices}
+        # A counter is better than power, and a module's counter covers its CPU.
+        self._hwmon = not any(d.kind == "cpu" or d.scope == "module" for d in self.devices.values())
+        if self._hwmon:
+            self.devices.update(self.hwmon.devices)
         # The driver speaks of process ids of the first namespace: in a container they are other processes' numbers.
         self.joins_pids = _pid_namespace(proc) == FIRST_PID_NAMESPACE
         self._modelled = not any(d.kind == "cpu" or d.scope == "module" for d in self.devices.values())
@@ -44,7 +52,7 @@ class Sources:
         mono_ns, utc = boot_clock_ns(), utc_us()
         with open(f"{self.proc}/stat", "rb", buffering=0) as file:
             self.busy_ticks = busy_ticks(file.read(512))
-        readings = {**self.nvml.read(), **self.rapl.read()}
+        readings = {**self.nvml.read(), **self.rapl.read(), **(self.hwmon.read() if self._hwmon else {})}
         if self._modelled:
             readings[cpu_model.DEVICE] = cpu_model.read(self.threads, mono_ns, self.busy_ticks, TICKS_PER_SECOND)
         return Sample(mono_ns, utc, readings)

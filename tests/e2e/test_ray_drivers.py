@@ -76,7 +76,7 @@ def client(real_ray_head: RealRayHead) -> RayClient:
 
 
 def eventually(ask: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not good(value := ask()):
         assert time.monotonic() < deadline, f"still {value!r}"
         time.sleep(0.1)

@@ -64,6 +64,7 @@ class Served:
             bundles=self.world.bundles,
             accept=self.world.accept,
             recall=self.world.recall,
+            receive=self.world.receive,
             decide=self.world.decide,
             fleet=self.world.fleet,
             outlooks=self.world.outlooks,

@@ -23,12 +23,14 @@ from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.journal import Journals
+from carbon_sched.service.keep import Keep
 from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.leadership import FencedStore, Leadership
 from carbon_sched.service.logs import Logs
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
 from carbon_sched.service.recall import Recall
+from carbon_sched.service.receive import Receive, push_token
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
@@ -196,6 +198,10 @@ class World:
             self.signals,
             lanes("collect"),
         )
+        self.receive = Receive(
+            self.store, self.fleet, vault, Keep(self.store, self.clock), self.clock, self.collect.arrived
+        )
+        self.push_token = lambda attempt: push_token(vault, attempt.attempt_id)
         self.leadership.step()
         if before is not None:
             return

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from carbon_sched import __version__
-from carbon_sched.api import budgets, clusters, grid, jobs, ledger, metrics, policies, problems, server, tokens
+from carbon_sched.api import budgets, clusters, grid, jobs, journal, ledger, metrics, policies, problems, server, tokens
 from carbon_sched.api.access import Guarded, guarded
 from carbon_sched.api.gate import Gate
 from carbon_sched.api.ray import routes as ray
@@ -26,7 +26,7 @@ ROUTERS = (
     (tokens.public, ""),
     (metrics.router, ""),
     (ray.router, "/api"),
-    *((module.router, "/v1") for module in (server, tokens, jobs, clusters, policies, budgets, grid, ledger)),
+    *((module.router, "/v1") for module in (server, tokens, jobs, journal, clusters, policies, budgets, grid, ledger)),
 )
 
 

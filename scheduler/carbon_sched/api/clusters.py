@@ -120,8 +120,16 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         price_per_gpu_hour=request.get("price_per_gpu_hour"),
         start_grace_s=_grace(request.get("start_grace_s", 300.0)),
         home=request.get("home", False),
+        push_to=_push_to(request.get("push_to", "")),
         meter_keys=tuple(str(parse_meter_key(text)) for text in request.get("meter_keys", [])),
     )
+
+
+def _push_to(address: str) -> str:
+    if address and not address.startswith(("http://", "https://")):
+        remedy = "Give this server's own address as the cluster's nodes reach it, https://HOST:PORT"
+        raise InvalidInput("push_to", address, "is not an address to push to", remedy)
+    return address.rstrip("/")
 
 
 def _pool(request: PoolRequest) -> Pool:

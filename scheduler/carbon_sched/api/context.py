@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.policies import Policies
     from carbon_sched.service.rates import Rates
     from carbon_sched.service.recall import Recall
+    from carbon_sched.service.receive import Receive
     from carbon_sched.service.seal import Sealing
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
@@ -51,6 +52,7 @@ class Context:
     boundaries: Boundaries
     accept: Accept
     recall: Recall
+    receive: Receive
     decide: Decide
     fleet: Fleet
     outlooks: Outlooks

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 4 * 1024**2
-"""Of everything but bundles and packages, whose own limit the store knows."""
-STREAMED = ("/v1/bundles/", "/api/packages/")
+"""Of everything but bundles, packages and energy segments, which have limits of their own."""
+STREAMED = ("/v1/bundles/", "/api/packages/", "/v1/journal/")
 MAX_QUERY = 8 * 1024
 LOOPBACK = frozenset({"localhost"})
 NUL = b"%00"

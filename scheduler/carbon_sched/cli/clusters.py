@@ -78,6 +78,9 @@ def list_clusters(as_json: bool) -> None:
 @click.option(
     "--meter-key", multiple=True, metavar="file:PATH|KEY", help="Public key of a machine meter there. Repeatable."
 )
+@click.option(
+    "--push-to", metavar="URL", help="This server's address as nodes reach it: they push their energy journals there."
+)
 @click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
 @json_option
 def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:

@@ -167,12 +167,15 @@ def _log_pull(client: RayClient, _cluster: Cluster, status: ClusterStatus) -> It
 
 def _on_demand(cluster: Cluster) -> Iterator[Finding]:
     names = [pool.name for pool in cluster.pools if pool.node_lifetime == "on-demand"]
-    if names:
+    if names and cluster.push_to:
+        text = f"nodes of {', '.join(names)} push their energy journals to {cluster.push_to} before they vanish"
+        yield Finding(Level.OK, "on-demand nodes", text)
+    elif names:
         yield Finding(
             Level.WARNING,
             "on-demand nodes",
-            f"nodes of {', '.join(names)} vanish with their energy journals after a job: "
-            "these need a push or store sink, or the last seconds of each job are booked as missing",
+            f"nodes of {', '.join(names)} vanish with their energy journals after a job, and the last seconds of each "
+            "job are booked as missing. Have them pushed: clusters add --push-to URL-OF-THIS-SERVER",
         )
 
 

@@ -82,6 +82,8 @@ class Cluster:
     start_grace_s: float = 300.0
     home: bool = False
     cordoned: bool = False
+    push_to: str = ""
+    """Our API's address as its nodes reach it: they push their energy journals there; empty where they cannot."""
     meter_keys: tuple[str, ...] = ()
     """Public keys of its machine meters (`ed25519:BASE64`): what they sign is independent evidence."""
 

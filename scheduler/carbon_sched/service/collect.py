@@ -10,22 +10,23 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.energy import IDLE, UNATTRIBUTED, SourceClass
+from carbon_sched.domain.energy import SourceClass
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.service.estimates import past_run
 from carbon_sched.service.journal import BadJournal
+from carbon_sched.service.keep import Keep
 from carbon_sched.service.pull import Pull
 from carbon_sched.service.remarks import Findings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan, Window
     from carbon_sched.domain.job import Attempt, Job
-    from carbon_sched.ports import Clock, Store, Transaction
+    from carbon_sched.ports import Clock, Store
     from carbon_sched.service.book import Book
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.journal import Journals, Segment
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MACHINE_POTS = frozenset({IDLE, UNATTRIBUTED})
 EVERY_S = 30.0
 RETRY_S = 1.0
 PATIENCE_S = 60.0
@@ -63,12 +63,17 @@ class Collect:
         self._store, self._fleet, self._book = store, fleet, book
         self._logs, self._lanes = logs, lanes
         self._clock, self._signals = clock, signals
+        self._keep = Keep(store, clock)
         self._pull = Pull(store, journals, clock, self._store_segment)
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
         self._waiting = False
         self._reopened_at: dict[str, float] = {}
         self._late_at: dict[str, float] = {}
+
+    def arrived(self, attempt: Attempt, segment: Segment) -> None:
+        """A node pushed a segment, and it is stored."""
+        self._pull.arrived(attempt.cluster, segment)
 
     def step(self) -> float:
         """Pull what is due; returns the seconds until the next look."""
@@ -143,48 +148,14 @@ class Collect:
         return now - self._ended_at.setdefault(attempt.attempt_id, now)
 
     def _store_segment(self, attempt: Attempt, segment: Segment) -> None:
-        """Rows of attempts on this cluster, and the machine's idle rows; each is stored once, whoever delivers it.
-
-        A segment speaks for the whole machine, so the same one arrives through every attempt that ran there.
-        """
-        with self._store.transaction() as tx:
-            here = {owner for owner in segment.owners if _cluster_of(tx, owner) == attempt.cluster}
-            mine = [span for span in segment.spans if span.owner in here]
-            machine = [span for span in segment.spans if span.owner in MACHINE_POTS]
-            if self._add(tx, attempt, segment, f"{attempt.cluster}/{segment.identity}", mine):
-                owners = dict.fromkeys(span.owner for span in mine)
-                self._reopen(tx, owners)
-                for owner in owners:
-                    body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, mine, {owner})}
-                    tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
-            if self._add(tx, attempt, segment, segment.identity, machine) and (machine or segment.independent):
-                body = {"machine": segment.machine, "cluster": attempt.cluster, **_watched(segment)}
-                body |= _evidence(segment, machine, MACHINE_POTS)
-                tx.append_fact(Fact(FactKind.MACHINE_ENERGY_RECORDED, self._clock.now(), body))
-
-    def _add(self, tx: Transaction, attempt: Attempt, segment: Segment, key: str, spans: Sequence[EnergySpan]) -> bool:
-        """Store once; True when it is new."""
         try:
-            return tx.add_segment(
-                segment_id=key,
-                sha256=segment.sha256,
-                cluster=attempt.cluster,
-                attempt_id=attempt.attempt_id,
-                spans=spans,
-                received_at=self._clock.now(),
-            )
-        except Conflict:
-            message = f"{segment.name} was delivered before with other content"
-            raise BadJournal(message) from None
-
-    def _reopen(self, tx: Transaction, owners: Iterable[str]) -> None:
-        """Energy of processes that outlive an attempt comes after it was booked, and wants its readings too."""
-        for attempt in map(tx.attempt, owners):
-            if attempt.collected:
-                tx.put_attempt(replace(attempt, collected=False))
-                self._reopened_at.setdefault(attempt.attempt_id, self._clock.monotonic())
-            if attempt.attempt_id in self._reopened_at:
-                self._late_at[attempt.attempt_id] = self._clock.monotonic()
+            late = self._keep.segment(attempt, segment)
+        except Conflict as error:
+            raise BadJournal(str(error)) from None
+        for one in late:
+            self._reopened_at.setdefault(one, self._clock.monotonic())
+        for owner in self._reopened_at.keys() & segment.owners:
+            self._late_at[owner] = self._clock.monotonic()
 
     def _grows(self, attempt: Attempt) -> bool:
         """Whether late energy may still come; of a leftover without end each hour is booked."""
@@ -219,35 +190,14 @@ class Collect:
             for fact in (*facts, Fact(FactKind.ATTEMPT_COLLECTED, self._clock.now(), body)):
                 tx.append_fact(fact)
         self._pulled_at.pop(attempt.attempt_id, None)
-        self._ended_at.pop(attempt.attempt_id, None)
+        for moments in (self._ended_at, self._reopened_at, self._late_at):
+            moments.pop(attempt.attempt_id, None)
         log.info("attempt booked attempt=%s spans=%d missing=%s", attempt.attempt_id, len(spans), found.missing)
         self._signals.job_changed()
 
 
-def _cluster_of(tx: Transaction, owner: str) -> str | None:
-    """The cluster of an attempt; None for owners that are no attempts of ours."""
-    try:
-        return tx.attempt(owner).cluster
-    except NotFound:
-        return None
-
-
 def _last(spans: Sequence[EnergySpan]) -> datetime | None:
     return max((span.end for span in spans), default=None)
-
-
-def _evidence(segment: Segment, spans: Sequence[EnergySpan], owners: Collection[str]) -> dict[str, object]:
-    """What a fact says of one segment's energy for these owners."""
-    rows = [_span(span) for span in spans if span.owner in owners]
-    return {"segment": segment.identity, "sha256": segment.sha256, "spans": rows}
-
-
-def _watched(segment: Segment) -> dict[str, object]:
-    """What an independent segment speaks for: of these devices at this time nobody else's word is booked."""
-    if not segment.independent:
-        return {}
-    times = {"start": to_rfc3339(segment.start), "end": to_rfc3339(segment.end)}
-    return {"watched": {**times, "kinds": list(segment.kinds)}}
 
 
 def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findings:
@@ -266,21 +216,3 @@ def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findi
 def _window(window: Window) -> dict[str, object]:
     times = {"start": to_rfc3339(window.start), "end": to_rfc3339(window.end)}
     return {"name": window.name, **times, "units_millionths": dict(window.units)}
-
-
-def _span(span: EnergySpan) -> dict[str, object]:
-    return {
-        "owner": span.owner,
-        "machine": span.machine,
-        "device": span.device,
-        "kind": span.device_kind,
-        "start": to_rfc3339(span.start),
-        "end": to_rfc3339(span.end),
-        "energy_uj": span.energy_uj,
-        "source": span.source.value,
-        "reporter": span.reporter.value,
-        "scope": span.scope,
-        "rule": span.rule,
-        "error_ppm": span.error_ppm,
-        "flags": list(span.flags),
-    }

@@ -27,6 +27,7 @@ from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import to_epoch, to_rfc3339
 from carbon_sched.ports import RaySubmission
 from carbon_sched.service.accept import record_job_end
+from carbon_sched.service.receive import push_token
 from carbon_sched.service.runtime_env import entrypoint_for, package_name, runtime_env_for, stored_modules
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Dispatch:
         return RaySubmission(
             submission_id=attempt.attempt_id,
             entrypoint=entrypoint_for(spec),
-            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec)),
+            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec), self._push(attempt)),
             metadata={**spec.metadata, "carbon-sched.job": attempt.job_id, "job_name": spec.name},
             entrypoint_num_cpus=spec.resources.entrypoint_cpus,
             entrypoint_num_gpus=spec.resources.entrypoint_gpus,
@@ -237,6 +238,12 @@ class Dispatch:
             entrypoint_resources=spec.resources.entrypoint_resources or None,
             entrypoint_label_selector=spec.resources.entrypoint_label_selector or None,
         )
+
+    def _push(self, attempt: Attempt) -> dict[str, str]:
+        """Where the attempt's nodes push their energy journals, and with what; nothing where they cannot."""
+        url = self._fleet.get(attempt.cluster).push_to
+        token = push_token(self._vault, attempt.attempt_id)
+        return {"CARBON_SCHED_PUSH": url, "CARBON_SCHED_PUSH_TOKEN": token} if url else {}
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """The job's own variables, decrypted, and its secrets as they are at this moment; secrets win."""

@@ -151,25 +151,30 @@ class Journals:
             data = client.read_file(node_id, name, limit=wire.SEGMENT_LIMIT)
         except ClusterRefused as error:
             raise BadJournal(str(error)) from error
-        try:
-            segment = wire.parse_segment(data, name)
-        except wire.WireError as error:
-            raise BadJournal(str(error)) from error
-        reporter = _reporter(segment.signature, keys)
-        digest = hashlib.sha256(data).hexdigest()
-        spans = tuple(_span(segment, row, cluster.name, digest, reporter) for row in segment.rows)
-        return Segment(
-            name,
-            digest,
-            spans,
-            machine=segment.machine,
-            start=_instant(segment.start_us),
-            end=_instant(segment.end_us),
-            kinds=tuple(sorted({device.kind for device in segment.devices.values()})),
-            reporter=reporter,
-            key_id=segment.signature.key_id if segment.signature else "",
-            remarks=tuple(remark(note) for note in segment.notes),
-        )
+        return checked(data, name, cluster.name, keys)
+
+
+def checked(data: bytes, name: str, cluster: str, keys: Sequence[MeterKey]) -> Segment:
+    """A segment's bytes as energy spans of a cluster; BadJournal as `Journals.segment`."""
+    try:
+        segment = wire.parse_segment(data, name)
+    except wire.WireError as error:
+        raise BadJournal(str(error)) from error
+    reporter = _reporter(segment.signature, keys)
+    digest = hashlib.sha256(data).hexdigest()
+    spans = tuple(_span(segment, row, cluster, digest, reporter) for row in segment.rows)
+    return Segment(
+        name,
+        digest,
+        spans,
+        machine=segment.machine,
+        start=_instant(segment.start_us),
+        end=_instant(segment.end_us),
+        kinds=tuple(sorted({device.kind for device in segment.devices.values()})),
+        reporter=reporter,
+        key_id=segment.signature.key_id if segment.signature else "",
+        remarks=tuple(remark(note) for note in segment.notes),
+    )
 
 
 def _reporter(signature: wire.Signature | None, keys: Sequence[MeterKey]) -> Reporter:

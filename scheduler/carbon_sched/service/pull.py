@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import ClusterError
@@ -33,13 +34,20 @@ NODES_KEPT = 500
 class Rack:
     """What one cluster's nodes are known to hold, and which of them were looked at in this turn.
 
-    `beyond` maps an attempt's own node to the other nodes of the jobs whose wrappers run there.
+    `beyond` maps an attempt's own node to the other nodes of the jobs whose wrappers run there. `pushed` is what nodes
+    delivered themselves, whichever they are.
     """
 
     def __init__(self) -> None:
+        self.pushed = Shelf(set())
+        self.arriving: SimpleQueue[Segment] = SimpleQueue()
         self.shelves: dict[str, Shelf] = {}
         self.pulled: set[str] = set()
         self.beyond: dict[str, set[str]] = {}
+
+    def pulled_names(self) -> list[str]:
+        """Every segment that was read from a node; nothing is looked for where no node pushes."""
+        return [name for shelf in self.shelves.values() for name in shelf.names()] if self.pushed.kept else []
 
 
 class Pull:
@@ -55,6 +63,10 @@ class Pull:
         """Begin a turn of a cluster; `waiting` are the nodes of attempts whose energy is still to come."""
         rack = self._racks.setdefault(cluster, Rack())
         rack.pulled.clear()
+        while not rack.arriving.empty():
+            rack.pushed.keep(rack.arriving.get())
+        if not waiting:
+            rack.pushed.forget()
         rack.beyond = {node: others for node, others in rack.beyond.items() if node in waiting}
         waited_for = set(waiting).union(*rack.beyond.values())
         for node, shelf in rack.shelves.items():
@@ -62,6 +74,10 @@ class Pull:
                 shelf.forget()
         for node in list(rack.shelves)[:-NODES_KEPT]:
             del rack.shelves[node]
+
+    def arrived(self, cluster: str, segment: Segment) -> None:
+        """A node of the cluster pushed a segment, and it is stored; may be called from any thread."""
+        self._racks.setdefault(cluster, Rack()).arriving.put(segment)
 
     def attempt(self, client: ClusterClient, cluster: Cluster, attempt: Attempt) -> Findings:
         """Pull the attempt's nodes, unless this turn has; for one that has ended, say what is missing and what to know.
@@ -76,9 +92,11 @@ class Pull:
         others = self._others(client, cluster, attempt, record)
         if attempt.open:
             return Findings()
-        said = of_record(record, shelf.names())
-        found = shelf.findings(attempt.attempt_id, attempt.opened_at)
-        parts = [said, found, *others]
+        rack = self._racks[cluster.name]
+        said = of_record(record, [*shelf.names(), *rack.pushed.names()])
+        found = shelf.findings(attempt.attempt_id, attempt.opened_at, rack.pushed.names())
+        pushed = rack.pushed.findings(attempt.attempt_id, attempt.opened_at, rack.pulled_names())
+        parts = [said, found, pushed, *others]
         missing, notes = [line for p in parts for line in p.missing], [line for p in parts for line in p.notes]
         windows = self._journals.windows(client, attempt, attempt.node_id)
         return Findings(
@@ -99,7 +117,11 @@ class Pull:
                     Findings([f"the energy journal of node {node.node_id[:12]} could not be read: {error}"])
                 )
                 continue
-            findings += [of_node(node, shelf.names()), shelf.findings(attempt.attempt_id, attempt.opened_at)]
+            pushed = self._racks[cluster.name].pushed.names()
+            findings += [
+                of_node(node, [*shelf.names(), *pushed]),
+                shelf.findings(attempt.attempt_id, attempt.opened_at, pushed),
+            ]
             if not attempt.open:
                 findings.append(Findings(windows=self._journals.windows(client, attempt, node.node_id)))
         return findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ def entrypoint_for(spec: JobSpec) -> str:
 
 
 def runtime_env_for(
-    spec: JobSpec, attempt: Attempt, uris: Mapping[str, str], environment: Mapping[str, str]
+    spec: JobSpec,
+    attempt: Attempt,
+    uris: Mapping[str, str],
+    environment: Mapping[str, str],
+    push: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The user's runtime_env with our package, the uploaded working_dir and our environment variables added.
 
@@ -79,7 +84,7 @@ def runtime_env_for(
     modules = [uris.get(module, module) for module in env.get("py_modules", [])]
     if modules or is_wrapped(spec):
         env["py_modules"] = [*([uris["runtime"]] if is_wrapped(spec) else []), *modules]
-    env["env_vars"] = {**_our_variables(spec, attempt), **environment}
+    env["env_vars"] = {**_our_variables(spec, attempt), **push, **environment}
     return env
 
 

@@ -94,19 +94,29 @@ class Shelf:
             name = min(refused)
             log.warning("energy segments refused count=%d first=%s: %s", len(refused), name, self.refused[name].reason)
 
+    def keep(self, segment: Segment) -> None:
+        """It is stored."""
+        self.refused.pop(segment.name, None)
+        self.metered |= segment.independent
+        owners = frozenset(span.owner for span in segment.spans)
+        self.kept[segment.name] = Kept(owners, segment.remarks, segment.reporter, segment.key_id)
+
     def names(self) -> list[str]:
         """Every segment that is stored."""
         return [*self.before, *self.kept]
 
-    def findings(self, attempt: str, since: datetime) -> Findings:
-        """What these segments say of an attempt, and what was refused or not read since it began."""
+    def findings(self, attempt: str, since: datetime, elsewhere: Collection[str] = ()) -> Findings:
+        """What these segments say of an attempt, and what was refused or not read since it began.
+
+        `elsewhere` are names that came another way.
+        """
         remarks = itertools.chain.from_iterable(
             kept.remarks if attempt in kept.owners else [o for o in kept.remarks if attempt in (o.attempt, o.holder)]
             for kept in self.kept.values()
         )
         found = of_remarks(attempt, remarks)
         found.notes += self._unvouched(attempt)
-        found.missing += self._holes(attempt)
+        found.missing += self._holes(attempt, elsewhere)
         found.missing += self._refusals(since)
         if self.unread:
             limit = f"at most {FILES_A_MINUTE} a minute are read"
@@ -133,10 +143,7 @@ class Shelf:
             earlier = self.refused.get(name)
             self.refused[name] = Refusal(str(error), earlier.since if earlier else clock.now(), clock.monotonic())
             return False
-        self.refused.pop(name, None)
-        self.metered |= segment.independent
-        owners = frozenset(span.owner for span in segment.spans)
-        self.kept[name] = Kept(owners, segment.remarks, segment.reporter, segment.key_id)
+        self.keep(segment)
         return True
 
     def _refusals(self, since: datetime) -> list[str]:
@@ -167,10 +174,10 @@ class Shelf:
         others = [n for layer in itertools.zip_longest(*queues.values()) for n in layer if n is not None]
         return trusted + others
 
-    def _holes(self, attempt: str) -> list[str]:
+    def _holes(self, attempt: str, elsewhere: Collection[str]) -> list[str]:
         """Readers number their segments without holes: what lacks between two of an attempt's was removed."""
         seqs: dict[tuple[str, str, str], set[int]] = {}
-        for name in self.names():
+        for name in (*self.names(), *elsewhere):
             seqs.setdefault(_reader(name), set()).add(parse_segment_name(name).seq)
         mine: dict[tuple[str, str, str], list[int]] = {}
         for name, kept in self.kept.items():

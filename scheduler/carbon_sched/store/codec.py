@@ -282,6 +282,7 @@ def cluster_to_json(cluster: Cluster) -> Json:
         "start_grace_s": cluster.start_grace_s,
         "home": cluster.home,
         "cordoned": cluster.cordoned,
+        "push_to": cluster.push_to,
         "meter_keys": list(cluster.meter_keys),
     }
 
@@ -304,6 +305,7 @@ def cluster_from_json(j: Json) -> Cluster:
         start_grace_s=j["start_grace_s"],
         home=j["home"],
         cordoned=j["cordoned"],
+        push_to=j.get("push_to", ""),
         meter_keys=tuple(j.get("meter_keys", ())),
     )
 
