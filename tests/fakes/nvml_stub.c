@@ -203,6 +203,7 @@ status nvmlDeviceGetFieldValues(handle g, int n, struct field *f) {
     }
     return OK;
 }
+status nvmlDeviceGetArchitecture(handle g, unsigned *a) { (void)g; *a = 9; return OK; } /* Hopper: Zeus asks */
 struct process { unsigned pid; unsigned long long memory; unsigned instance, compute; };
 status nvmlDeviceGetComputeRunningProcesses_v3(handle g, unsigned *n, struct process *p) {
     load();
