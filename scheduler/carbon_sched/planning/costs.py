@@ -35,7 +35,8 @@ LENGTH_STEP = 0.04
 TAIL_STEP = 0.2
 POWER_STEP = 0.1
 UNKNOWN_G = 1e6
-"""What a kilowatt counts on a cluster whose grid is not known: it is taken only where nothing else is open."""
+"""What a kilowatt (or, beside the run, a kilowatt hour) counts on a cluster whose grid is not known: it is taken only
+where nothing else is open."""
 S_PER_H, W_PER_KW, J_PER_KWH = 3600.0, 1000.0, 3.6e6
 
 
@@ -95,7 +96,7 @@ class View:
 
 @dataclass(frozen=True)
 class Overhead:
-    """Energy in kWh that a job causes on a lane beside its own run: what is moved, and what is booked."""
+    """Energy in kWh that a job causes on a lane beside its own run, as if none of the nodes it needs were there yet."""
 
     kwh: float = 0.0
     for_the_job: bool = False
@@ -240,10 +241,10 @@ class Costs:
         return out
 
     def _intensity(self, site: Site, *, ranked: bool) -> Floats:
-        """`[S]` g/kWh in the slot that each start is in."""
+        """`[S]` g/kWh in the slot that each start is in; where nothing is known, NaN, or ranked so that it never wins."""
         key = f"{site.cluster.name}/{ranked}"
         if key not in self._at_start:
-            self._at_start[key] = np.full(len(self._starts), np.nan)
+            self._at_start[key] = np.full(len(self._starts), UNKNOWN_G if ranked else np.nan)
             if site.curve is not None:
                 of = site.curve.ranked_g if ranked else site.curve.booked_g
                 step = self._grid.step_s

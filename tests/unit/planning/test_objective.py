@@ -94,6 +94,14 @@ def test_nodes_exist_for_jobs_where_every_pool_of_their_kind_is_on_demand(pools,
     assert (exists_for_jobs(cluster("a", pools=pools).cluster, kind) is not None) is exists
 
 
+def test_nodes_that_come_where_the_grid_is_not_known_never_win():
+    unknown = cluster("a", [], nodes=[node(cpus=8)], pools=(ON_DEMAND,))
+    known = cluster("b", [900.0], nodes=[node(gpus=8, cpus=64, kind="A100")])
+    decision = decided([unknown, known], job(gpus=8.0, gpu_type="A100"))
+    assert decision.cluster == "b"
+    assert offered(decision, "a").co2e_g is None
+
+
 # data --------------------------------------------------------------------------------------------
 
 
