@@ -90,13 +90,14 @@ class Classes:
         self._start_up: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     def add(self, run: PastRun) -> None:
-        """Learn from one finished run."""
-        key = class_of(run.phase, run.resources, run.gpu_type)
-        self._times[key].add(_NONE, np.array([_size(run.resources)]), np.array([run.duration_s]))
-        self._runs[key] += 1
-        self._start_up[key].append(run.start_up_s)
-        if run.power_w > 0:
-            self._power[key].append(run.power_w / units(run.resources))
+        """Learn from one finished run, of its own type of GPU and of GPUs as such: not every job asks for a type."""
+        for kind in sorted({hardware_of(run.resources, run.gpu_type), "GPU" if run.resources.gpus else "CPU"}):
+            key = f"{run.phase.value} on {kind}"
+            self._times[key].add(_NONE, np.array([_size(run.resources)]), np.array([run.duration_s]))
+            self._runs[key] += 1
+            self._start_up[key].append(run.start_up_s)
+            if run.power_w > 0:
+                self._power[key].append(run.power_w / units(run.resources))
 
     def of(self, phase: Phase, resources: Resources, gpu_type: str | None) -> Peers | None:
         """What the class of such a job teaches; None where none of it has finished."""

@@ -154,10 +154,11 @@ def test_only_the_newest_runs_of_a_name_count(store):
     assert median_s(estimates, store, spec) == pytest.approx(9000, rel=0.05)
 
 
-def test_a_new_name_learns_from_its_class(store):
-    spec = a_job("never seen", resources=Resources(bundles=(Bundle(gpus=2),), gpu_type="H100")).spec
+@pytest.mark.parametrize(("asked", "named"), [("H100", "H100"), (None, "GPU")])
+def test_a_new_name_learns_from_its_class(store, asked, named):
+    spec = a_job("never seen", resources=Resources(bundles=(Bundle(gpus=2),), gpu_type=asked)).spec
     estimates = Estimates(store)
     for number in range(30):
         finish(store, number, 50_000.0, name=f"other-{number}")
     assert median_s(estimates, store, spec) > 40_000
-    assert "of its class (other on H100)" in estimates.belief(spec).source
+    assert f"of its class (other on {named})" in estimates.belief(spec).source
