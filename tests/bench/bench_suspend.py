@@ -96,8 +96,8 @@ def one(name: str, zone: Zone) -> dict:
     }
     ended = {policy: done.grams for policy, done in free.items()}
     ended[START] = grams(jobs, actual, jobs.submitted_h + waits)
-    ended["ecovisor"] = ecovisor(jobs, slack, forecast, actual)
-    ended["wait-awhile, true durations"] = wait_awhile(jobs, slack, forecast, actual)
+    ended["ecovisor"] = ecovisor(jobs, slack, forecast, actual).grams
+    ended["wait-awhile, true durations"] = wait_awhile(jobs, slack, forecast, actual).grams
     now = grams(jobs, actual, jobs.submitted_h)
     oracle = replay(jobs, slack, known, perfect, actual, dynamic()).grams
     sampled = Bootstrap(np.floor(jobs.submitted_h / 24).astype(np.int64))

@@ -241,7 +241,7 @@ class Costs:
         return out
 
     def _intensity(self, site: Site, *, ranked: bool) -> Floats:
-        """`[S]` g/kWh in the slot that each start is in; where nothing is known, NaN, or ranked so that it never wins."""
+        """`[S]` g/kWh in the slot that each start is in; without one NaN, or ranked what never wins."""
         key = f"{site.cluster.name}/{ranked}"
         if key not in self._at_start:
             self._at_start[key] = np.full(len(self._starts), UNKNOWN_G if ranked else np.nan)

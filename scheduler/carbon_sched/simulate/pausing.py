@@ -27,7 +27,7 @@ EPSILON_H = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Paused:
+class Interrupted:
     """`grams` `[J]` of every job, and how often it was paused after it had begun."""
 
     grams: Floats
@@ -58,7 +58,7 @@ def cheapest_for_the_mean(durations: Floats, done: Ints, left: Ints, _state: Int
 
 def replay(
     jobs: Jobs, slack: Ints, durations: Floats, forecast: Singles, actual: Floats, rule: Rule, restart_h: float = 0.0
-) -> Paused:
+) -> Interrupted:
     """What every job emits under a rule that decides at its submission and every hour after it.
 
     Args:
@@ -96,7 +96,7 @@ def replay(
         left[paused] -= 1
         state[ran] = int(State.RUNNING)
         active = active[~(go & (done[active] >= jobs.hours[active] - EPSILON_H))]
-    return Paused(grams, pauses)
+    return Interrupted(grams, pauses)
 
 
 def _ahead(row: Singles, offset: Floats) -> Floats:
