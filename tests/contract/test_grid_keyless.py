@@ -95,6 +95,24 @@ def test_with_the_common_provider_down_the_zones_are_still_ranked(server):
     assert any("HTTP 500" in note for note in comparison.notes)
 
 
+def test_where_the_common_provider_does_not_cover_gb_all_three_are_still_ranked(server):
+    energy_charts = server.answers["energy-charts"]
+
+    def without_gb(grid, path, query, headers):
+        if query["country"] == ["uk"]:
+            return 422, {"detail": "country not known"}
+        return energy_charts(grid, path, query, headers)
+
+    server.answers["energy-charts"] = without_gb
+    comparison = grid_of(server).compare(ZONES, NOW, NOW + 24 * HOUR)
+    first = {zone: outlook.readings[0] for zone, outlook in comparison.outlooks.items()}
+    assert {r.comparability for r in first.values()} == {HOUSE}
+    assert (first["DE"].grade, first["FR"].grade, first["GB"].grade) == (Grade.LIVE, Grade.LIVE, Grade.OWN_FORECAST)
+    assert first["GB"].provider == "neso"
+    assert "electricity-maps-yearly" in first["GB"].model_version
+    assert any("country" in note for note in comparison.notes)
+
+
 def test_with_everything_down_for_a_day_each_is_asked_once_per_interval(server):
     server.fault = 503
     clock = StoppedClock(NOW)

@@ -80,6 +80,12 @@ class Running:
             while step.name.startswith("refresh ") and step.run() == 0.0:
                 pass
 
+    def fit(self) -> None:
+        """What the loop of our own forecasts does until nothing is due."""
+        step = next(step for step in self.server.loops._steps if step.name == "forecast")
+        while step.run() == 0.0:
+            pass
+
     def clusters(self, *zones: str) -> None:
         for zone in zones:
             self.client.put_cluster(zone.lower(), {"zone": zone, "address": "http://127.0.0.1:9"})
@@ -127,6 +133,14 @@ def test_three_countries_without_any_key_can_be_ranked(start, grid):
     asked = len(grid.requests)
     server.context.outlooks.best_fixed(server.context.fleet.all(), now)
     assert len(grid.requests) == asked, "planning asked a provider"
+    assert server.client.grid_forecast(["DE"])["zones"][0]["skill"] is None
+    server.fit()
+    skill = server.client.grid_forecast(["DE"])["zones"][0]["skill"]
+    assert skill["issues"] == 28 * 24
+    assert skill["captured"] > 0.9, "the scripted grid repeats itself"
+    assert skill["damped_captured"] > 0.9
+    assert 0.0 < skill["possible"] < 1.0
+    assert skill["mape_pct"] < 10.0
 
 
 LEVELS = {"de": 400.0, "fr": 50.0, "uk": 200.0}

@@ -108,8 +108,8 @@ PROVIDERS = {
     for about in (
         About(
             energy_charts.NAME,
-            "about 35 European countries",
-            "average, lifecycle, consumption",
+            "about 35 European countries (GB is asked for, not confirmed)",
+            "average, lifecycle (not confirmed), consumption",
             "to the end of tomorrow",
             "none",
             "CC BY 4.0",

@@ -1,9 +1,14 @@
 """Energy-Charts (Fraunhofer ISE): about 35 European countries, no key.
 
 `GET /co2eq?country=de&start=&end=` gives parallel arrays `unix_seconds`, `co2eq`, `co2eq_forecast` (g/kWh, nulls
-where a series is absent; they may overlap). Consumption side including trade. Life-cycle: by its name (equivalents)
-and level; the method page was not at hand when this was written, so a site that must know sets `like` in its
-configuration.
+where a series is absent; they may overlap). These fields are what public clients read.
+
+Two things are NOT confirmed, since neither its method page nor a live answer was at hand when this was written:
+
+basis     Consumption side including trade is what is said of it; life-cycle is concluded from its name (equivalents)
+          and level alone. A site that knows better sets `counts` of this provider in its configuration.
+GB        `uk` is asked for, but nothing at hand shows that it is answered. If it is not, GB is ranked by NESO's course
+          at the level of its yearly average, grade C; `carbon-sched grid check GB` tells which it is.
 """
 
 from __future__ import annotations
