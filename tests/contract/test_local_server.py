@@ -298,6 +298,19 @@ def test_a_running_server_is_shown_and_ended(local, shell):
     assert shell("server", "status")[0] == 123
 
 
+def test_a_bug_beside_a_server_of_another_version_names_it(local, shell, monkeypatch):
+    local.ensure("--version", "99.0.0")
+
+    def changed(*_: object, **__: object) -> None:
+        raise KeyError("renamed")
+
+    monkeypatch.setattr(Client, "jobs", changed)
+    code, _, err = shell("list")
+    assert code == 127
+    assert "The server is carbon-sched 99.0.0: update the older of the two" in err
+    assert "newer than this command" in err
+
+
 def test_stop_spares_running_jobs_unless_told_and_says_what_becomes_of_the_others(local, shell, monkeypatch):
     running = local.ensure()
     jobs = [

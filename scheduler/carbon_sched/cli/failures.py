@@ -29,8 +29,21 @@ def report(error: Exception) -> int:
         where = f"details are in {_keep(error)}"
     except OSError as problem:
         where = f"details could not be written to {default_data_dir()} ({problem.strerror})"
-    fail(f"internal error ({kind}: {error}): a bug in carbon-sched {__version__}; {where}")
+    fail(f"internal error ({kind}: {error}): a bug in carbon-sched {__version__}; {where}{_other_version()}")
     return Internal.exit_code
+
+
+def _other_version() -> str:
+    """Words for what explains many a bug: that the local server is of another version."""
+    from carbon_sched.server_files import ServerFiles
+
+    try:
+        running = None if os.environ.get("CARBON_SCHED_URL") else ServerFiles(default_data_dir()).read()
+    except CarbonSchedError:
+        return ""
+    if running is None or running.version == __version__:
+        return ""
+    return f". The server is carbon-sched {running.version}: update the older of the two"
 
 
 def _keep(error: Exception) -> Path:

@@ -64,6 +64,7 @@ class AttemptRecord:
     exit_code: int | None = None
     collected: bool = False
     missing: list[str] = field(default_factory=list)
+    missing_at_end: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     recorded: list[EnergySpan] = field(default_factory=list)
@@ -229,11 +230,14 @@ class Book:
         attempt.outcome, attempt.exit_code = body["outcome"], body["exit_code"]
         attempt.started_at, attempt.ended_at = _time(body["started_at"]), _time(body["ended_at"])
         attempt.missing += body["missing"]
+        attempt.missing_at_end = tuple(attempt.missing)
 
     def _attempt_collected(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        """What its journal held; collected again, after energy that came late, the newest word on it holds."""
         attempt = self._attempts[body["attempt"]]
         attempt.collected = True
-        attempt.missing += [text for text in body["missing"] if text not in attempt.missing]
+        known = attempt.missing_at_end
+        attempt.missing = [*known, *(text for text in body["missing"] if text not in known)]
         attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
         attempt.windows = [_window(item) for item in body.get("windows", ())]
 
@@ -245,6 +249,7 @@ class Book:
         _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
         attempt.segments[segment] = sha256
         attempt.recorded += spans
+        attempt.collected = False  # energy that comes late wants its readings too, which are booked with it
 
     def _machine_energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         """Energy that belongs to no attempt: idle and unattributed, so that a machine's rows add up to its counters."""

@@ -376,6 +376,32 @@ def test_energy_of_what_outlives_a_job_is_added_with_its_intensity_and_said(worl
     assert world.statements.verify().ok
 
 
+def test_what_a_killed_wrapper_left_is_added_by_the_next_job_and_until_then_the_receipt_is_not_final(world):
+    job, attempt = begin(world)
+    world.clock.pass_s(31)
+    world.clusters["c"].end(attempt.attempt_id, "FAILED", -9)
+    for _ in range(3):
+        world.settle()
+        world.clock.pass_s(61)
+    before = world.statements.receipt(job.job_id)
+    assert before["final"]
+    assert "no energy was recorded" in before["missing"]
+
+    _, later = begin(world)
+    world.segment(later, START, START + timedelta(seconds=10), {attempt.attempt_id: WH}, 1)
+    world.clock.pass_s(31)
+    world.settle()
+    assert not world.statements.receipt(job.job_id)["final"], "its energy is known, and its intensity not yet"
+    for _ in range(3):
+        world.clock.pass_s(61)
+        world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert receipt["final"]
+    assert receipt["co2e_g"] == pytest.approx(0.1 * receipt["pue"])
+    assert "no energy was recorded" not in receipt["missing"]
+    assert any("no final record" in text for text in receipt["missing"])
+
+
 # Windows -------------------------------------------------------------------------------------------------------------
 
 
