@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from carbon_sched.planning.costs import Costs, Lane, units_of
 from carbon_sched.planning.grid import Grid
 from carbon_sched.planning.options import FRESH_S, Board, Obstacle, Site, obstacle
 from carbon_sched.planning.problem import Problem
+from carbon_sched.planning.solving import Expected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LATENESS_G = 1e7
 """What a slot of lateness weighs for a job that should run at once: more than any carbon."""
 LATE_REACH_S = 86_400.0
+LEAST_WINDOW_S = 3600.0
 
 
 @dataclass(eq=False)
@@ -140,6 +142,33 @@ def _shape(board: Board, lanes: list[Lane], job: WaitingJob, *, fresh: bool) -> 
     ]
     first = {lanes[i].site: i for i in reversed(allowed)}
     return Shape(obstacles, allowed, room, tuple(first.get(number) for number in range(len(board.sites))))
+
+
+def expected(of: Columns, level: Callable[[WaitingJob], int]) -> Expected | None:
+    """The jobs a snapshot expects, on the lanes and slots of those it has; None without any, or if none may wait.
+
+    What may start later than this grid reaches counts in proportion to the part of its window that lies on it.
+    """
+    reach = of.grid.time(of.grid.starts - 1)
+    windows = [window_of(job, of.snapshot) for job in of.snapshot.expected]
+    shapes = _shapes(of.snapshot, of.board, of.lanes, of.snapshot.expected)
+    near = [i for i, (earliest, _) in enumerate(windows) if earliest < reach and shapes[i].lanes]
+    if not near or all(of.hurries(i) for i in range(len(of.jobs))):
+        return None
+    later = Columns(
+        of.snapshot,
+        of.board,
+        of.grid,
+        of.lanes,
+        [of.snapshot.expected[i] for i in near],
+        [shapes[i] for i in near],
+        # one that may not wait at all would bid any price for its moment
+        [(a, min(max(z, a + LEAST_WINDOW_S), reach)) for a, z in (windows[i] for i in near)],
+    )
+    build(later, [job.min_gain for job in later.jobs], [level(job) for job in later.jobs])
+    wanted = np.array([max(windows[i][1] - windows[i][0], LEAST_WINDOW_S) for i in near])
+    inside = np.array([(z - a) for a, z in later.windows]) / wanted
+    return Expected(replace(later.problem, units=later.problem.units * inside), of.snapshot.expected_counts)
 
 
 def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from carbon_sched.domain.decision import Decision, Verdict
 from carbon_sched.planning import wording
-from carbon_sched.planning.columns import Columns, build, columns, window_of
+from carbon_sched.planning.columns import Columns, build, columns, expected, window_of
 from carbon_sched.planning.options import Board
 from carbon_sched.planning.outcome import Outcomes, settle
 from carbon_sched.planning.solving import solve
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 DAY_S = 86_400.0
+OVERDUE_S = DAY_S
 SHARE_STEP = 0.1
 """Teams whose shares differ by less are planned together: what they gain jointly is worth more than the order."""
 SAME_START_S = 1.0
@@ -80,10 +82,12 @@ def _solve(
     """Decisions by job id, and what to remember for the next plan."""
     able = [i for i, job in enumerate(of.jobs) if of.shapes[i].lanes and job.job_id not in lost]
     out = of.only(able)
-    build(out, [job.min_gain for job in out.jobs], _levels(out))
+    levels = _Levels.of(out.jobs, of.snapshot.now)
+    build(out, [job.min_gain for job in out.jobs], [levels.level(job) for job in out.jobs])
     spared, gate = _spared(out, state)
     warm = reuse(state, out)
-    solution = solve(out.problem, warm, seed=of.snapshot.seed)
+    coming = expected(out, levels.level) if of.snapshot.expected else None
+    solution = solve(out.problem, warm, expected=coming, seed=of.snapshot.seed)
     outcomes = Outcomes(out, solution, *settle(out, solution, spared))
     decided = {}
     for i, job in enumerate(out.jobs):
@@ -102,11 +106,29 @@ def _solve(
     return decided, leave(out, solution, waiting, gate)
 
 
-def _levels(of: Columns) -> list[int]:
-    """Who comes first, whatever it costs the others: by priority, then by fair share in coarse steps."""
-    keys = [(-job.priority, round(job.share / SHARE_STEP)) for job in of.jobs]
-    number = {key: level for level, key in enumerate(sorted(set(keys)))}
-    return [number[key] for key in keys]
+@dataclass(frozen=True)
+class _Levels:
+    """Who comes first, whatever it costs the others: by priority, then by fair share in coarse steps.
+
+    Before them all come those that have waited a day longer than they should: whoever is passed over again and again
+    is not passed over for ever.
+    """
+
+    keys: tuple[tuple[bool, int, int], ...]
+    now: datetime
+
+    @staticmethod
+    def of(jobs: Iterable[WaitingJob], now: datetime) -> _Levels:
+        return _Levels(tuple(sorted({_turn(job, now) for job in jobs})), now)
+
+    def level(self, job: WaitingJob) -> int:
+        """The number of a job's level; of one that is not among the jobs, the last one before its own, or -1."""
+        return bisect_right(self.keys, _turn(job, self.now)) - 1
+
+
+def _turn(job: WaitingJob, now: datetime) -> tuple[bool, int, int]:
+    overdue = (now - job.latest_start).total_seconds() > OVERDUE_S
+    return not overdue, -job.priority, round(job.share / SHARE_STEP)
 
 
 def _spared(of: Columns, state: WarmStart) -> tuple[list[int], Gate]:

@@ -90,10 +90,17 @@ class Problem:
         return replace(self, cost=self.cost + self.charges(prices))
 
     def joined(self, other: Problem, counts: float) -> Problem:
-        """With the jobs of another problem on the same costs, each of which `counts` as this share of itself."""
+        """With the jobs of another problem on the same lanes and starts, each of them `counts` as a share of itself.
+
+        Their runs end with the horizon of this problem, and cost as much less.
+        """
+        slots = np.minimum(other.slots, self.horizon - self.starts)
+        cut = (slots / other.slots).astype(np.float32)[:, None, None]
         return replace(
             self,
-            group=np.concatenate([self.group, other.group]),
+            cost=np.concatenate([self.cost, other.cost * cut]),
+            slots=np.concatenate([self.slots, slots]),
+            group=np.concatenate([self.group, other.group + len(self.slots)]),
             units=np.concatenate([self.units, other.units * counts]),
             first=np.concatenate([self.first, other.first]),
             last=np.concatenate([self.last, other.last]),

@@ -131,7 +131,11 @@ class WaitingJob:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a plan depends on; `now` is part of it. `home` names the cluster the run-now-home reference uses."""
+    """Everything a plan depends on; `now` is part of it. `home` names the cluster the run-now-home reference uses.
+
+    `expected` are jobs like those that will be submitted next, each of which counts as the share `expected_counts` of
+    itself: nothing is decided about them, but the room they will ask for has its price.
+    """
 
     now: datetime
     clusters: tuple[ClusterView, ...]
@@ -139,3 +143,5 @@ class Snapshot:
     home: str | None = None
     best_fixed: str | None = None
     seed: int = 0
+    expected: tuple[WaitingJob, ...] = ()
+    expected_counts: float = 1.0

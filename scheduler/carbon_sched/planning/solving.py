@@ -49,23 +49,23 @@ class Warm:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """Jobs that are likely to be submitted, on the costs of a problem: `draws` samples of their arrivals in one.
+    """Jobs that are likely to be submitted, on the lanes and starts of a problem; each `counts` as a share of itself.
 
     They never take the place of a job that is there; but the room they will ask for has its price, and the next one
     that cannot wait has its room.
     """
 
     problem: Problem
-    draws: int = 1
+    counts: float = 1.0
 
-    def of(self, level: int, capacity: Floats) -> Expected | None:
+    def of(self, level: int) -> Expected | None:
         """Those that come before or with the jobs of a level."""
         which = np.flatnonzero(self.problem.level <= level)
-        return replace(self, problem=self.problem.only(which, capacity)) if len(which) else None
+        return replace(self, problem=self.problem.only(which, self.problem.capacity)) if len(which) else None
 
     def joined(self, problem: Problem) -> Problem:
         """The jobs there are and those expected, for the prices."""
-        return problem.joined(self.problem, 1.0 / self.draws)
+        return problem.joined(self.problem, self.counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
     capacity = problem.capacity
     for level in np.unique(problem.level):
         which = np.flatnonzero(problem.level == level)
-        coming = None if expected is None else expected.of(int(level), capacity)
+        coming = None if expected is None else expected.of(int(level))
         of = _Level(problem.only(which, capacity), coming, None if warm is None else warm.of(which), seed)
         field, prices = of.solved()
         lane[which], start[which] = field.lane, field.start

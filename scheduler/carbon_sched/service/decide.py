@@ -19,6 +19,7 @@ from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, W
 from carbon_sched.policy.model import Selected
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
+from carbon_sched.service.arrivals import Arrivals
 from carbon_sched.service.planner import OwnPlanner
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
@@ -98,6 +99,7 @@ class Decide:
         self._planner = planner or OwnPlanner()
         self._told = self._remembers = False
         self._trust = Trust(outlooks)
+        self._arrivals = Arrivals()
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens."""
@@ -134,13 +136,7 @@ class Decide:
         read = self._read()
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
         waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now, read.policies, read.shares)
-        snapshot = Snapshot(
-            read.snapshot.now,
-            read.snapshot.clusters,
-            (*read.snapshot.jobs, waiting),
-            home=read.snapshot.home,
-            best_fixed=read.snapshot.best_fixed,
-        )
+        snapshot = replace(read.snapshot, jobs=(*read.snapshot.jobs, waiting))
         found = next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
         return _explained(found, waiting, read.curves)
 
@@ -164,6 +160,7 @@ class Decide:
             used = tx.usage(since_day=day_of(now) - DAYS)
             self._estimates.learn(tx)
             policies = self._policies.in_force(tx)
+            coming, counts = self._arrivals.expected(tx, now)
         waiting = [job for job in live if job.state is JobState.QUEUED]
         queued = [job for job in waiting if not blocked.get(job.job_id, (Cause.NONE,))[0]]
         untold = [
@@ -184,8 +181,15 @@ class Decide:
         )
         holding = [held(specs[attempt.job_id], attempt, now) for attempt in attempts if attempt.job_id in specs]
         had = shares([*used, *holding], [view.status for view in views], now)
-        jobs = tuple(self._waiting(job, views, now, policies, had) for job in queued)
-        snapshot = Snapshot(now, views, jobs, home=_home(clusters), best_fixed=self._outlooks.best_fixed(clusters, now))
+        snapshot = Snapshot(
+            now,
+            views,
+            tuple(self._waiting(job, views, now, policies, had) for job in queued),
+            home=_home(clusters),
+            best_fixed=self._outlooks.best_fixed(clusters, now),
+            expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
+            expected_counts=counts,
+        )
         return _Read(snapshot, {job.job_id: job.version for job in queued}, policies, had, untold)
 
     def _reservations(

@@ -89,7 +89,7 @@ def draw(batch: Batch, jobs: Jobs, grid: Grid, zones: Sequence[str], *, expected
         **_columns(_together([]), lengths),
     )
     problem = replace(empty, **_columns(real, lengths))
-    coming = Expected(replace(empty, **_columns(_together(others), lengths)), expected) if expected else None
+    coming = Expected(replace(empty, **_columns(_together(others), lengths)), 1 / expected) if expected else None
     at_once = problem.cost[problem.group, :, real.first].mean(axis=1).astype(np.float64)
     used = work / (capacity * span * len(zones))
     return Drawn(problem, capacity, used, float(np.sum(at_once * real.units)), coming)

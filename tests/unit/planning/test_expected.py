@@ -52,7 +52,7 @@ def test_jobs_that_are_only_expected_never_take_a_place():
 
 def test_several_samples_count_as_their_mean():
     here, once = problem([(0, 1)], GRID), problem([(1, 7)], GRID)
-    twice = Expected(problem([(1, 7)] * 2, GRID), draws=2)
+    twice = Expected(problem([(1, 7)] * 2, GRID), counts=0.5)
     assert solve(here, expected=twice).prices.values == pytest.approx(
         solve(here, expected=Expected(once)).prices.values
     )

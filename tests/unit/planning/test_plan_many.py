@@ -43,6 +43,26 @@ def test_priority_comes_before_carbon_and_a_small_share_before_a_large_one():
     assert starts(plan(snapshot(one_gpu, [cool, replace(hot, share=0.9)])))["cool"] == 1
 
 
+def test_who_has_waited_a_day_too_long_comes_before_every_priority():
+    one_gpu = [cluster("de", [100], nodes=[node(gpus=1)])]
+    first, low = job("first", gpus=1, priority=3), job("low", gpus=1)
+    for days, winner in ((0.9, "first"), (1.1, "low")):
+        overdue = replace(low, latest_start=NOW - timedelta(days=days))
+        verdicts = {d.job_id: d.verdict for d in plan(snapshot(one_gpu, [first, overdue])).decisions}
+        assert [name for name, verdict in verdicts.items() if verdict is Verdict.PLACE] == [winner]
+
+
+def test_jobs_that_are_expected_have_their_say_and_no_decision():
+    # 100 g in the second hour, and a job to come that can use no other
+    one_gpu = [cluster("de", [110, 100, 900, 900, 900, 900], nodes=[node(gpus=1)])]
+    here, later = job("here", gpus=1, wait_h=4), job("later", gpus=1, wait_h=3, earliest_h=1)
+    alone = plan(snapshot(one_gpu, [here]))
+    warned = plan(replace(snapshot(one_gpu, [here]), expected=(later,)))
+    rarely = plan(replace(snapshot(one_gpu, [here]), expected=(later,), expected_counts=0.1))
+    assert [d.job_id for d in warned.decisions] == ["here"]
+    assert (starts(alone), starts(warned), starts(rarely)) == ({"here": 1}, {"here": 0}, {"here": 1})
+
+
 def test_a_job_that_may_not_wait_is_not_pushed_aside_by_one_that_may():
     one_gpu = [cluster("de", [100, 400, 400], nodes=[node(gpus=1)])]
     result = plan(snapshot(one_gpu, [job("patient", gpus=1, wait_h=2, watts=9000), job("urgent", gpus=1)]))

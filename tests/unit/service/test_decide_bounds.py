@@ -8,6 +8,8 @@ import pytest
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.service.arrivals import Arrivals
+from carbon_sched.service.planner import OwnPlanner
 from tests.fakes.world import START, World, a_cluster
 
 HOUR = timedelta(hours=1)
@@ -76,3 +78,43 @@ def test_the_next_server_goes_on_from_the_plan_of_the_last(tmp_path):
 def test_a_preview_shows_the_same_curve(world):
     spec = world.accept.spec({"entrypoint": "python t.py", "duration_s": 60, "max_delay_s": 7200}, submitter="me")
     assert world.decide.preview(spec).curve == decided(world, duration_s=60, max_delay_s=7200).curve
+
+
+def test_a_week_of_jobs_is_expected_again_and_nothing_before_a_week_is_known(world):
+    asked = {"entrypoint": "python t.py", "name": "nightly", "duration_s": 1800, "max_delay_s": 7200}
+
+    def expected():
+        with world.store.transaction(write=False) as tx:
+            return Arrivals().expected(tx, world.clock.now())
+
+    for _ in range(3):
+        world.accept.submit(dict(asked), submitter="me", idempotency_key=None)
+        world.clock.pass_s(3600)
+    assert expected() == ([], 1.0)
+    world.clock.pass_s(7 * 86_400 - 2 * 3600)  # the first was 169 hours ago, the last 167
+    coming, counts = expected()
+    assert ([job.submitted_at for job in coming], counts) == ([START + timedelta(days=7) + 2 * HOUR], 1.0)
+    assert coming[0].spec.flexibility.earliest == coming[0].submitted_at
+    assert coming[0].spec.name == "nightly"
+
+
+def test_expected_jobs_reach_the_plan(tmp_path):
+    seen = []
+
+    class Watched(OwnPlanner):
+        def plan(self, snapshot, *, whole):
+            seen.append(snapshot)
+            return super().plan(snapshot, whole=whole)
+
+    world = World(tmp_path, [a_cluster("de", "DE")], FALLING)
+    world.decide._planner = Watched()
+    world.fleet.poll_due()
+    for _ in range(2):
+        world.accept.submit({"entrypoint": "python t.py", "max_delay_s": 60}, submitter="me", idempotency_key=None)
+        world.clock.pass_s(7200)
+    world.clock.pass_s(7 * 86_400 - 3 * 3600)
+    job = world.accept.submit({"entrypoint": "python u.py", "max_delay_s": 60}, submitter="me", idempotency_key=None)
+    world.decide.step()
+    world.close()
+    assert job.job_id in {waiting.job_id for waiting in seen[-1].jobs}
+    assert [waiting.earliest_start for waiting in seen[-1].expected] == [START + timedelta(days=7) + 2 * HOUR]
