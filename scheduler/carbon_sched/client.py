@@ -203,6 +203,28 @@ class Client:
         where = {"attempt": attempt, "offset": offset, "wait_s": wait_s}
         return cast("LogChunk", self._get(f"/v1/jobs/{_part(job_id)}/logs", where, wait_s=wait_s))
 
+    def stream(self, job_id: str, *, logs: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the job becomes and writes, as it happens: (`state`, JobView) and (`log`, LogChunk), to an (`end`, {}).
+
+        Raises ServerUnavailable where the connection breaks; `job` and `logs` tell what came meanwhile.
+        """
+        path = f"/v1/jobs/{_part(job_id)}/stream"
+        with self._send("GET", path, params={"logs": json.dumps(logs)}) as response:
+            self._raise_problem(response, "GET", path)
+            event = ""
+            try:
+                for line in response.iter_lines(chunk_size=None, decode_unicode=True):
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        event = value
+                    elif name == "data":
+                        yield event, json.loads(value)
+                        if event == "end":
+                            return
+            except (requests.RequestException, ValueError) as error:
+                raise self._unavailable(error) from None
+            raise ServerUnavailable(f"{self.url} ended the stream before the job did; ask again")
+
     def stop(self, job_id: str) -> JobView:
         """Ask for a stop; a job that ended already is left as it is."""
         return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/stop"))

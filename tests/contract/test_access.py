@@ -39,6 +39,7 @@ TABLE = {
     "POST /v1/jobs": CHANGERS,
     "GET /v1/jobs": EVERYBODY,
     "GET /v1/jobs/{job_id}": EVERYBODY,
+    "GET /v1/jobs/{job_id}/stream": EVERYBODY,
     "GET /v1/jobs/{job_id}/decision": EVERYBODY,
     "GET /v1/jobs/{job_id}/receipt": EVERYBODY,
     "GET /v1/jobs/{job_id}/events": EVERYBODY,
@@ -101,10 +102,9 @@ def ask(served, row: str, token: str | None, *, job: str = "nosuchjob0") -> int:
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     if method == "WS":
         return handshake(served.url.replace("http", "ws") + filled, headers)
-    url = f"{served.url}{filled}"
-    return requests.request(
-        method, url, json=BODIES.get(row, {}), headers=headers, allow_redirects=False, timeout=5
-    ).status_code
+    options = {"json": BODIES.get(row, {}), "headers": headers, "allow_redirects": False, "timeout": 5}
+    with requests.request(method, served.url + filled, stream=True, **options) as answer:
+        return answer.status_code
 
 
 def handshake(url: str, headers: dict[str, str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -181,3 +182,40 @@ def test_metrics_tell_jobs_clusters_and_answers_by_route(served):
     route = 'carbon_sched_request_seconds_count{method="GET",route="/v1/jobs/{job_id}",status="200"}'
     assert any(line.startswith(route) for line in lines)
     assert requests.get(f"{served.url}/metrics", timeout=5).status_code == 401
+
+
+def test_a_stream_tells_states_and_output_to_the_end_and_goes_on_where_a_reader_left(served):
+    job = served.client.submit({"entrypoint": "true"}, idempotency_key="k")
+    events: list[tuple[str, dict]] = []
+    began = threading.Event()
+
+    def read() -> None:
+        with Client(served.url, TOKEN) as client:
+            for event in client.stream(job["job_id"]):
+                events.append(event)
+                began.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert began.wait(20)
+    served.world.settle()
+    served.world.clusters["clean"].files[f"job-driver-cs-{job['job_id']}-a1.log"] = "eins ☕\nzwei\n".encode()
+    with served.world.store.transaction(write=False) as tx:
+        stored = tx.job(job["job_id"])
+    served.world.run_to_end(stored)
+    reader.join(20)
+    assert not reader.is_alive()
+    states = [data for name, data in events if name == "state"]
+    assert (states[0]["state"], states[-1]["state"]) == ("queued", "succeeded")
+    versions = [view["version"] for view in states]
+    assert versions == sorted(set(versions))
+    assert "".join(data["text"] for name, data in events if name == "log") == "eins ☕\nzwei\n"
+    assert events[-1] == ("end", {})
+
+    url, headers = f"{served.url}/v1/jobs/{job['job_id']}/stream", {"Authorization": f"Bearer {TOKEN}"}
+    whole = requests.get(url, headers=headers, timeout=5).text
+    last = [line.removeprefix("id: ") for line in whole.splitlines() if line.startswith("id: ")][-1]
+    rest = requests.get(url, headers={**headers, "Last-Event-ID": last}, timeout=5).text
+    assert [line for line in rest.splitlines() if line.startswith("event: ")] == ["event: end"]
+    assert requests.get(url, headers={**headers, "Last-Event-ID": "x"}, timeout=5).status_code == 400
+    assert "event: log" not in requests.get(url, params={"logs": "false"}, headers=headers, timeout=5).text

@@ -10,7 +10,20 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from carbon_sched import __version__
-from carbon_sched.api import budgets, clusters, grid, jobs, journal, ledger, metrics, policies, problems, server, tokens
+from carbon_sched.api import (
+    budgets,
+    clusters,
+    grid,
+    jobs,
+    journal,
+    ledger,
+    metrics,
+    policies,
+    problems,
+    server,
+    streams,
+    tokens,
+)
 from carbon_sched.api.access import Guarded, guarded
 from carbon_sched.api.gate import Gate
 from carbon_sched.api.ray import routes as ray
@@ -26,7 +39,8 @@ ROUTERS = (
     (tokens.public, ""),
     (metrics.router, ""),
     (ray.router, "/api"),
-    *((module.router, "/v1") for module in (server, tokens, jobs, journal, clusters, policies, budgets, grid, ledger)),
+    *((module.router, "/v1") for module in (server, tokens, jobs, streams, journal, clusters)),
+    *((module.router, "/v1") for module in (policies, budgets, grid, ledger)),
 )
 
 
