@@ -8,11 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from carbon_sched.domain.errors import InvalidFile, InvalidInput
-from carbon_sched.domain.intensity import Basis
 from carbon_sched.policy.load import parse_policy
 from carbon_sched.policy.model import Origin, Policy, Selected
 from carbon_sched.policy.presets import preset
-from carbon_sched.policy.settings import KEYS, Interruptible, Priority, Settings
+from carbon_sched.policy.settings import KEYS, Priority, Settings, after_quiet
 
 ACME = """\
 apiVersion: carbon-sched/v1
@@ -141,10 +140,8 @@ def test_a_lock_also_holds_what_only_some_jobs_are_denied():
     ("key", "bound", "value", "tighter"),
     [
         ("flexibility.start_now", False, True, False),
-        ("flexibility.interruptible", Interruptible.NEVER, Interruptible.DECLARED, Interruptible.NEVER),
         ("flexibility.deadline_confidence", 0.99, 0.9, 0.99),
         ("flexibility.retries", 1, 5, 1),
-        ("signal.basis", Basis.DIRECT, Basis.LIFECYCLE, Basis.DIRECT),
         ("clusters.allowed", None, frozenset("ab"), frozenset("ab")),
         ("clusters.allowed", frozenset("ab"), None, frozenset("ab")),
         ("clusters.allowed", frozenset("ab"), frozenset("bc"), frozenset("b")),
@@ -208,3 +205,26 @@ def test_data_classes_narrow_residency_and_never_widen_it():
     assert settings.tags("personal") == {"ch"}
     assert settings.tags("unheard-of") == {"eu", "ch"}
     assert not settings.tags("open") & {"eu", "ch", "us"}
+
+
+def test_the_end_of_quiet_hours_is_found_over_midnight_weekends_and_several_of_them():
+    night = "{from: '22:00', to: '06:00', zone: Europe/Berlin}"
+    morning = "{from: '05:00', to: '09:30', zone: Europe/Berlin, days: [mon]}"
+    hours = team(f"quiet_hours: [{night}, {morning}]\n").settings(Selected()).quiet_hours
+    berlin = ZoneInfo("Europe/Berlin")
+
+    def after(local: str) -> str:
+        at = datetime.fromisoformat(local).replace(tzinfo=berlin).astimezone(ZoneInfo("UTC"))
+        return after_quiet(hours, at).astimezone(berlin).isoformat(timespec="minutes")[:16]
+
+    assert after("2026-03-03T12:00") == "2026-03-03T12:00"  # a Tuesday
+    assert after("2026-03-03T22:00") == "2026-03-04T06:00"
+    assert after("2026-03-09T01:00") == "2026-03-09T09:30"  # a Monday: one ends within the other
+    assert after("2026-03-28T23:00") == "2026-03-29T06:00"  # the night that is an hour short
+
+
+def test_hours_that_never_end_do_not_hold_a_job_for_ever():
+    whole = "{from: '00:00', to: '12:00', zone: UTC}, {from: '12:00', to: '00:00', zone: UTC}"
+    hours = team(f"quiet_hours: [{whole}]\n").settings(Selected()).quiet_hours
+    at = datetime(2026, 3, 3, 8, tzinfo=ZoneInfo("UTC"))
+    assert after_quiet(hours, at) == at

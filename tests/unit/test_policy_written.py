@@ -16,7 +16,7 @@ ALL = """\
 apiVersion: carbon-sched/v1
 name: everything
 flexibility: {max_delay: 1d12h30m5s, declared: ignore, retries: 4, start_now: false}
-signal: {kind: marginal, max_age: 90s}
+signal: {on_missing: run-now}
 clusters: {allowed: [b, a], max_price_per_gpu_hour: 2.5}
 data: {residency: [EU], classes: {personal: [CH, EU]}}
 queue: {priority: urgent}

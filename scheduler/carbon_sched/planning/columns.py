@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,15 @@ class Columns:
         free = [(*name, float(units)) for name, units in zip(self.lane_names, self.problem.capacity[:, 0], strict=True)]
         return answers + free
 
+    def quiet(self, job: WaitingJob) -> list[int]:
+        """Slots that begin in hours in which the job may not start; never that of its earliest start."""
+        if not job.quiet:
+            return []
+        now = self.snapshot.now
+        first = self.grid.slot((job.earliest_start - now).total_seconds())
+        starts = ((slot, now + timedelta(seconds=self.grid.time(slot))) for slot in range(self.grid.starts))
+        return [slot for slot, at in starts if slot != first and any(hours.covers(at) for hours in job.quiet)]
+
     def site(self, lane: int) -> Site:
         """The site of a lane."""
         return self.board.sites[self.lanes[lane].site]
@@ -124,7 +134,7 @@ def _shapes(snapshot: Snapshot, board: Board, lanes: list[Lane], jobs: Sequence[
         key = (
             *(tuple(sorted(bundle.as_resources().items())) for bundle in asked.bundles),
             (asked.placement, asked.gpu_type, tuple(sorted(asked.entrypoint_label_selector.items()))),
-            (job.spec.clusters, job.residency, fresh),
+            (job.spec.clusters, job.residency, job.allowed, job.denied, job.max_price_per_gpu_hour, fresh),
         )
         if key not in known:
             known[key] = _shape(board, lanes, job, fresh=fresh)
@@ -180,7 +190,7 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     cost: list[Singles] = []
     slots: list[int] = []
     for i, job in enumerate(of.jobs):
-        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries(i), least[i])
+        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries(i), least[i], job.quiet)
         if key not in keys:
             keys[key] = len(cost)
             cost.append(_cost(of, i, least[i]))
@@ -214,6 +224,7 @@ def _cost(of: Columns, i: int, least: float) -> Singles:
         if not shape.room_now[of.lanes[lane].site]:
             out[lane, of.grid.now] = np.inf
     out[:, : of.grid.now] = np.inf
+    out[:, of.quiet(of.jobs[i])] = np.inf
     if of.hurries(i):
         out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
     return out

@@ -134,19 +134,21 @@ class Costs:
     def key(self, job: WaitingJob, lanes: Sequence[int]) -> tuple[object, ...]:
         """Jobs with equal keys (and equal lanes) cost the same per unit; see `per_unit`."""
         powers = (job.belief.moved_power_w, job.belief.power_w)
-        return *self._alike(job, lanes), *(_power_step(power, job) for power in powers), job.weights
+        return *self._alike(job, lanes), *(_power_step(power, job) for power in powers), job.weights, job.preferred
 
     def per_unit(self, job: WaitingJob, lanes: Sequence[int], least: float) -> Singles:
         """`[L, S]` ranked grams per unit; infinite on other lanes.
 
-        `least` is the share by which leaving home must pay; another GPU type must gain more than the ratio's error.
+        `least` is the share by which leaving a preferred cluster (else home) must pay; another GPU type must gain more
+        than the ratio's error.
         """
         out = np.full((len(self._lanes), self._grid.starts), np.inf, dtype=np.float32)
+        favoured = job.preferred or {self._home}
         for lane in lanes:
             site, crossed = self._site(lane), self.ratio(job, lanes, lane)
             belief, overhead = job.belief, self._overhead(job, lane)
             step = _power_step(belief.power_w if overhead.for_the_job else belief.moved_power_w, job)
-            asked = (1 + crossed.error) * ((1 - least) if site.cluster.name == self._home else 1.0)
+            asked = (1 + crossed.error) * ((1 - least) if site.cluster.name in favoured else 1.0)
             kilowatts = exp(step * POWER_STEP) / W_PER_KW * crossed.power
             run = self.table(belief, crossed.duration).ranked[self._lanes[lane].site]
             out[lane] = run * (kilowatts * site.pue * asked)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster, ClusterStatus
     from carbon_sched.domain.intensity import Outlook
     from carbon_sched.domain.job import Bundle, JobSpec
+    from carbon_sched.policy.settings import QuietHours
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,9 @@ class WaitingJob:
     `min_gain` is the relative saving a move in time or space must promise before the job waits. `share` is what its
     team has had of late (less goes first among equal priorities, higher priority first). With `residency` the job may
     only run on clusters that carry one of these tags; `allowed` (None: all) and `denied` are clusters by name, and
-    those dearer than `max_price_per_gpu_hour` are out. `confidence` is the probability with which a run from
-    `latest_start` on meets the deadline.
+    those dearer than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: home) is left only where that
+    pays `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them. `confidence` is the
+    probability with which a run from `latest_start` on meets the deadline.
     """
 
     job_id: str
@@ -125,6 +127,8 @@ class WaitingJob:
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     max_price_per_gpu_hour: float | None = None
+    preferred: frozenset[str] = frozenset()
+    quiet: tuple[QuietHours, ...] = ()
     weights: Weights = Weights()
     confidence: float = 0.95
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from carbon_sched.domain.intensity import Basis, Signal
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.policy.budget import Budget, Every, Over
 from carbon_sched.policy.model import Layer, Level, Selector
 from carbon_sched.policy.schema import DAYS, Form, PolicyForm, QuietHoursForm, SettingsForm, WhenForm, minutes
-from carbon_sched.policy.settings import KEYS, Declared, Interruptible, OnMissing, Priority, QuietHours
+from carbon_sched.policy.settings import KEYS, Declared, OnMissing, Priority, QuietHours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,14 +91,10 @@ def _quiet(forms: list[QuietHoursForm]) -> tuple[QuietHours, ...]:
 
 FROZEN: dict[str, Callable[[Any], Any]] = {
     "flexibility.declared": Declared,
-    "flexibility.interruptible": Interruptible,
-    "signal.kind": Signal,
-    "signal.basis": Basis,
     "signal.on_missing": OnMissing,
     "clusters.allowed": _names,
     "clusters.denied": _names,
     "clusters.preferred": _names,
-    "clusters.home": lambda name: name or "",
     "data.residency": _names,
     "data.classes": lambda classes: {name: frozenset(tags) for name, tags in classes.items()},
     "queue.priority": Priority,

@@ -119,9 +119,6 @@ class FlexibilityForm(Form):
     deadline_confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="Certainty with which a delayed job still meets its deadline, 0.5 to 0.999."
     )
-    interruptible: Literal["declared", "never"] = Field(
-        "declared", description="Which jobs may be suspended: declared (those that say so) or never."
-    )
     retries: int = Field(
         2,
         ge=0,
@@ -144,15 +141,8 @@ class WeightsForm(Form):
 
 
 class SignalForm(Form):
-    """Which grid signal decides, and what to do without it."""
+    """What to do without a grid signal."""
 
-    kind: Literal["average", "marginal"] = Field(
-        "average", description="Which signal decides: average or marginal (which is never booked)."
-    )
-    basis: Literal["lifecycle", "direct"] = Field(
-        "lifecycle", description="Which emissions it counts: lifecycle or direct."
-    )
-    max_age: Duration = Field(4 * 3600.0, description="An older live value counts as missing: a duration like 2h.")
     on_missing: Literal["fallback", "run-now"] = Field(
         "fallback",
         description="Without live signal or forecast: fallback (yearly averages, graded lower) or run-now (no wait).",
@@ -164,8 +154,9 @@ class ClustersForm(Form):
 
     allowed: Lines | None = Field(None, description="The only clusters that may be used, as a list of names.")
     denied: Lines = Field([], description="Clusters that may not be used, as a list of names.")
-    preferred: Lines = Field([], description="Clusters that win ties, as a list of names.")
-    home: Line | None = Field(None, description="The cluster that run-now-home is reckoned on: one name.")
+    preferred: Lines = Field(
+        [], description="Clusters that a job leaves only for minimum_gain or more, as a list of names."
+    )
     max_price_per_gpu_hour: float | None = Field(
         None, gt=0, description="Dearer clusters are out: a price in the currency of the clusters' own prices."
     )
@@ -230,7 +221,7 @@ class SettingsForm(Form):
     minimum_gain: float = Field(
         0.0, ge=0, lt=1, description="Share of CO2e that waiting or moving must promise to save: 0.03 is 3 %."
     )
-    signal: SignalForm = Field(SignalForm(), description="Which grid signal decides, as a mapping.")
+    signal: SignalForm = Field(SignalForm(), description="What to do without a grid signal, as a mapping.")
     clusters: ClustersForm = Field(ClustersForm(), description="Where jobs may run, as a mapping.")
     data: DataForm = Field(DataForm(), description="Where data may go, as a mapping.")
     queue: QueueForm = Field(QueueForm(), description="Who goes first, as a mapping.")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.intensity import Basis, Grade, Signal
+from carbon_sched.domain.intensity import Grade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,13 +27,6 @@ class OnMissing(str, Enum):
 
     FALLBACK = "fallback"
     RUN_NOW = "run-now"
-
-
-class Interruptible(str, Enum):
-    """Which jobs may be suspended: those that declare it, or none."""
-
-    DECLARED = "declared"
-    NEVER = "never"
 
 
 class Priority(str, Enum):
@@ -62,6 +55,16 @@ class QuietHours:
     zone: ZoneInfo
     days: frozenset[int] = frozenset(range(7))
 
+    def end(self, at: datetime) -> datetime | None:
+        """When the hours that cover an instant end, in its zone; None where it lies outside them."""
+        if not self.covers(at):
+            return None
+        local = at.astimezone(self.zone)
+        over = self.begin_min > self.end_min and local.hour * 60 + local.minute >= self.begin_min
+        day = local + timedelta(days=1) if over else local
+        hour, minute = divmod(self.end_min, 60)
+        return day.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0).astimezone(at.tzinfo)
+
     def covers(self, at: datetime) -> bool:
         """Whether an instant lies within them."""
         local = at.astimezone(self.zone)
@@ -74,6 +77,17 @@ class QuietHours:
         )
 
 
+def after_quiet(hours: tuple[QuietHours, ...], at: datetime) -> datetime:
+    """The first instant from `at` on that lies outside all of them; `at` itself where there is none within a week."""
+    found = at
+    for _ in range(7 * len(hours)):
+        ends = [end for one in hours if (end := one.end(found)) is not None]
+        if not ends:
+            return found
+        found = max(ends)
+    return at
+
+
 @dataclass(frozen=True)
 class Settings:
     """The rules for one job.
@@ -83,17 +97,13 @@ class Settings:
         max_delay_of_duration: the same as a share of its expected run time; the longer of the two holds.
         declared: whether a job's own deadline or longest delay is used instead.
         deadline_confidence: probability in (0, 1) with which a delayed job must still meet its deadline.
-        interruptible: which jobs may be suspended.
         retries: attempts after the first, for faults of the infrastructure and preemption only.
         start_now: whether a submitter may skip the wait (`submit --now`).
         carbon_weight, cost_weight, waiting_weight: what a gram of CO2e, a unit of currency and an hour of waiting weigh
             in the comparison of candidates; in grams while carbon weighs 1.
         minimum_gain: share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save.
-        signal, basis: the grid signal that decides.
-        max_age_s: a live value older than this counts as missing.
         on_missing: what to do about time without live signal or forecast.
-        allowed, denied, preferred: clusters by name; None allows all. Preferred ones win ties within `minimum_gain`.
-        home: the cluster of the run-now-home reference; empty for the configured one.
+        allowed, denied, preferred: clusters by name; None allows all. Leaving a preferred one must pay `minimum_gain`.
         max_price_per_gpu_hour: dearer clusters are out; None for any price.
         residency: the job may only run on clusters that carry one of these tags; empty for anywhere.
         data_classes: tags required of a job's cluster by the job's label `data-class`.
@@ -106,21 +116,16 @@ class Settings:
     max_delay_of_duration: float = 0.0
     declared: Declared = Declared.HONOUR
     deadline_confidence: float = 0.95
-    interruptible: Interruptible = Interruptible.DECLARED
     retries: int = 2
     start_now: bool = True
     carbon_weight: float = 1.0
     cost_weight: float = 0.0
     waiting_weight: float = 0.0
     minimum_gain: float = 0.0
-    signal: Signal = Signal.AVERAGE
-    basis: Basis = Basis.LIFECYCLE
-    max_age_s: float = 4 * 3600.0
     on_missing: OnMissing = OnMissing.FALLBACK
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     preferred: frozenset[str] = frozenset()
-    home: str = ""
     max_price_per_gpu_hour: float | None = None
     residency: frozenset[str] = frozenset()
     data_classes: Mapping[str, frozenset[str]] | None = None
@@ -201,30 +206,21 @@ def _ignore(bound: Declared, value: Declared) -> Declared:
     return Declared.IGNORE if Declared.IGNORE in (bound, value) else Declared.HONOUR
 
 
-def _never(bound: Interruptible, value: Interruptible) -> Interruptible:
-    return Interruptible.NEVER if Interruptible.NEVER in (bound, value) else Interruptible.DECLARED
-
-
 KEYS: Mapping[str, Key] = {
     "flexibility.max_delay": Key("max_delay_s", min),
     "flexibility.max_delay_of_duration": Key("max_delay_of_duration", min),
     "flexibility.declared": Key("declared", _ignore),
     "flexibility.deadline_confidence": Key("deadline_confidence", max),
-    "flexibility.interruptible": Key("interruptible", _never),
     "flexibility.retries": Key("retries", min),
     "flexibility.start_now": Key("start_now", min),
     "weights.carbon": Key("carbon_weight", _same),
     "weights.cost": Key("cost_weight", _same),
     "weights.waiting": Key("waiting_weight", _same),
     "minimum_gain": Key("minimum_gain", max),
-    "signal.kind": Key("signal", _same),
-    "signal.basis": Key("basis", _same),
-    "signal.max_age": Key("max_age_s", min),
     "signal.on_missing": Key("on_missing", _same),
     "clusters.allowed": Key("allowed", _within),
     "clusters.denied": Key("denied", _with),
     "clusters.preferred": Key("preferred", _same),
-    "clusters.home": Key("home", _same),
     "clusters.max_price_per_gpu_hour": Key("max_price_per_gpu_hour", _cheaper),
     "data.residency": Key("residency", _one_of),
     "data.classes": Key("data_classes", _classes),

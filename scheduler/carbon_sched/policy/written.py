@@ -9,7 +9,7 @@ from typing import Any
 from carbon_sched.policy.schema import DAYS
 from carbon_sched.policy.settings import QuietHours
 
-DURATIONS = frozenset({"flexibility.max_delay", "signal.max_age"})
+DURATIONS = frozenset({"flexibility.max_delay"})
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 

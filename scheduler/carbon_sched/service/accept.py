@@ -74,10 +74,7 @@ class Accept:
     def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
-        policy = self._policies.now().followed(spec)
-        if spec.start_now and not policy.settings(Selected.of(spec)).start_now:
-            remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
-            raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
+        self._require_allowed(request, spec)
         self._priority(spec, request.get("priority"))
         self._require_known(spec)
         known = {cluster.name for cluster in self._fleet.ensure_any()}
@@ -95,6 +92,19 @@ class Accept:
             if not self._bundles.has(sha256):
                 raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
         return spec
+
+    def _require_allowed(self, request: JobRequest, spec: JobSpec) -> None:
+        """The policy must be known, and let the job do what it asks for beside being placed."""
+        policy = self._policies.now().followed(spec)
+        settings = policy.settings(Selected.of(spec))
+        if spec.start_now and not settings.start_now:
+            remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
+            raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
+        for key in request.get("runtime_env", {}):
+            if settings.runtime_env is not None and key not in settings.runtime_env:
+                allowed = ", ".join(sorted(settings.runtime_env)) or "none"
+                remedy = f"Leave it out; allowed are: {allowed} (runtime_env.allowed)"
+                raise InvalidInput("runtime_env", key, f"is not allowed by the policy {policy.label}", remedy)
 
     def stop(self, job_id: str) -> Job:
         """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone."""

@@ -17,6 +17,7 @@ from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob, Weights
 from carbon_sched.policy.model import Selected
+from carbon_sched.policy.settings import after_quiet
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
@@ -213,7 +214,7 @@ class Decide:
         policy = policies.followed(job.spec)
         settings = policy.settings(Selected.of(job.spec))
         belief = self._belief(job.spec)
-        earliest = max(now, job.spec.flexibility.earliest or now)
+        earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
         patient = not (job.spec.start_now and settings.start_now)
         foresight = patient and any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
         return WaitingJob(
@@ -231,6 +232,8 @@ class Decide:
             allowed=settings.allowed,
             denied=settings.denied,
             max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
+            preferred=settings.preferred,
+            quiet=settings.quiet_hours,
             weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
             confidence=settings.deadline_confidence,
         )

@@ -12,7 +12,7 @@ from carbon_sched.policy.model import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.policies import Policies
 from carbon_sched.store.engine import open_store
-from tests.fakes.world import FakeClock
+from tests.fakes.world import FakeClock, World, a_cluster
 
 HEAD = "apiVersion: carbon-sched/v1\n"
 ACME = HEAD + "name: acme\nextends: balanced\nteam: '*'\nflexibility: {max_delay: 2h}\n"
@@ -139,3 +139,12 @@ def test_an_unknown_name_is_answered_with_those_there_are(policies):
     policies.apply(ACME, by="ana")
     with pytest.raises(InvalidInput, match=r"not a known policy.*balanced.*applied here: acme"):
         policies.now().get("greenest")
+
+
+def test_only_allowed_keys_of_the_runtime_environment_are_taken(tmp_path):
+    world = World(tmp_path, [a_cluster("a", "DE")], {"DE": [(0, 50.0)]})
+    world.policies.apply(HEAD + "name: acme\nteam: '*'\nruntime_env: {allowed: [env_vars]}\n", by="olga")
+    world.submit(runtime_env={"env_vars": {"A": "1"}})
+    with pytest.raises(InvalidInput, match=r"'pip' is not allowed by the policy acme.*allowed are: env_vars"):
+        world.submit(runtime_env={"pip": ["torch"]})
+    world.close()
