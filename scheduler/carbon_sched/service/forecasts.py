@@ -92,7 +92,7 @@ class OwnForecasts:
         """
         with self._lock:
             kept = self._zones.setdefault((zone, known[-1].comparability), _Zone(now))
-            kept.asked = now
+            kept.asked = max(kept.asked, now)
             if _due(kept, now, known[0].start):
                 kept.recent = _hourly(_true(known, now), now) or kept.recent
             usable = kept.fitted is not None and kept.fitted <= now
