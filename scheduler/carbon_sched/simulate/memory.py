@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import NotFound
+from carbon_sched.ports import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ class Memory:
         self._decisions: dict[str, Decision] = {}
         self._runs: list[PastRun] = []
         self._named: dict[str, list[PastRun]] = {}
+        self._usage: dict[tuple[str, str, int], Usage] = {}
         self.submissions: list[str] = []
 
     @contextmanager
@@ -125,7 +127,7 @@ class Memory:
         del kind, payload
         self.submissions.append(key)
 
-    # clusters, policies, runs, facts -------------------------------------------------------------
+    # clusters, policies, runs, usage, facts ------------------------------------------------------
 
     def put_cluster(self, cluster: Cluster) -> None:
         """Insert or replace."""
@@ -153,6 +155,17 @@ class Memory:
         """The newest `limit` runs with a number above `after`, oldest of them first."""
         known = self._runs[after:] if name is None else [r for r in self._named.get(name, []) if r.number > after]
         return known[-limit:]
+
+    def add_usage(self, used: Usage) -> None:
+        """Add to what the team and project used on that day."""
+        key = (used.team, used.project, used.day)
+        had = self._usage.get(key, Usage(*key, 0.0, 0.0))
+        self._usage[key] = Usage(*key, had.cpu_s + used.cpu_s, had.gpu_s + used.gpu_s)
+
+    def usage(self, *, since_day: int) -> list[Usage]:
+        """What was used on that day and later; what is older is forgotten."""
+        self._usage = {key: used for key, used in self._usage.items() if used.day >= since_day}
+        return list(self._usage.values())
 
     def append_fact(self, fact: Fact) -> None:
         """Facts of a backtest are not kept."""

@@ -19,6 +19,7 @@ from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.planner import OwnPlanner
 from carbon_sched.service.policies import Policies
+from carbon_sched.service.shares import held
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.simulate.feed import Feed
@@ -213,8 +214,8 @@ class _Run:
     def _dispatch(self, attempt: Attempt) -> None:
         """Start it, or hand it back where its bundles find no nodes after all."""
         now, job = self._clock.now(), self._store.job(attempt.job_id)
-        held = self._machines[attempt.cluster].take(job.spec.resources)
-        if held is None:
+        room = self._machines[attempt.cluster].take(job.spec.resources)
+        if room is None:
             self._store.put_attempt(replace(attempt, outcome="withdrawn", ended_at=now))
             self._store.move_job(job, JobEvent.WITHDRAWN, at=now)
             return
@@ -223,7 +224,7 @@ class _Run:
         self._store.put_attempt(replace(attempt, accepted=True, started_at=now))
         i, tick = int(job.job_id), round(self._clock.monotonic() / 3600.0 / self._of.step_h)
         self.cluster[i], self.start_h[i] = self._numbers[attempt.cluster], tick * self._of.step_h
-        self._held[attempt.attempt_id] = held
+        self._held[attempt.attempt_id] = room
         heapq.heappush(self._running, (tick + int(self._of.held[i]), attempt.attempt_id, attempt.cluster))
 
     def _end(self, attempt_id: str, cluster: str) -> None:
@@ -238,6 +239,7 @@ class _Run:
         run = past_run(job, attempt, [self._span(attempt, i, begun, ended)], self._of.clusters[self.cluster[i]], None)
         if run is not None:
             self._store.add_run(run)
+        self._store.add_usage(held(job.spec, attempt, ended))
         self._store.put_attempt(attempt)
         self._store.move_job(job, JobEvent.SUCCEEDED, at=ended)
 

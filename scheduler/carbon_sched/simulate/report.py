@@ -235,7 +235,7 @@ def _classes(of: Backtest, ours: Result) -> str:
 
 def _loads(of: Backtest, ours: Result) -> str:
     scenario = of.scenario
-    mine, usual = load(scenario, ours), load(scenario, of.here)
+    mine, usual = (in_use(scenario, one.outcome.cluster, one.outcome.start_h) for one in (ours, of.here))
     span = min(WEEK_H, mine.shape[1])
     busy = np.convolve(mine.sum(axis=0), np.ones(span), mode="valid")
     first = int(busy.argmax()) // 24 * 24
@@ -245,11 +245,11 @@ def _loads(of: Backtest, ours: Result) -> str:
     return "".join(_load(scenario, int(lane), mine[lane], usual[lane], week) for lane in order)
 
 
-def load(scenario: Scenario, result: Result) -> Floats:
-    """`[L, hours]` mean units in use of every cluster in every hour."""
+def in_use(scenario: Scenario, cluster: Ints, start_h: Floats) -> Floats:
+    """`[L, hours]` mean units in use of every cluster in every hour, by jobs that ran there from then on."""
     out = np.zeros((len(scenario.clusters), scenario.hours + 1))
-    ran = result.outcome.cluster != NOWHERE
-    cluster, start = result.outcome.cluster[ran], result.outcome.start_h[ran]
+    ran = cluster != NOWHERE
+    cluster, start = cluster[ran], start_h[ran]
     units, end = scenario.jobs.units[ran], np.minimum(start + scenario.jobs.hours[ran], scenario.hours)
     for moment, sign in ((start, 1.0), (end, -1.0)):
         whole = np.minimum(moment.astype(np.int64), scenario.hours - 1)
