@@ -1,6 +1,6 @@
 """Suspend and resume, one zone at a time, room for all: our share of the suspend oracle's saving beside the others'.
 
-    make bench-suspend      (or: python -m tests.bench.bench_suspend --data DIR [--sample 4472] [--zones DE GB])
+    make bench-suspend      (or: python tests/bench/bench_suspend.py --data DIR [--sample 4000] [--zones DE GB])
 
 Jobs of the PAI year as in bench_start_time: 6 h of waiting and pausing together below two hours of run time, 24 h else,
 our own forecast, run times learnt from jobs that had ended before the day of submission. The oracle knows both and
@@ -21,7 +21,7 @@ from bench_start_time import LEADS, TAIL_H, WARM_UP_H, ZONES, own_forecasts, wor
 
 from carbon_sched.planning.trust import trusted
 from carbon_sched.simulate.baselines import ecovisor, rows_ahead, wait_awhile
-from carbon_sched.simulate.pausing import cheapest_for_the_mean, dynamic, replay
+from carbon_sched.simulate.pausing import cheapest_for_the_mean, cheapest_for_the_rest, dynamic, replay
 from carbon_sched.simulate.shares import Bootstrap
 from carbon_sched.simulate.start_time import HOUR_S, Rule, decide, grams, learnt_beliefs, slack_hours
 from carbon_sched.simulate.traces import load_grid, load_jobs
@@ -32,7 +32,8 @@ MEAN_GOAL, ABOVE_MEAN_RULE = 75.0, 5.0
 CHECKPOINT_H = 10 / 60
 POINTS = 32
 OURS, PERFECT, TRUE = "ours", "perfect forecast", "true durations"
-CHEAPEST, START, COSTLY = "cheapest slots for the mean", "start time only", "ours, 10 min a resume"
+CHEAPEST, REST = "cheapest slots for the mean", "cheapest for the mean rest"
+START, COSTLY = "start time only", "ours, 10 min a resume"
 
 
 def main() -> int:
@@ -92,6 +93,7 @@ def one(name: str, zone: Zone) -> dict:
         PERFECT: replay(jobs, slack, learnt, perfect, actual, dynamic()),
         TRUE: replay(jobs, slack, known, forecast, actual, dynamic()),
         CHEAPEST: replay(jobs, slack, learnt, forecast, actual, cheapest_for_the_mean),
+        REST: replay(jobs, slack, learnt, forecast, actual, cheapest_for_the_rest),
         COSTLY: replay(jobs, slack, learnt, forecast, actual, dynamic(CHECKPOINT_H), CHECKPOINT_H),
     }
     ended = {policy: done.grams for policy, done in free.items()}

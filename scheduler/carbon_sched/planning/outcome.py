@@ -83,6 +83,15 @@ class Spot:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Run time, mean power while it runs, and all energy of IT equipment that a run is expected to take."""
+
+    duration_s: float
+    power_w: float
+    energy_kwh: float
+
+
+@dataclass(frozen=True)
 class _Row:
     """What every site would make of one job, by site number: as booked, at once and from each site's best start."""
 
@@ -94,15 +103,15 @@ class _Row:
     grams: list[float | None]
     at_once: list[float | None]
 
-    def mean_s(self, site: int) -> float:
-        """Expected run time on a site."""
-        return self.job.belief.mean_duration_s * float(self.view.stretch[site])
-
-    def energy_kwh(self, site: int) -> float:
-        """Expected energy of IT equipment on a site."""
+    def expected(self, site: int | None) -> Expected:
+        """The run on a site; on the hardware it was learnt on, and without anything beside it, where there is none."""
         belief = self.job.belief
-        run = belief.power_w * belief.mean_duration_s / J_PER_KWH * float(self.view.energy[site])
-        return run + float(self.view.overhead_kwh[site])
+        stretch, energy, overhead_kwh = 1.0, 1.0, 0.0
+        if site is not None:
+            view = self.view
+            stretch, energy, overhead_kwh = (float(of[site]) for of in (view.stretch, view.energy, view.overhead_kwh))
+        run_kwh = belief.power_w * belief.mean_duration_s / J_PER_KWH * energy
+        return Expected(belief.mean_duration_s * stretch, belief.power_w * energy / stretch, run_kwh + overhead_kwh)
 
 
 class Outcomes:
@@ -228,10 +237,7 @@ class Outcomes:
     def _decision(
         self, row: _Row, verdict: Verdict, reason: str, spot: Spot | None, candidates: Sequence[Candidate]
     ) -> Decision:
-        now, job, belief = self._of.snapshot.now, row.job, row.job.belief
-        own_kwh = belief.power_w * belief.mean_duration_s / J_PER_KWH
-        mean_s = row.mean_s(spot.site) if spot else belief.mean_duration_s
-        energy_kwh = row.energy_kwh(spot.site) if spot else own_kwh
+        now, job, expected = self._of.snapshot.now, row.job, row.expected(spot.site if spot else None)
         return Decision(
             job_id=job.job_id,
             verdict=verdict,
@@ -240,12 +246,10 @@ class Outcomes:
             cluster=self._sites[spot.site].cluster.name if spot else None,
             start=now + timedelta(seconds=spot.start_s) if spot else None,
             candidates=tuple(candidates),
-            expected_energy_kwh=energy_kwh,
+            expected_energy_kwh=expected.energy_kwh,
             expected_co2e_g=self._at(row, spot) if spot else None,
-            expected_duration_s=mean_s,
-            expected_power_w=belief.power_w * (energy_kwh / own_kwh) * (belief.mean_duration_s / mean_s)
-            if own_kwh
-            else 0.0,
+            expected_duration_s=expected.duration_s,
+            expected_power_w=expected.power_w,
             estimate_source=self._source(row, spot),
             references=self._references(row, spot),
             policy=job.policy,
@@ -312,7 +316,8 @@ class Outcomes:
     def _open(self, row: _Row, spot: Spot, grams: float | None) -> Candidate:
         site = self._sites[spot.site]
         start = self._of.snapshot.now + timedelta(seconds=spot.start_s)
-        later, mean_s, energy_kwh = spot.slot > row.earliest, row.mean_s(spot.site), row.energy_kwh(spot.site)
+        later, expected = spot.slot > row.earliest, row.expected(spot.site)
+        energy_kwh = expected.energy_kwh
         offer = wording.offer(known=grams is not None, later=later, room=row.shape.room_now[spot.site])
         room = self._room_price(row.job, spot)
         return Candidate(
@@ -323,17 +328,17 @@ class Outcomes:
                 part for part in (offer, wording.full_hour(room, row.job.spec.resources.gpus > 0)) if part
             ),
             start=start,
-            end=start + timedelta(seconds=mean_s),
+            end=start + timedelta(seconds=expected.duration_s),
             energy_kwh=energy_kwh,
             co2e_g=grams,
             now_co2e_g=row.at_once[spot.site],
             room_g_per_kwh=room,
             intensity_g_per_kwh=None if grams is None or energy_kwh <= 0 else grams / (energy_kwh * site.pue),
             pue=site.pue,
-            grade=self._grade(spot, mean_s),
+            grade=self._grade(spot, expected.duration_s),
             overhead_g=float(row.view.overhead_g[spot.site, spot.slot]),
             transfer_g=float(row.view.transfer_g[spot.site, spot.slot]),
-            embodied_g=embodied_g(self._of.lanes[spot.lane].gpu_type, row.job.spec.resources.gpus, mean_s),
+            embodied_g=embodied_g(self._of.lanes[spot.lane].gpu_type, row.job.spec.resources.gpus, expected.duration_s),
         )
 
     def _room_price(self, job: WaitingJob, spot: Spot) -> float | None:

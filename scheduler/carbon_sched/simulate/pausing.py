@@ -46,9 +46,19 @@ def dynamic(restart_h: float = 0.0) -> Rule:
 
 
 def cheapest_for_the_mean(durations: Floats, done: Ints, left: Ints, _state: Ints, ahead: Floats) -> Bools:
-    """Run when this slot is among the cheapest that the mean of what may remain needs, within the time that is left."""
-    beyond = durations > done[:, None] + EPSILON_H
-    needed = np.where(beyond, durations - done[:, None], 0.0).sum(axis=1) / np.maximum(beyond.sum(axis=1), 1)
+    """Run when this slot is among the cheapest that the mean run time needs; past the mean, one slot is needed."""
+    return _among_cheapest(durations.mean(axis=1) - done, left, ahead)
+
+
+def cheapest_for_the_rest(durations: Floats, done: Ints, left: Ints, _state: Ints, ahead: Floats) -> Bools:
+    """The same for the mean of what remains of those runs that are longer than what was done."""
+    longer = durations > done[:, None] + EPSILON_H
+    needed = np.where(longer, durations - done[:, None], 0.0).sum(axis=1) / np.maximum(longer.sum(axis=1), 1)
+    return _among_cheapest(needed, left, ahead)
+
+
+def _among_cheapest(needed: Floats, left: Ints, ahead: Floats) -> Bools:
+    """Whether the first slot is among the cheapest that are needed, within those and the pauses that are left."""
     slots = np.maximum(np.ceil(needed), 1).astype(np.int64)
     window = np.arange(ahead.shape[1]) < (slots + left)[:, None]
     cheaper = (np.where(window, ahead, np.inf) < ahead[:, :1]).sum(axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from carbon_sched.simulate.baselines import rows_ahead
-from carbon_sched.simulate.pausing import cheapest_for_the_mean, dynamic, replay
+from carbon_sched.simulate.pausing import cheapest_for_the_mean, cheapest_for_the_rest, dynamic, replay
 from carbon_sched.simulate.start_time import grams, options
 from carbon_sched.simulate.traces import Jobs
 
@@ -45,13 +45,24 @@ def test_a_resume_that_costs_much_is_never_planned_and_one_that_happens_is_paid(
     assert paid.grams[free.pauses == 0] == pytest.approx(free.grams[free.pauses == 0])
 
 
-def test_with_true_durations_the_cheapest_slots_are_the_oracles_but_for_the_last_part():
+@pytest.mark.parametrize("rule", [cheapest_for_the_mean, cheapest_for_the_rest])
+def test_with_true_durations_the_cheapest_slots_are_the_oracles_but_for_the_last_part(rule):
     whole = Jobs(JOBS.submitted_h, np.array([2.0, 4.0, 7.0]), JOBS.units)
     best = replay(whole, SLACK, known(whole), SEEN, ACTUAL, dynamic())
-    cheap = replay(whole, SLACK, known(whole), SEEN, ACTUAL, cheapest_for_the_mean)
+    cheap = replay(whole, SLACK, known(whole), SEEN, ACTUAL, rule)
     assert cheap.grams == pytest.approx(best.grams)
 
 
 def test_pauses_and_run_fit_into_the_slack():
     never = replay(JOBS, SLACK, known(JOBS), SEEN, ACTUAL, lambda durations, *_: np.zeros(len(durations), dtype=bool))
     assert never.grams == pytest.approx(grams(JOBS, ACTUAL, JOBS.submitted_h + SLACK))
+
+
+def test_past_the_mean_a_run_is_taken_to_be_about_to_end_and_a_conditional_one_is_not():
+    durations, ahead = np.array([[1.0, 1.0, 10.0]]), np.array([[5.0, 9.0, *[1.0] * 20]])
+    done, left, state = np.array([4]), np.array([4]), np.array([1])
+    assert not cheapest_for_the_mean(durations, done, left, state, ahead)[0]
+    # six more hours within ten: the first one is needed all the same when only eight are cheap
+    tight = np.array([[5.0, 9.0, *[1.0] * 5, *[9.0] * 20]])
+    assert cheapest_for_the_rest(durations, done, left, state, tight)[0]
+    assert not cheapest_for_the_mean(durations, done, left, state, tight)[0]
