@@ -39,12 +39,11 @@ hypothesis.settings.load_profile("any machine")
 
 # Settings of whoever runs the tests must not steer them, and tests must not touch their data.
 SCRUBBED = ("CARBON_SCHED_", "RAY_")
-KEPT = {"CARBON_SCHED_HARDWARE"}  # asks for tests/hardware
 HOMES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in [name for name in os.environ if name.startswith(SCRUBBED) and name not in KEPT]:
+    for name in [name for name in os.environ if name.startswith(SCRUBBED)]:
         del os.environ[name]
     home = tempfile.mkdtemp(prefix="carbon-sched-tests-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
