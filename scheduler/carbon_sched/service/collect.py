@@ -42,6 +42,8 @@ PATIENCE_S = 60.0
 """After an attempt's end its journal is looked for this long; what is not there by then is named as missing."""
 SILENT_PATIENCE_S = 600.0
 """The same while the cluster does not answer at all."""
+READING_PATIENCE_S = 3600.0
+"""The same while segments that were found are still being read: a server that was away has many to read."""
 LATE_BOOKED_S = 3600.0
 """Energy of processes that outlive their attempt is booked when none came for a minute, or after so long."""
 
@@ -128,7 +130,7 @@ class Collect:
             found = Findings([lost])
         if attempt.open:
             return True
-        if found.missing and self._waited(attempt) < patience_s:
+        if found.missing and self._waited(attempt) < max(patience_s, READING_PATIENCE_S if found.unread else 0.0):
             return False
         if self._grows(attempt):
             return True

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 NODES = 256
 """So many nodes of one attempt are asked for segments: a job writes its record, and could name any number."""
+COMPARED_US = 20_000_000
+"""Over less a step of the counter, and power between two looks, weigh too much."""
+TOLERATED = 0.10
 SEGMENT_PATTERN = "carbon-sched-*.seg"
 
 
@@ -173,8 +176,18 @@ def checked(data: bytes, name: str, cluster: str, keys: Sequence[MeterKey]) -> S
         kinds=tuple(sorted({device.kind for device in segment.devices.values()})),
         reporter=reporter,
         key_id=segment.signature.key_id if segment.signature else "",
-        remarks=tuple(remark(note) for note in segment.notes),
+        remarks=(*(remark(note) for note in segment.notes), *_doubts(segment)),
     )
+
+
+def _doubts(segment: wire.Segment) -> list[Remark]:
+    """Devices whose counter and power, read side by side, say different things over long enough a time."""
+    return [
+        Remark("counter-disagrees", span.device)
+        for span in segment.spans
+        if span.source == wire.COUNTER and span.integral_uj and span.end_us - span.start_us >= COMPARED_US
+        if abs(span.last_uj - span.first_uj - span.integral_uj) > TOLERATED * span.integral_uj
+    ]
 
 
 def _reporter(signature: wire.Signature | None, keys: Sequence[MeterKey]) -> Reporter:

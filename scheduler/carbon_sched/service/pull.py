@@ -99,9 +99,9 @@ class Pull:
         parts = [said, found, pushed, *others]
         missing, notes = [line for p in parts for line in p.missing], [line for p in parts for line in p.notes]
         windows = self._journals.windows(client, attempt, attempt.node_id)
-        return Findings(
-            missing, notes, [line for p in parts for line in p.gaps], windows + [w for p in parts for w in p.windows]
-        )
+        windows += [window for p in parts for window in p.windows]
+        gaps = [line for p in parts for line in p.gaps]
+        return Findings(missing, notes, gaps, windows, sum(p.unread for p in parts))
 
     def _others(
         self, client: ClusterClient, cluster: Cluster, attempt: Attempt, record: AttemptRecord | None

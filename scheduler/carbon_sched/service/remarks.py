@@ -33,6 +33,8 @@ _KNOWN = {
     "unreadable": "{device} could not be read for a time; what its counter moved meanwhile is marked as a gap",
     "clock-step": "the machine's clock was set while it was metered: times before and after may be off",
     "not-shared": "another user held the machine's meeting place: jobs of other users there are not told apart",
+    "counter-disagrees": "the energy counter of {device} and its power differ by over 10 %: the counter is booked, and "
+    "its error may be larger than said (sensors of some GPUs look a part of the time)",
     "notes-dropped": "the meter had more to remark than a segment holds",
 }
 
@@ -67,13 +69,14 @@ class Findings:
     """What is known to be missing from an attempt's energy, and what its reader should know beside that.
 
     `missing` may still arrive and is waited for; `gaps` were never measured, and no waiting brings them. `windows` are
-    the stretches that the job's code named.
+    the stretches that the job's code named. `unread` counts files still to be read of readers that proved good.
     """
 
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    unread: int = 0
 
     def capped(self) -> Findings:
         """The same, each sentence once, at most so many of each, and the first windows."""

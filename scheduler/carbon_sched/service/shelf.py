@@ -121,6 +121,8 @@ class Shelf:
         if self.unread:
             limit = f"at most {FILES_A_MINUTE} a minute are read"
             found.missing.append(f"{len(self.unread)} files named like energy segments were not read: {limit}")
+            good = {_reader(name) for name in self.kept}
+            found.unread = sum(_reader(name) in good for name in self.unread)
         return found
 
     def forget(self) -> None:

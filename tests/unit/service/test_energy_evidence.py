@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -87,6 +88,27 @@ def test_notes_of_a_segment_reach_the_receipt_of_whom_they_concern(world):
     assert any("counter of gpu:a" in note and "[reset] (2 times)" in note for note in receipt["notes"])
     assert any("clock was set" in note for note in receipt["notes"])
     assert not any("rm -rf" in text for text in receipt["missing"] + receipt["notes"])
+
+
+@pytest.mark.parametrize(
+    ("integral_uj", "seconds", "said"),
+    [
+        (WH, 30, False),
+        (WH * 12 // 10, 30, True),
+        (WH * 8 // 10, 30, True),
+        (WH * 8 // 10, 10, False),
+        (None, 30, False),
+    ],
+)
+def test_a_counter_that_disagrees_with_power_is_booked_and_said(world, integral_uj, seconds, said):
+    job, attempt = begin(world)
+    made = world.made_segment(START, START + timedelta(seconds=seconds), {attempt.attempt_id: WH})
+    made = replace(made, spans=tuple(replace(span, integral_uj=integral_uj) for span in made.spans))
+    world.clusters["c"].files[str(made.name)] = wire.format_segment(made)
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    assert any("differ by over 10 %" in note for note in receipt["notes"]) is said
 
 
 def test_what_the_wrapper_says_at_the_end_reaches_the_receipt(world):
@@ -442,3 +464,32 @@ def test_windows_without_end_are_listed_so_far_and_the_rest_counted(world):
 
     assert len(receipt["windows"]) == WINDOWS
     assert "7 more windows of the job's code are not listed" in receipt["notes"]
+
+
+# A server that was away ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "segments"), [pytest.param(5, 260, id="5"), pytest.param(50, 720, id="50", marks=pytest.mark.slow)]
+)
+def test_all_energy_arrives_when_the_server_was_away_for_six_hours(world, jobs, segments):
+    """All jobs on one node, where more segments lie than the 240 that are read in a minute."""
+    runs = [begin(world) for _ in range(jobs)]
+    owners = [attempt.attempt_id for _, attempt in runs]
+    for seq in range(segments):
+        at = START + timedelta(seconds=30 * seq)
+        joules = dict.fromkeys(owners[seq % 5 :: 5], 1000 + seq)
+        world.segment(runs[0][1], at, at + timedelta(seconds=30), {**joules, "idle": 1}, seq)
+    world.clock.pass_s(6 * 3600)
+    for _, attempt in runs:
+        world.record(attempt, {"event": "ended", "exit_code": 0}, {"event": "closed", "exit_code": 0})
+        world.clusters["c"].end(attempt.attempt_id, "SUCCEEDED", 0)
+    for _ in range(6):
+        world.settle()
+        world.clock.pass_s(61)
+
+    with world.store.transaction(write=False) as tx:
+        found = {owner: sum(span.energy_uj for span in tx.spans([owner])) for owner in owners}
+    expected = [sum(1000 + seq for seq in range(first, segments, 5)) for first in range(5)]
+    assert found == {owner: expected[number % 5] for number, owner in enumerate(owners)}
+    assert all(world.statements.receipt(job.job_id)["final"] for job, _ in runs)
