@@ -95,7 +95,7 @@ def test_an_ended_job_is_not_stopped_again(served, ray):
 
 def test_deleting_takes_an_ended_job_off_rays_list_and_nowhere_else(served, ray):
     submission_id = ray.submit_job(entrypoint="true", submission_id="again")
-    with pytest.raises(RuntimeError, match="stop it"):
+    with pytest.raises(RuntimeError, match="in a non-terminal state"):
         ray.delete_job(submission_id)
     ray.stop_job(submission_id)
     assert ray.delete_job(submission_id)

@@ -36,8 +36,8 @@ class Misdirected(CarbonSchedError):
 
 
 def own_names(host: str, more: Sequence[str]) -> frozenset[str]:
-    """What this server may be called: loopback, what it listens on, this machine's names, and those configured."""
-    names = {host, socket.gethostname(), socket.getfqdn(), *more}
+    """What this server may be called: loopback, what it listens on, this machine's name, and those configured."""
+    names = {host, socket.gethostname(), *more}
     return LOOPBACK | {name.lower() for name in names if name}
 
 

@@ -103,7 +103,7 @@ def delete(submission_id: str, context: Ctx, caller: Submitter) -> dict[str, boo
     with context.store.transaction() as tx:
         job = _job(tx, caller, submission_id)
         if not job.state.final:
-            raise Conflict(f"Attempted to delete job {submission_id!r}, but it is in state {job.state.value}: stop it")
+            raise Conflict(f"Attempted to delete job {submission_id!r}, but it is in a non-terminal state")
         tx.hide_from_ray(job.job_id, at=context.clock.now())
     return {"deleted": True}
 
