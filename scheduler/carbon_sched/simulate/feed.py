@@ -37,7 +37,7 @@ FOREVER = timedelta(days=400)
 LEADS = 168
 LEAST_HISTORY_H = 48
 GROWTH_H = 12.0
-"""A noisy forecast's error has 63 % of its final variance at half this lead, as good providers' have."""
+"""A noisy forecast's error has 63 % of its final variance at half this lead: most of it within a day."""
 PERSISTENCE = 0.95
 """Correlation of a noisy forecast's error from one target hour to the next."""
 

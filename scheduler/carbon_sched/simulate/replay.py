@@ -143,7 +143,7 @@ def replay(
         if progress is not None:
             progress(at / len(order))
         tick += 1
-    return Schedule.of(scenario, run.cluster, run.start_h)
+    return Schedule(run.cluster, run.start_h)
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
-    Bools = NDArray[np.bool_]
 
 TRAILING_H = 28 * 24
 NOWHERE = -1
@@ -147,23 +146,13 @@ class Scenario:
         means = [np.nanmean(self.truth[c.zone][max(until - TRAILING_H, 0) : until]) for c in self.clusters]
         return np.array(means) * self.pue
 
-    def with_forecast(self, forecast: Mapping[str, Singles]) -> Scenario:
-        """The same with other forecasts."""
-        return replace(self, forecast=forecast)
-
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Where and when each job started: `cluster` `[J]` (NOWHERE: never), `start_h` `[J]`, `end_h` `[J]`."""
+    """Where and when each job started: `cluster` `[J]` (NOWHERE: never), `start_h` `[J]` (NaN likewise)."""
 
     cluster: Ints
     start_h: Floats
-    end_h: Floats
-
-    @staticmethod
-    def of(scenario: Scenario, cluster: Ints, start_h: Floats) -> Schedule:
-        """Jobs that run through, once started."""
-        return Schedule(cluster, start_h, start_h + scenario.jobs.hours)
 
 
 def steps(hours: Floats, step_h: float) -> Ints:
