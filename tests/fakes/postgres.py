@@ -23,8 +23,8 @@ START_TIMEOUT_S = 60
 class PostgresServer:
     """A server in a folder of its own. It refuses to run as root, so root runs it as the user `postgres`."""
 
-    def __init__(self, programs: Path) -> None:
-        self.programs = programs
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        self.programs, self.durable = programs, durable
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has at most 107 bytes
         self.numbers = itertools.count(1)
 
@@ -34,8 +34,9 @@ class PostgresServer:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         data = self.folder / "data"
         self.run("initdb", "-D", data, "--username", SUPERUSER, "--encoding", "UTF8", "--auth=trust", "-N")
-        # What is tested is our process dying, not the machine: the server need not survive a power cut.
-        options = f"-k '{self.folder}' -c listen_addresses='' -c fsync=off -c max_connections=200"
+        # What is tested is our process dying, not the machine: only benchmarks make it survive a power cut.
+        options = f"-k '{self.folder}' -c listen_addresses='' -c max_connections=200"
+        options += "" if self.durable else " -c fsync=off"
         log = self.folder / "log"
         self.run("pg_ctl", "start", "-w", "-t", START_TIMEOUT_S, "-D", data, "-l", log, "-o", options)
 
