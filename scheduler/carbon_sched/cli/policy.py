@@ -197,6 +197,36 @@ def rollback(name: str, to: int | None, reason: str, as_json: bool) -> None:
 
 
 @policy.command()
+@click.argument("cases", type=POLICY_FILE)
+@click.option("--policy", "files", multiple=True, type=POLICY_FILE, help="A policy as if it were applied. Repeatable.")
+@json_option
+def test(cases: Path, files: tuple[Path, ...], as_json: bool) -> int:
+    """Decide a file of cases by policies, here, without a server.
+
+    Each case states a job and what must become of it; clusters and grid stand in the file. The scheduler's own code
+    decides. Exits 1 if any case comes out otherwise.
+
+    \b
+    Example:
+      carbon-sched policy test cases.yaml --policy acme.yaml --policy vision.yaml
+    """
+    from carbon_sched.policy.presets import preset
+    from carbon_sched.simulate.cases import of_files, run_cases, told
+
+    outcomes = run_cases(cases, of_files([_load(file, files) for file in files], preset))
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    if as_json:
+        print_json([told(outcome) for outcome in outcomes])
+    for outcome in [] if as_json else outcomes:
+        click.echo(f"{'FAILED' if outcome.problems else 'passed'}  {outcome.name}")
+        for problem in outcome.problems:
+            click.echo(f"        {problem}: {outcome.decision.reason}")
+    if not as_json:
+        say(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+@policy.command()
 def schema() -> None:
     """Print the JSON Schema of policy files, for editors.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import InvalidInput
@@ -20,7 +21,7 @@ from carbon_sched.options.times import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime, tzinfo
+    from datetime import tzinfo
 
     from carbon_sched.options.given import Given
     from carbon_sched.wire import DataRequest, JobRequest
@@ -81,6 +82,11 @@ class _Builder:
             "metadata": ("metadata", _text_map),
             "secret": ("secrets", parse_secrets),
         }
+
+
+def known_options() -> frozenset[str]:
+    """The names of all options that `build` reads."""
+    return frozenset(_Builder(datetime.min.replace(tzinfo=timezone.utc), timezone.utc).fields()) | RESOURCES.keys()
 
 
 def build(entrypoint: str, options: Mapping[str, Given], now: datetime, zone: tzinfo) -> Built:

@@ -17,7 +17,7 @@ from carbon_sched.policy.load import parse_policy
 from carbon_sched.policy.model import EVERY_TEAM, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.policy.budget import Budget
@@ -153,8 +153,14 @@ def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str],
 
     for name in texts:
         find(name)
-    budgets = tuple(budget for name in sorted(parsed) for budget in parsed[name].budgets)
-    return PolicySet(last, parsed, preset, _teams(parsed), budgets)
+    return together(list(parsed.values()), preset, last)
+
+
+def together(policies: Sequence[Policy], preset: Callable[[str], Policy], last: int = 0) -> PolicySet:
+    """Policies in force side by side; raises Conflict where two are for one team."""
+    named = {policy.name: policy for policy in policies}
+    budgets = tuple(budget for name in sorted(named) for budget in named[name].budgets)
+    return PolicySet(last, named, preset, _teams(named), budgets)
 
 
 def _teams(policies: dict[str, Policy]) -> dict[str, str]:
