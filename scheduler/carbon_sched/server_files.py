@@ -59,12 +59,15 @@ class ServerFiles:
         self._token, self._lock, self._start_lock = (data_dir / name for name in ("token", "server.lock", "start.lock"))
 
     def prepare(self) -> None:
-        """Make the data folder, for the user alone; InvalidInput when it cannot be written."""
+        """Make the data folder, for the user alone; InvalidInput when it cannot be written, or has no room left."""
         with explained(self.data_dir):
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            disk, number = os.statvfs(self.data_dir), 0
             if not os.access(self.data_dir, os.R_OK | os.W_OK | os.X_OK):
-                read_only = os.statvfs(self.data_dir).f_flag & os.ST_RDONLY
-                number = errno.EROFS if read_only else errno.EACCES
+                number = errno.EROFS if disk.f_flag & os.ST_RDONLY else errno.EACCES
+            elif disk.f_blocks and not disk.f_bavail:  # a server could not even write why it does not start
+                number = errno.ENOSPC
+            if number:
                 raise OSError(number, os.strerror(number))
 
     # the server's side ---------------------------------------------------------------------------

@@ -32,7 +32,8 @@ __all__ = ["place"]
 DISK = "8m"
 AS_NOBODY = """
 import os
-from carbon_sched.cli import connection, job_source, request, submit  # as nobody, files of Python may be out of reach
+from carbon_sched.cli import connection, job_source, parcel, submit  # as nobody, files of Python may be out of reach
+from carbon_sched.options import request
 from carbon_sched.cli.main import run
 run(["doctor", "--json"])
 os.setgid(65534), os.setuid(65534)
