@@ -39,20 +39,21 @@ class Raylet:
 
 
 def own_raylet(proc: str = "/proc") -> Raylet | None:
-    """The raylet that this process descends from; None outside Ray and where Ray is too old to say what is needed."""
-    pid = os.environ.get("RAY_RAYLET_PID", "")
-    if not pid.isdigit():
-        return None
+    """The raylet that this process descends from; None outside Ray and where Ray is too old to say what is needed.
+
+    Entrypoints descend from it by the job's supervisor, actors directly.
+    """
+    pid = os.getpid()
     try:
-        with open(f"{proc}/{pid}/cmdline", "rb") as file:
-            words = file.read().replace(b"\0", b" ").split()
-        with open(f"{proc}/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
+        while pid > 1:
+            words = _read(f"{proc}/{pid}/cmdline").replace(b"\0", b" ").split()
+            node, dashboard = (_option(words, name) for name in (b"--node_id=", b"--webui="))
+            if node and dashboard:
+                return Raylet(node, dashboard, _visible(_read(f"{proc}/{pid}/environ")))
+            pid = int(_read(f"{proc}/{pid}/stat").rpartition(b")")[2].split()[1])
     except OSError:
         return None
-    node, dashboard = (_option(words, name) for name in (b"--node_id=", b"--webui="))
-    visible = next((v[len(VISIBLE) :].decode("ascii", "replace") for v in variables if v.startswith(VISIBLE)), None)
-    return Raylet(node, dashboard, visible) if node and dashboard else None
+    return None
 
 
 def slots_by_pid(answer: Any, node: str) -> dict[int, dict[int, int]]:
@@ -123,6 +124,16 @@ class AllocationWatch:
             with contextlib.suppress(OSError, ValueError):
                 self.look()
             self._stop.wait(PERIOD_S)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _visible(environment: bytes) -> str | None:
+    found = (v for v in environment.split(b"\0") if v.startswith(VISIBLE))
+    return next((value[len(VISIBLE) :].decode("ascii", "replace") for value in found), None)
 
 
 def _option(words: list[bytes], name: bytes) -> str:

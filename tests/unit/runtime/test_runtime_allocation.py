@@ -64,18 +64,16 @@ def test_another_shape_is_said_to_be_one(answer):
 
 
 def test_the_raylets_own_command_line_says_where_to_ask(tmp_path, monkeypatch):
-    (tmp_path / "77").mkdir()
-    worker = (
-        f"--python_worker_command=python default_worker.py --webui=10.0.0.1:8265 --cluster-id=1\0--node_id={NODE}\0"
-    )
-    (tmp_path / "77" / "cmdline").write_bytes(f"raylet\0{worker}".encode())
-    (tmp_path / "77" / "environ").write_bytes(b"A=1\0CUDA_VISIBLE_DEVICES=5,7\0")
-    monkeypatch.setenv("RAY_RAYLET_PID", "77")
-    assert own_raylet(str(tmp_path)) == Raylet(NODE, "10.0.0.1:8265", "5,7")
-    monkeypatch.setenv("RAY_RAYLET_PID", "78")
-    assert own_raylet(str(tmp_path)) is None
-    monkeypatch.delenv("RAY_RAYLET_PID")
-    assert own_raylet(str(tmp_path)) is None
+    proc = FakeProc(tmp_path)
+    for pid, parent in ((1, 0), (77, 1), (78, 77), (79, 78), (80, 1)):
+        proc.process(pid, parent=parent, env={"CUDA_VISIBLE_DEVICES": "5,7"} if pid == 77 else {})
+        (tmp_path / str(pid) / "cmdline").write_bytes(b"python\0job.py\0")
+    worker = "--python_worker_command=python default_worker.py --webui=10.0.0.1:8265 --cluster-id=1"
+    (tmp_path / "77" / "cmdline").write_bytes(f"raylet\0{worker}\0--node_id={NODE}\0".encode())
+    (tmp_path / "78" / "cmdline").write_bytes(b"python default_worker.py\0--webui=10.0.0.1:8265\0")
+    for pid, expected in ((79, Raylet(NODE, "10.0.0.1:8265", "5,7")), (80, None), (81, None)):
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        assert own_raylet(str(tmp_path)) == expected
 
 
 class Place:
