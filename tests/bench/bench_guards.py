@@ -47,6 +47,8 @@ SETS = {
 }
 WORST_MONTH_PCT, MOST_LIES_PCT = 1.0, 15.0
 WEEK = 168
+MOST_UNITS = 4.0
+"""Jobs are capped in size, since a sample leaves the clusters small."""
 
 
 class Kept:
@@ -70,6 +72,7 @@ def main() -> int:
         return 0
     begun = time.monotonic()
     jobs = load_jobs(options.data / "jobs" / options.jobs)
+    jobs = replace(jobs, units=np.minimum(np.ceil(jobs.units), MOST_UNITS))
     grid = load_grid(options.data / "carbon-intensity")
     missed = []
     for name in options.sets:
