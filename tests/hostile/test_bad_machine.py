@@ -109,7 +109,7 @@ def test_on_a_full_disk_nothing_is_accepted_and_nothing_lost(disk, place, tmp_pa
 
 
 def test_a_disk_that_can_only_be_read(disk, place):
-    place.server.up()
+    place.add_cluster()  # or the first job would start a Ray head
     running = place.server.running()
     disk.read_only()
     refused = place.server.cli("submit", "--no-wait", "--working-dir", str(Path(__file__).parent), "--", "true")
