@@ -18,8 +18,8 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from carbon_sched.api.context import Ctx
 from carbon_sched.domain.access import Kind, Permission, Principal
-from carbon_sched.domain.errors import Forbidden, NotAllowed
-from carbon_sched.service.access import REMEDY
+from carbon_sched.domain.errors import Forbidden
+from carbon_sched.service.access import refused
 
 COOKIE = "carbon_sched_session"
 CSRF_HEADER = "X-CSRF-Token"
@@ -61,7 +61,7 @@ def _presented(connection: HTTPConnection) -> tuple[str, Kind]:
             return secret.strip(), Kind.API
     session = connection.cookies.get(COOKIE)
     if not session:
-        raise NotAllowed(f"the server's token is missing, wrong, expired or revoked; {REMEDY}")
+        raise refused(Kind.API)
     unsafe = connection.scope["type"] == "websocket" or connection.scope["method"] not in SAFE
     given = connection.headers.get(CSRF_HEADER, "")
     if unsafe and not hmac.compare_digest(given.encode(), csrf_token(session).encode()):

@@ -30,7 +30,8 @@ MAX_PAGE = 1000
 MAX_WAIT_S = 60.0
 
 
-def _view(context: Context, caller: Principal, job_id: str) -> JobView:
+def view_of(context: Context, caller: Principal, job_id: str) -> JobView:
+    """The job as the caller may see it; NotFound where they may not."""
     with context.store.transaction(write=False) as tx:
         job = visible(tx, caller, job_id)
         place = tx.queue_positions([job_id]).get(job_id) if job.state is JobState.QUEUED else None
@@ -41,6 +42,13 @@ def require_visible(context: Context, caller: Principal, job_id: str) -> None:
     """Raise NotFound for a job that is not there, or not the caller's to see."""
     with context.store.transaction(write=False) as tx:
         visible(tx, caller, job_id)
+
+
+def admitted(context: Context, caller: Principal, request: JobRequest) -> JobRequest:
+    """The request within the caller's boundaries: their team, its secrets, and only jobs they see to wait for."""
+    for dependency in request.get("after", []):
+        require_visible(context, caller, dependency.partition(":")[0])
+    return context.boundaries.request(request, caller)
 
 
 @router.head("/bundles/{sha256}")
@@ -66,9 +74,7 @@ def submit(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobView | DecisionView:
     """Accept a job; with `dry_run`, say what would be decided and store nothing."""
-    request = context.boundaries.request(request, caller)
-    for dependency in request.get("after", []):
-        require_visible(context, caller, dependency.partition(":")[0])
+    request = admitted(context, caller, request)
     if dry_run:
         spec = context.accept.spec(request, submitter=caller.name)
         response.status_code = 200
@@ -137,7 +143,7 @@ async def show_job(
     until = context.clock.monotonic() + timeout_s
     while True:
         generation = context.signals.generation
-        view = await run_in_threadpool(_view, context, caller, job_id)
+        view = await run_in_threadpool(view_of, context, caller, job_id)
         left = until - context.clock.monotonic()
         if wait_version is None or view["version"] > wait_version or left <= 0:
             return view
@@ -198,7 +204,7 @@ def stop(job_id: str, context: Ctx, caller: Submitter) -> JobView:
     """Stop the job wherever it is; a job that ended already is left as it is."""
     require_visible(context, caller, job_id)
     context.accept.stop(job_id)
-    return _view(context, caller, job_id)
+    return view_of(context, caller, job_id)
 
 
 @router.post("/jobs/{job_id}/resolve")
@@ -212,4 +218,4 @@ def resolve(job_id: str, request: ResolveRequest, context: Ctx, caller: Submitte
         raise InvalidInput("resolution", request["resolution"], "is not known", f"Use one of: {known}") from None
     note = label("note", request.get("note", ""))
     context.recall.resolve(job_id, resolution, by=caller.name, note=note)
-    return _view(context, caller, job_id)
+    return view_of(context, caller, job_id)

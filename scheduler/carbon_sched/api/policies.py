@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 
 from carbon_sched.api.access import Operator, Reader, Submitter
 from carbon_sched.api.context import Ctx
+from carbon_sched.api.jobs import admitted
 from carbon_sched.api.views import effective_view, policy_view
 from carbon_sched.domain.errors import NotFound
 from carbon_sched.service.access import visible
@@ -72,7 +73,7 @@ def roll_back(name: str, request: RollbackRequest, context: Ctx, caller: Operato
 @router.post("/policies/effective")
 def effective_for_request(request: JobRequest, context: Ctx, caller: Submitter) -> EffectiveView:
     """What would hold for a job like this, and where each value comes from; nothing is stored."""
-    spec = context.accept.spec(context.boundaries.request(request, caller), submitter=caller.name)
+    spec = context.accept.spec(admitted(context, caller, request), submitter=caller.name)
     return effective_view(context.policies.now(), spec)
 
 

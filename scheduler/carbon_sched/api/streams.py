@@ -15,12 +15,10 @@ from fastapi.responses import StreamingResponse
 from carbon_sched.api.access import Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.following import FRESH_S, news
-from carbon_sched.api.views import job_view
+from carbon_sched.api.jobs import view_of
 from carbon_sched.domain.access import Principal
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import FINAL_STATES
-from carbon_sched.service.access import visible
-from carbon_sched.wire import JobView
 
 router = APIRouter()
 
@@ -59,20 +57,15 @@ async def stream(
 ) -> StreamingResponse:
     """Events `state` (a JobView, at every change) and `log` (a LogChunk), to an `end` when nothing more will come."""
     place = Place.after(last_event_id)
-    await run_in_threadpool(_view, context, caller, job_id)
+    await run_in_threadpool(view_of, context, caller, job_id)
     return StreamingResponse(_events(context, caller, job_id, place, logs=logs), media_type="text/event-stream")
-
-
-def _view(context: Context, caller: Principal, job_id: str) -> JobView:
-    with context.store.transaction(write=False) as tx:
-        return job_view(visible(tx, caller, job_id), tx.attempts(job_id=job_id))
 
 
 async def _events(context: Context, caller: Principal, job_id: str, place: Place, *, logs: bool) -> AsyncIterator[str]:
     quiet_since = context.clock.monotonic()
     while True:
         generation, found = context.signals.generation, []
-        view = await run_in_threadpool(_view, context, caller, job_id)
+        view = await run_in_threadpool(view_of, context, caller, job_id)
         if view["version"] > place.version:
             place.version = view["version"]
             found.append(_event("state", view, place))

@@ -81,7 +81,7 @@ class Access:
         used = self._valid(code, Kind.CODE)
         with self._store.transaction() as tx:
             if not tx.revoke_credential(used.token_id, at=self._clock.now()):
-                raise _refused(Kind.CODE)
+                raise refused(Kind.CODE)
         who = replace(used.principal(), token_id=used.parent or "")
         return self._add(self._derived(who, Kind.SESSION, SESSION_LIFE))
 
@@ -105,7 +105,7 @@ class Access:
         with self._store.transaction(write=False) as tx:
             found = tx.credential(_sha256(secret))
         if found is None or found.kind is not kind or not found.valid(self._clock.now()):
-            raise _refused(kind)
+            raise refused(kind)
         return found
 
 
@@ -122,7 +122,8 @@ def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _refused(kind: Kind) -> NotAllowed:
+def refused(kind: Kind) -> NotAllowed:
+    """What is said of a credential that is not there or does not hold; which of the two, is not told."""
     if kind is Kind.API:
         return NotAllowed(f"the server's token is missing, wrong, expired or revoked; {REMEDY}")
     return NotAllowed("this login is not valid any more; ask for a new one (POST /v1/login-codes)")

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from carbon_sched.api.access import Reader, Submitter
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.following import log_chunks, upload
+from carbon_sched.api.jobs import admitted
 from carbon_sched.api.ray.translate import Details, Submission, details, request_of, submission_id_of
 from carbon_sched.domain.access import Principal
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
@@ -63,7 +64,7 @@ def submit(body: Submission, context: Ctx, caller: Submitter) -> dict[str, str]:
     """Accept a job; it waits its turn like any other. Hints are metadata keys `carbon-sched.*`."""
     chosen = submission_id_of(body)
     request = request_of(body, context.clock.now(), _contents(context, caller))
-    request = context.boundaries.request(request, caller)
+    request = admitted(context, caller, request)
     job = context.accept.submit(request, submitter=caller.name, idempotency_key=None, ray_id=chosen)
     submission_id = chosen or job.job_id
     return {"job_id": submission_id, "submission_id": submission_id}
