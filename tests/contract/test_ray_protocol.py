@@ -192,6 +192,18 @@ def test_hints_are_the_options_of_submit(served, ray):
     assert spec.metadata == hints
 
 
+def test_a_job_waits_only_for_jobs_that_its_submitter_sees(served, ray):
+    theirs = ray.submit_job(entrypoint="true", metadata={"carbon-sched.team": "vision"})
+    nlp = client_of(served, served.token("submitter", ["nlp"]))
+    mine = nlp.submit_job(entrypoint="true")
+    later = nlp.submit_job(
+        entrypoint="true", metadata={"carbon-sched.after": f"{mine}:ok", "carbon-sched.now": "false"}
+    )
+    assert set(statuses(nlp)) == {mine, later}
+    with pytest.raises(RuntimeError, match="404"):
+        nlp.submit_job(entrypoint="true", metadata={"carbon-sched.after": f"{mine}, {theirs}"})
+
+
 @pytest.mark.parametrize(("hint", "value"), [("max-delay", "soon"), ("colour", "green"), ("interruptible", "maybe")])
 def test_a_hint_that_cannot_be_meant_is_told_by_its_name(ray, hint, value):
     with pytest.raises(RuntimeError, match=f"400: carbon-sched.{hint}"):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 HINT = "carbon-sched."
 HINTS = tuple(name for name in OPTIONS if name not in ("metadata", "working-dir", "runtime-env"))
 """What Ray's own fields do not say; flags of Ray's for the entrypoint may be said either way."""
-LISTS = ("cluster", "data", "secret")
+LISTS = ("cluster", "data", "secret", "after")
+FLAGS = ("interruptible", "now")
 RESOURCES = (
     "entrypoint_num_cpus",
     "entrypoint_num_gpus",
@@ -121,7 +122,7 @@ def hints(metadata: Mapping[str, str]) -> dict[str, Given]:
         value: Any = text
         if name in LISTS:
             value = [item.strip() for item in text.split(",")]
-        elif name == "interruptible" and text.lower() in ("true", "false"):
+        elif name in FLAGS and text.lower() in ("true", "false"):
             value = text.lower() == "true"
         found[name] = Given(value, key)
     return found
