@@ -132,6 +132,17 @@ def test_a_cluster_whose_grid_is_unknown_never_wins_against_a_known_one_with_roo
 
 
 @settings(max_examples=40, deadline=None)
+@given(clusters(), jobs(), jobs(most=4))
+def test_nothing_is_decided_about_jobs_that_are_only_expected(sites, waiting, coming):
+    renamed = tuple(replace(j, job_id=f"x{j.job_id}") for j in coming)
+    made = plan(replace(snapshot(sites, waiting), expected=renamed))
+    assert [d.job_id for d in made.decisions] == [j.job_id for j in waiting]
+    for wants, decision in zip(waiting, made.decisions, strict=True):
+        if decision.verdict is Verdict.DELAY:
+            assert wants.earliest_start <= decision.start <= max(wants.latest_start, wants.earliest_start)
+
+
+@settings(max_examples=40, deadline=None)
 @given(clusters(), jobs(), st.integers(0, 120))
 def test_a_warm_plan_keeps_every_promise_of_a_fresh_one(sites, waiting, minutes):
     first = plan(snapshot(sites, waiting))

@@ -158,6 +158,9 @@ class _Level:
             improve(field, self.seed, WARM_EXCHANGES)
             return field
         field = place(problem, prices)
+        if self.warm is not None and (field.lane == NOWHERE).any():
+            # who had a place keeps it, however much carbon another plan would save
+            field = min(field, self._mended(problem, self.warm, prices)[0], key=worth)
         improve(field, self.seed, EXCHANGES)
         return field
 
