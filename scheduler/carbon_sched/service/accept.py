@@ -129,6 +129,8 @@ class Accept:
 
     def _require_known(self, spec: JobSpec) -> None:
         """The jobs that it is to start after."""
+        if not spec.after:
+            return
         with self._store.transaction(write=False) as tx:
             for dependency in spec.after:
                 try:
