@@ -19,8 +19,6 @@ from tests.fakes.ray_cluster import RealRayHead
 from tests.fakes.real_server import RealServer, eventually
 from tests.fakes.tls_proxy import TlsProxy
 
-job_submission = pytest.importorskip("ray.job_submission", reason="Ray is not installed")
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROUNDS = 2
 MODULE = "def greeting():\n    return 'from the uploaded folder'\n"
@@ -73,6 +71,7 @@ def ray_job(server, *arguments: str, cwd) -> subprocess.CompletedProcess[str]:
 def test_jobs_of_all_clients_finish_with_receipts(server, tmp_path):
     client, url = server.up(), server.running().url
     headers = {"Authorization": f"Bearer {server.local.files.read_token()}"}
+    job_submission = pytest.importorskip("ray.job_submission", reason="Ray is not installed")
     sdk = job_submission.JobSubmissionClient(url, headers=headers)
     work = tmp_path / "work"
     work.mkdir()

@@ -2,7 +2,8 @@
 
     CarbonSchedError                      exit  http  retryable
     |-- InvalidInput                       120   400  no    a field the caller gave is wrong (field, value, remedy)
-    |   `-- InvalidFile                    120   400  no    a file's content is wrong (problems, each with its line)
+    |   |-- InvalidFile                    120   400  no    a file's content is wrong (problems, each with its line)
+    |   `-- TooLarge                       120   413  no    more was sent than is taken
     |-- NotFound                           121   404  no
     |-- Conflict                           121   409  no    the thing moved on, or exists already with other content
     |   `-- StaleVersion                   121   409  yes   somebody else changed the row first: load again
