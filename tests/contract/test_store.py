@@ -451,15 +451,16 @@ def test_finished_runs_are_numbered_and_read_from_where_one_was(store):
         assert tx.runs(name="train", limit=1) == [every[2]]
 
 
-def test_an_attempt_has_at_most_one_run(store):
+def test_an_attempt_has_at_most_one_run_and_the_first_stays(store):
     stored = add(store)
     with store.transaction() as tx:
         tx.add_attempt(attempt_of(stored, outcome="succeeded"))
         tx.add_run(submission_id(stored.job_id, 1), run())
-    with pytest.raises(Conflict), store.transaction() as tx:
-        tx.add_run(submission_id(stored.job_id, 1), run())
+    with store.transaction() as tx:
+        tx.add_run(submission_id(stored.job_id, 1), run(seconds=1.0))
     with store.transaction(write=False) as tx:
-        assert len(tx.runs(limit=10)) == 1
+        [kept] = tx.runs(limit=10)
+    assert kept.duration_s == run().duration_s != 1.0
 
 
 # -------------------------------------------------------------------------------------------------------------- outbox
