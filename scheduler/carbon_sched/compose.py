@@ -46,6 +46,7 @@ from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.forecasts import OwnForecasts
+from carbon_sched.service.gauge import Gauge
 from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.keep import Keep
@@ -153,8 +154,7 @@ def build(
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
     closing.callback(refresh.close)
     policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
-    package = RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
-    journals = Journals()
+    journals, package = Journals(), RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
     planner = ChildPlanner()
     closing.callback(planner.close)
@@ -163,7 +163,8 @@ def build(
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
-    collect = Collect(fenced, fleet, journals, book, logs, clock, signals, Lanes("collect"))
+    gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
+    collect = Collect(fenced, fleet, journals, book, logs, clock, signals, Lanes("collect"), gauge)
 
     def moved() -> None:
         if sole:
@@ -175,6 +176,7 @@ def build(
         Step("lead", leadership.step, threading.Event()),
         Step("poll", _poll(fleet, Awake(clock, moved)), signals.poll),
         *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
+        Step("gauge", leadership.only(gauge.step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),

@@ -290,7 +290,7 @@ class Transaction(Protocol):
 
     # what finished runs teach --------------------------------------------------------------------
     def add_run(self, attempt_id: str, run: PastRun) -> None:
-        """Remember a finished run; at most one per attempt (Conflict). Its `number` is given here."""
+        """Remember a finished run; one per attempt, of which the first stays. Its `number` is given here."""
 
     def runs(self, *, name: str | None = None, after: int = 0, limit: int) -> list[PastRun]:
         """The newest `limit` runs with a number above `after`, oldest of them first."""
@@ -477,6 +477,19 @@ class RayJob:
     driver_exit_code: int | None = None
 
 
+@dataclass(frozen=True)
+class GpuPower:
+    """One GPU as Ray shows it: its power in mW (None: not shown), and who holds which part of it.
+
+    `holders` are millionths of the GPU by submission id; empty where nobody does, and where Ray does not say.
+    """
+
+    node_id: str
+    uuid: str
+    power_mw: int | None
+    holders: Mapping[str, int]
+
+
 class ClusterClient(Protocol):
     """One Ray cluster over HTTP. Every call has a timeout and a size cap and raises only ClusterError subclasses."""
 
@@ -512,6 +525,9 @@ class ClusterClient(Protocol):
 
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
         """One file of that directory; ClusterError when it is larger than `limit` bytes."""
+
+    def gpu_power(self) -> list[GpuPower]:
+        """Every GPU of every node that Ray's own power gauge shows; none where Ray sees no GPUs."""
 
 
 class Clusters(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, Node
 from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear, ClusterUnreachable
-from carbon_sched.ports import Clock, RayJob, RaySubmission
+from carbon_sched.ports import Clock, GpuPower, RayJob, RaySubmission
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +33,7 @@ class FakeCluster:
     stops: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
+    gpus: list[GpuPower] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
     failures: dict[str, list[ClusterError]] = field(default_factory=dict)
     failures_after: dict[str, list[ClusterError]] = field(default_factory=dict)
@@ -124,6 +125,10 @@ class FakeCluster:
         if len(self.files[name]) > limit:
             raise ClusterRefused(f"file {name} is larger than {limit} bytes")
         return self.files[name]
+
+    def gpu_power(self) -> list[GpuPower]:
+        self._answer("gpu_power")
+        return self.gpus
 
     def _answer(self, method: str, *, after: bool = False) -> None:
         if not self.up:

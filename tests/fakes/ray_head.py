@@ -53,6 +53,8 @@ class FakeRayHead(FakeJobs):
     ready: bool = True  # the dashboard answers before the node is alive
     execute: bool = True
     port: int = 0
+    nodes: list[dict[str, Any]] = field(default_factory=list)  # of the summary
+    actors: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     packages: dict[str, bytes] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
@@ -141,6 +143,7 @@ class FakeRayHead(FakeJobs):
         (r"/api/authentication_mode", "GET", "get_mode"),
         (r"/api/v0/nodes", "GET", "get_nodes"),
         (r"/nodes", "GET", "get_summary"),
+        (r"/api/v0/actors", "GET", "get_actors"),
         (r"/api/cluster_status", "GET", "get_status"),
         (r"/api/jobs/", "GET", "get_jobs"),
         (r"/api/jobs/", "POST", "post_job"),
@@ -185,9 +188,13 @@ class FakeRayHead(FakeJobs):
                 _usage_line(name, used[name], total) for name, total in self.total().items() if "node:" not in name
             ]
             usage = {self.node_id: "\n".join(lines)}
-        return told(
-            {"result": True, "msg": "Node summary fetched.", "data": {"summary": [], "nodeLogicalResources": usage}}
-        )
+        data = {"summary": self.nodes, "nodeLogicalResources": usage}
+        return told({"result": True, "msg": "Node summary fetched.", "data": data})
+
+    def get_actors(self, query: dict[str, str], **_: Any) -> Reply:
+        """Filtered by equality in one column, as Ray does."""
+        found = [actor for actor in self.actors if actor[query["filter_keys"]] == query["filter_values"]]
+        return told({"result": True, "msg": "", "data": {"result": {"total": len(found), "result": found}}})
 
     def get_status(self, **_: Any) -> Reply:
         status = None

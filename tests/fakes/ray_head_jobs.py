@@ -35,12 +35,13 @@ class FakeJob:
     stop_asked: bool = False
     process: subprocess.Popen[bytes] | None = None
     supervised: bool = True
+    job_id: str | None = None  # once its driver is connected
 
     def details(self) -> dict[str, Any]:
         started = self.status != "PENDING"
         return {
             "type": "SUBMISSION",
-            "job_id": None,
+            "job_id": self.job_id,
             "submission_id": self.submission_id,
             "driver_info": None,
             "status": self.status,

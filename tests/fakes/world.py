@@ -22,6 +22,7 @@ from carbon_sched.service.dispatch import Dispatch
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
+from carbon_sched.service.gauge import Gauge
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.keep import Keep
 from carbon_sched.service.lanes import Lanes
@@ -188,6 +189,7 @@ class World:
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
         self.follow = Follow(fenced, self.fleet, journals, policies, self.clock, self.signals, lanes("follow"))
         self.recall = Recall(self.store, self.clock, self.signals)
+        self.gauge = Gauge(fenced, self.fleet, Keep(fenced, self.clock), self.clock, lanes("gauge"))
         self.collect = Collect(
             fenced,
             self.fleet,
@@ -197,6 +199,7 @@ class World:
             self.clock,
             self.signals,
             lanes("collect"),
+            self.gauge,
         )
         self.receive = Receive(
             self.store, self.fleet, vault, Keep(self.store, self.clock), self.clock, self.collect.arrived

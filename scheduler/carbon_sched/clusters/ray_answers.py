@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, TypeAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,6 +46,7 @@ class JobDetails(_Answer):
 
     type: str
     submission_id: str | None = None
+    job_id: str | None = None
     status: Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
     message: str | None = None
     runtime_env: Any = None
@@ -114,6 +115,69 @@ class ClusterId(_Answer):
     data: _ClusterId
 
 
+class _Slot(_Answer):
+    slot: int
+    allocation: FiniteFloat
+
+
+class _Slots(_Answer):
+    slots: list[_Slot] = Field(default=[], alias="resourceSlots")
+
+
+class Worker(_Answer):
+    """A worker of a raylet; ids in hexadecimal, empty for none."""
+
+    job_id: str = Field(default="", alias="jobId")
+    actor_id: str = Field(default="", alias="actorId")
+    used: dict[str, _Slots] | None = Field(default=None, alias="usedResources")
+
+    def slots(self) -> dict[int, int]:
+        """Millionths of a GPU by slot; in a placement group one stands under the names of group and bundle, once."""
+        found: dict[int, int] = {}
+        for name, amount in (self.used or {}).items():
+            for one in amount.slots if name.startswith("GPU") else ():
+                found[one.slot] = max(round(one.allocation * 1e6), found.get(one.slot, 0))
+        return found
+
+
+class _Raylet(_Answer):
+    node_id: str = Field(default="", alias="nodeId")
+    workers: list[Worker] = Field(default=[], alias="coreWorkersStats")
+
+
+class _Gpu(_Answer):
+    index: int
+    uuid: str
+    power_mw: NonNegativeInt | None = Field(default=None, alias="powerMw")
+
+
+class NodeSummary(_Answer):
+    """One node of the summary; power of a GPU is shown by releases of 2026 and later."""
+
+    raylet: _Raylet = _Raylet()
+    gpus: list[_Gpu] = []
+
+
+class _Actor(_Answer):
+    actor_id: str
+    name: str | None = None
+
+
+class _ActorList(_Answer):
+    result: list[_Actor]
+
+
+class _ActorData(_Answer):
+    result: _ActorList
+
+
+class Actors(_Answer):
+    """`/api/v0/actors`."""
+
+    result: Literal[True]
+    data: _ActorData
+
+
 class _Summary(_Answer):
     usage_text: dict[str, str] = Field(default={}, alias="nodeLogicalResources")
 
@@ -123,6 +187,17 @@ class Summary(_Answer):
 
     result: Literal[True]
     data: _Summary
+
+
+class _Hardware(_Answer):
+    summary: list[NodeSummary]
+
+
+class HardwareSummary(_Answer):
+    """`/nodes?view=summary` again, for its GPUs and workers; Ray promises nothing about these."""
+
+    result: Literal[True]
+    data: _Hardware
 
 
 class _LoadMetrics(_Answer):

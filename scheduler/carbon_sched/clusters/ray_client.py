@@ -25,6 +25,7 @@ from carbon_sched.clusters.http import (
     file_size,
 )
 from carbon_sched.clusters.log_text import tail_of_json_text
+from carbon_sched.clusters.ray_gauge import gpu_power
 from carbon_sched.clusters.ray_http import RayHttp, sent_at
 from carbon_sched.domain.cluster import ClusterStatus, Epoch, Node
 from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from carbon_sched.clusters.http import Endpoint
-    from carbon_sched.ports import Clock, RaySubmission
+    from carbon_sched.ports import Clock, GpuPower, RaySubmission
 
 OLDEST_RAY = (2, 9)
 LABEL_SELECTOR_RAY = (2, 54)
@@ -304,6 +305,12 @@ class RayClient:
         if not content and not self.list_files(node_id, glob.escape(name)):
             raise ClusterRefused(f"{self._name}: file {name} is not found on node {node_id}")
         return content
+
+    # Ray's own gauge -----------------------------------------------------------------------------
+
+    def gpu_power(self) -> list[GpuPower]:
+        """Every GPU of every node that Ray's own power gauge shows."""
+        return gpu_power(self._http)
 
     def _unmarked(self, read: bytes, name: str) -> bytes:
         content = read[1:]

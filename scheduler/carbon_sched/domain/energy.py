@@ -21,10 +21,11 @@ class SourceClass(str, Enum):
 
 
 class Reporter(str, Enum):
-    """Who wrote the evidence: the job's own uid, or a separately owned machine meter."""
+    """Who wrote the evidence: the job's own uid, a separately owned machine meter, or (no reader there) Ray itself."""
 
     SELF_REPORTED = "self-reported"
     INDEPENDENT = "independent"
+    RAY = "ray"
 
 
 IDLE = "idle"
@@ -77,10 +78,11 @@ class Window:
 
 
 class IndependentCover:
-    """When independent meters watched which kinds of devices of which machines.
+    """When independent meters watched which kinds of devices of which machines, and readers of ours which GPUs.
 
     What a job's own side reports of a watched kind at a watched time is evidence only: it is never booked, whichever of
-    the two arrived first (ENERGY-ATTRIBUTION.md, section 7).
+    the two arrived first (ENERGY-ATTRIBUTION.md, section 7). So is what Ray's gauge shows of a GPU at a time that
+    anybody else speaks of (section 14): it knows the GPU's UUID, and not the machine.
     """
 
     def __init__(self) -> None:
@@ -100,9 +102,15 @@ class IndependentCover:
                 last += 1
             spans[index:last] = [(low, high)]
 
+    def add_read(self, span: EnergySpan) -> None:
+        """Note that a reader of ours read a GPU; no machine has an empty name, so that these times stand apart."""
+        if span.device_kind == "gpu" and span.reporter is not Reporter.RAY:
+            self.add("", [span.device], span.start, span.end)
+
     def supersedes(self, span: EnergySpan) -> bool:
-        """Whether a span is self-reported and any of its time was watched independently."""
-        spans = self._spans.get((span.machine, span.device_kind))
+        """Whether any of a span's time was watched by somebody whose word goes before that of its reporter."""
+        key = ("", span.device) if span.reporter is Reporter.RAY else (span.machine, span.device_kind)
+        spans = self._spans.get(key)
         if span.reporter is Reporter.INDEPENDENT or not spans:
             return False
         index = bisect_right(spans, (span.start, span.start))
@@ -111,12 +119,13 @@ class IndependentCover:
 
 
 def booked(spans: Sequence[EnergySpan]) -> list[EnergySpan]:
-    """Spans of one owner without what independent spans among them say themselves.
+    """Spans of one owner without what spans among them say themselves whose word goes before theirs.
 
     An approximation for estimates, where segments are not at hand: the ledger knows the whole time that was watched.
     """
     cover = IndependentCover()
     for span in spans:
+        cover.add_read(span)
         if span.reporter is Reporter.INDEPENDENT:
             cover.add(span.machine, [span.device_kind], span.start, span.end)
     return [span for span in spans if not cover.supersedes(span)]

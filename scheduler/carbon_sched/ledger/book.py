@@ -248,6 +248,8 @@ class Book:
         spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
         _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
         attempt.segments[segment] = sha256
+        for span in spans:
+            self._watched.add_read(span)
         attempt.recorded += spans
         attempt.collected = False  # energy that comes late wants its readings too, which are booked with it
 
@@ -258,6 +260,7 @@ class Book:
         self.machine_segments.add(segment)
         spans = [_span(item, body["cluster"], body["sha256"]) for item in body["spans"]]
         for span in spans:
+            self._watched.add_read(span)
             # Where no meter is vouched for, no independent word can follow: the sum is all that is needed.
             vouched = self.clusters.get(span.cluster, {}).get("meter_keys")
             if vouched and span.reporter is Reporter.SELF_REPORTED:

@@ -197,6 +197,12 @@ def _reference(reference: Reference) -> ReceiptReference:
     }
 
 
+_EVIDENCE_ONLY = (
+    (Reporter.SELF_REPORTED, "the job's own side reported", "an independent meter watched the same devices"),
+    (Reporter.RAY, "Ray's power gauge showed", "a reader of ours read the same GPUs"),
+)
+
+
 def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: Sequence[Reference]) -> list[str]:
     energy_uj = sum(part.energy_uj for part in parts)
     notes = []
@@ -209,14 +215,17 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     share(sum(p.energy_uj for p in parts if p.span.source is SourceClass.ESTIMATED), "is estimated, not measured")
     own = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.SELF_REPORTED)
     share(own, "was reported by the job's own side, not by an independent meter")
+    rays = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.RAY)
+    share(rays, "is integrated from Ray's own power gauge, where no reader of ours ran; it knows GPUs, and no CPUs")
     notes += [
         f"{joules(used_uj):.6g} J {text}" for flag, text in FLAGS.items() if (used_uj := _flagged_uj(parts, flag))
     ]
     notes += _unique(text for attempt in attempts for text in attempt.notes)
-    superseded_uj = sum(s.energy_uj for a in attempts for s in a.recorded if a.watched.supersedes(s))
-    if superseded_uj:
-        told = f"{joules(superseded_uj):.6g} J that the job's own side reported"
-        notes.append(f"{told} are evidence only: an independent meter watched the same devices at that time")
+    superseded = [span for a in attempts for span in a.recorded if a.watched.supersedes(span)]
+    for reporter, told, who in _EVIDENCE_ONLY:
+        energy = sum(span.energy_uj for span in superseded if span.reporter is reporter)
+        if energy:
+            notes.append(f"{joules(energy):.6g} J that {told} are evidence only: {who} at that time")
     ran = [attempt for attempt in attempts if attempt.spans]
     if len(ran) > 1:
         notes.append(f"{len(ran)} attempts used energy; all of it is booked")

@@ -18,7 +18,8 @@ from carbon_sched.service.estimates import past_run
 from carbon_sched.service.journal import BadJournal
 from carbon_sched.service.keep import Keep
 from carbon_sched.service.pull import Pull
-from carbon_sched.service.remarks import Findings
+from carbon_sched.service.remarks import NO_RECORD, Findings
+from carbon_sched.service.runtime_env import is_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Clock, Store
     from carbon_sched.service.book import Book
     from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.gauge import Gauge
     from carbon_sched.service.journal import Journals, Segment
     from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.logs import Logs
@@ -47,6 +49,8 @@ READING_PATIENCE_S = 3600.0
 LATE_BOOKED_S = 3600.0
 """Energy of processes that outlive their attempt is booked when none came for a minute, or after so long."""
 
+UNWRAPPED = "energy of CPUs: the job brought its own image, and ran without our wrapper"
+
 
 class Collect:
     """One loop over attempts whose energy is not completely booked, in a lane per cluster."""
@@ -61,9 +65,10 @@ class Collect:
         clock: Clock,
         signals: Signals,
         lanes: Lanes,
+        gauge: Gauge,
     ) -> None:
         self._store, self._fleet, self._book = store, fleet, book
-        self._logs, self._lanes = logs, lanes
+        self._logs, self._lanes, self._gauge = logs, lanes, gauge
         self._clock, self._signals = clock, signals
         self._keep = Keep(store, clock)
         self._pull = Pull(store, journals, clock, self._store_segment)
@@ -129,6 +134,8 @@ class Collect:
                 patience_s, lost = 0.0, f"{attempt.cluster} was restarted: what of the journal was not read is gone"
             found = Findings([lost])
         if attempt.open:
+            if found.gaps:
+                self._gauge.want(attempt.attempt_id)
             return True
         if found.missing and self._waited(attempt) < max(patience_s, READING_PATIENCE_S if found.unread else 0.0):
             return False
@@ -169,6 +176,7 @@ class Collect:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""
         with self._store.transaction(write=False) as tx:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
+        found.gaps += self._gauge.gaps(attempt.attempt_id)
         found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)
         cluster = next((c for c in clusters if c.name == attempt.cluster), None)
@@ -191,6 +199,7 @@ class Collect:
                 tx.add_run(attempt.attempt_id, run)
             for fact in (*facts, Fact(FactKind.ATTEMPT_COLLECTED, self._clock.now(), body)):
                 tx.append_fact(fact)
+        self._gauge.forget(attempt.attempt_id)
         self._pulled_at.pop(attempt.attempt_id, None)
         for moments in (self._ended_at, self._reopened_at, self._late_at):
             moments.pop(attempt.attempt_id, None)
@@ -205,6 +214,8 @@ def _last(spans: Sequence[EnergySpan]) -> datetime | None:
 def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findings:
     """What the recorded energy itself shows to be missing."""
     missing, notes = [*found.missing, *found.gaps], list(found.notes)
+    if not is_wrapped(job.spec):
+        missing = [UNWRAPPED if line == NO_RECORD else line for line in missing]
     if not spans:
         missing.append("no energy was recorded")
     elif job.spec.resources.gpus and not any(span.device_kind == "gpu" for span in spans):

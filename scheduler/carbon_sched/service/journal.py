@@ -140,7 +140,7 @@ class Journals:
 
     def segment_names(self, client: ClusterClient, node_id: str) -> list[str]:
         """Names of the segments in the node's session; names that are not ours are passed over."""
-        return sorted(name for name in client.list_files(node_id, SEGMENT_PATTERN) if _is_segment(name))
+        return sorted(name for name in client.list_files(node_id, SEGMENT_PATTERN) if is_segment(name))
 
     def segment(
         self, client: ClusterClient, cluster: Cluster, node_id: str, name: str, keys: Sequence[MeterKey] = ()
@@ -201,7 +201,8 @@ def _reporter(signature: wire.Signature | None, keys: Sequence[MeterKey]) -> Rep
     return Reporter.INDEPENDENT
 
 
-def _is_segment(name: str) -> bool:
+def is_segment(name: str) -> bool:
+    """Whether a reader's segment can have this name."""
     try:
         wire.parse_segment_name(name)
     except wire.WireError:

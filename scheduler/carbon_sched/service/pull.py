@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import ClusterError
 from carbon_sched.meter_keys import parse_meter_key
-from carbon_sched.service.journal import BadJournal
+from carbon_sched.service.journal import BadJournal, is_segment
 from carbon_sched.service.remarks import Findings, of_node, of_record
 from carbon_sched.service.shelf import Shelf
 
@@ -82,6 +82,8 @@ class Pull:
     def attempt(self, client: ClusterClient, cluster: Cluster, attempt: Attempt) -> Findings:
         """Pull the attempt's nodes, unless this turn has; for one that has ended, say what is missing and what to know.
 
+        Of one that runs its `gaps` are what its wrapper could not meter so far.
+
         ClusterError when the cluster gives no answer: what was read before stays read. A node of the job beside the
         wrapper's that gives none (it may be gone) is named as missing.
         """
@@ -91,7 +93,7 @@ class Pull:
         record = self._journals.record(client, attempt, attempt.node_id)
         others = self._others(client, cluster, attempt, record)
         if attempt.open:
-            return Findings()
+            return Findings(gaps=list(record.faults) if record else [])
         rack = self._racks[cluster.name]
         said = of_record(record, [*shelf.names(), *rack.pushed.names()])
         found = shelf.findings(attempt.attempt_id, attempt.opened_at, rack.pushed.names())
@@ -143,7 +145,7 @@ class Pull:
         """What was stored before the attempt was opened says nothing of it, and is not fetched again."""
         with self._store.transaction(write=False) as tx:
             ids = tx.segment_ids(attempt.cluster, received_before=attempt.opened_at)
-        return Shelf({name for one in ids if (name := one.rpartition("/")[2].partition("#")[0])})
+        return Shelf({name for one in ids if is_segment(name := one.rpartition("/")[2].partition("#")[0])})
 
     def _fetch(
         self, client: ClusterClient, cluster: Cluster, keys: Sequence[MeterKey], attempt: Attempt, node: str, name: str

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LINES = 20
 """So many sentences of one sort stand in a receipt; the rest are counted."""
+NO_RECORD = "the wrapper left no record"
 QUOTED = 200
 WINDOWS = 100
 _OUTLIVED = re.compile(r"([0-9]{1,9}) processes outlive the entrypoint")
@@ -115,7 +116,7 @@ def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:
 def of_record(record: AttemptRecord | None, held: Sequence[str]) -> Findings:
     """What the attempt's record says of its journal, and which of the segments it announces are not among `held`."""
     if record is None:
-        return Findings(["the wrapper left no record"])
+        return Findings([NO_RECORD])
     if not record.complete:
         return Findings(["the wrapper did not finish its energy journal", *map(_quoted, record.faults)])
     found = Findings(gaps=list(map(_quoted, record.faults)))  # it is done: what it could not meter does not come

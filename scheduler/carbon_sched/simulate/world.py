@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.intensity import Outlook
     from carbon_sched.domain.job import Resources
     from carbon_sched.planning.room import NodeRoom
-    from carbon_sched.ports import RayJob, RaySubmission
+    from carbon_sched.ports import GpuPower, RayJob, RaySubmission
 
     Held = list[tuple[NodeRoom, dict[str, float]]]
 
@@ -111,6 +111,10 @@ class Machines:
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
         """Nothing is asked in a backtest."""
         _never(node_id, name, limit)
+
+    def gpu_power(self) -> list[GpuPower]:
+        """Nothing is asked in a backtest."""
+        _never()
 
 
 class Fields:
