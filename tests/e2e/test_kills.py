@@ -49,6 +49,11 @@ def wrapper_of(pid: int) -> int:
     return pid
 
 
+def missing(receipt) -> list[str]:
+    """What a receipt misses, but for what the first job since boot always does: nobody read the counters before it."""
+    return [text for text in receipt["missing"] if "before the machine's first reading since boot" not in text]
+
+
 def gone(pid: int) -> bool:
     return processes.process(pid) is None
 
@@ -57,7 +62,7 @@ def test_kill_9_of_the_job(installation, tmp_path):
     job, pid = running(installation, tmp_path / "p", "north")
     os.kill(pid, signal.SIGKILL)
     receipt = installation.finished(job)
-    assert (receipt["state"], receipt["missing"]) == ("failed", [])
+    assert (receipt["state"], missing(receipt)) == ("failed", [])
     assert installation.json("status", job)["exit_code"] == 137
     assert installation.run("wait", job, check=False).returncode == 137
     assert receipt["energy_kwh"] > 0
@@ -103,7 +108,7 @@ def test_kill_9_of_the_server_adopts_the_heads_that_run(installation, tmp_path):
     assert not gone(pid)
     installation.run("stop", job)
     receipt = installation.finished(job)
-    assert (receipt["state"], receipt["missing"]) == ("stopped", [])
+    assert (receipt["state"], missing(receipt)) == ("stopped", [])
     assert installation.json("status", job)["attempts"][0]["number"] == 1
 
 
