@@ -106,9 +106,9 @@ class Decide:
         """Plan once; returns the seconds after which to look again even if nothing happens."""
         read = self._read()
         self._block(read.blocked)
+        self._budgets.settle()
         if not read.snapshot.jobs:
             return LONGEST_LOOK_S
-        self._budgets.settle()
         if self._fleet.ask_unknown():
             read = self._read()
         self._remember()

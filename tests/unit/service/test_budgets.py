@@ -59,6 +59,19 @@ def test_a_place_is_reserved_at_once_and_settled_by_what_was_metered(world):
     assert world.budgets.settle() == 0
 
 
+def test_a_reservation_settles_also_while_no_job_waits(world):
+    budget(world, "hold", co2e_kg=1)
+    world.run_to_end(_placed(world), energy_uj=3_600_000_000)
+    world.decide.step()
+    assert (standing(world).open_lines, standing(world).settled_ug) == (0, 50_000)
+
+
+def _placed(world):
+    job = submit(world, "a")
+    world.settle()
+    return job
+
+
 def test_without_room_a_job_is_held_and_starts_when_others_used_less(world):
     budget(world, "hold", co2e_kg=0.06)
     first, second = submit(world, "a"), submit(world, "b")
