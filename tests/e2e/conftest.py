@@ -85,6 +85,14 @@ class Installation:
                 pytest.fail(self.run("clusters", "list").stdout)
             time.sleep(0.3)
 
+    def wait_free(self, timeout_s: float = 60) -> None:
+        """Until no cluster has anything in use: Ray gives a job's resources back a moment after the job has ended."""
+        until = time.monotonic() + timeout_s
+        while any(view["problem"] or view["cpus_used"] != 0 for view in self.json("clusters", "list")):
+            if time.monotonic() > until:
+                pytest.fail(self.run("clusters", "list").stdout)
+            time.sleep(0.3)
+
     def ray_environment(self, cluster: str) -> dict[str, str]:
         """What Ray's own client needs to reach a local head of ours."""
         address = next(view["address"] for view in self.json("clusters", "list") if view["name"] == cluster)

@@ -107,6 +107,7 @@ def test_a_script_that_calls_ray_init_with_its_own_runtime_env_works(installatio
 
 def test_a_full_cluster_sends_the_job_to_the_other_one_and_explain_says_why(installation, tmp_path):
     nap = str(script(tmp_path / "p", "nap.py", "import time; time.sleep(6)"))
+    installation.wait_free()
     first = installation.start("--entrypoint-num-cpus", "4", nap)
     installation.run("wait", "--state", "running", first, check=False)
     second = installation.start("--entrypoint-num-cpus", "4", nap)
