@@ -27,6 +27,7 @@ from carbon_sched.domain.errors import (
     NotFound,
     ServerUnavailable,
 )
+from carbon_sched.ledger.copy import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -354,13 +355,20 @@ class Client:
 
     def entries(self, *, after: int = 0, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Entries of the ledger, oldest first: `seq`, `prev`, `hash`, and `payload`, the text that was hashed."""
+        for line in self.entry_lines(after=after, limit=limit):
+            try:
+                entry = entry_of(line)
+            except ValueError as error:
+                raise self._unavailable(error) from None
+            yield entry._asdict() | {"payload": entry.payload.decode(errors="surrogatepass")}
+
+    def entry_lines(self, *, after: int = 0, limit: int | None = None) -> Iterator[bytes]:
+        """The same as the lines of a copy, without their ends."""
         with self._send("GET", "/v1/ledger/entries", params={"after": after, "limit": limit}) as response:
             self._raise_problem(response, "GET", "/v1/ledger/entries")
             try:
-                for line in response.iter_lines(chunk_size=65_536):
-                    if line:
-                        yield json.loads(line)
-            except (requests.RequestException, ValueError) as error:
+                yield from filter(None, response.iter_lines(chunk_size=65_536))
+            except requests.RequestException as error:
                 raise self._unavailable(error) from None
 
     def seal(self) -> SealView:

@@ -6,7 +6,6 @@ import hashlib
 import threading
 import time
 import zipfile
-from dataclasses import replace
 
 import pytest
 import requests
@@ -53,7 +52,7 @@ def test_an_auditor_verifies_the_exported_ledger_alone(served):
     entries = [Entry(row["seq"], row["prev"], row["hash"], row["payload"].encode()) for row in rows]
     assert verify_entries(entries).ok
     assert served.client.verify()["size"] == len(entries)
-    broken = [*entries[:-1], replace(entries[-1], payload=entries[-1].payload.replace(b"ada", b"bob") + b" ")]
+    broken = [*entries[:-1], entries[-1]._replace(payload=entries[-1].payload.replace(b"ada", b"bob") + b" ")]
     assert verify_entries(broken).first_bad_seq == entries[-1].seq
 
 

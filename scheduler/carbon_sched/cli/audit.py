@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from carbon_sched.cli.output import json_option, print_json, say
 from carbon_sched.domain.errors import InvalidInput, LedgerBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
     from carbon_sched.domain.facts import Entry
     from carbon_sched.ledger.verify import Checkpoint
@@ -56,7 +56,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
 
     checkpoints = [one for text in checkpoint for one in _checkpoints(text, key)]
     with Progress("verifying"):
-        found = verify_entries(_entries(_lines(file)), checkpoints=checkpoints)
+        found = verify_entries(_entries(file), checkpoints=checkpoints)
     if as_json:
         print_json({
             "ok": found.ok, "size": found.size, "head": found.head,
@@ -104,17 +104,18 @@ def export(output: Path | None) -> None:
     Example:
       carbon-sched audit export -o ledger.jsonl
     """
+    from carbon_sched.cli.connection import connect
     from carbon_sched.cli.progress import Progress
 
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _lines(None))
+    lines = connect().client.entry_lines()
     if output is None:
         for line in lines:
-            click.echo(line, nl=False)
+            click.echo(line)
         return
     count = 0
     with _writable(output) as file, Progress(lambda _: f"copying the ledger, {count} entries so far"):
         for line in lines:
-            file.write(line)
+            file.write(line + b"\n")
             count += 1
     say(f"{count} entries are in {output}; check them with: carbon-sched audit verify --file {output}")
 
@@ -156,46 +157,34 @@ def report(
         click.echo(text, nl=not text.endswith("\n"))
         return
     with _writable(output) as file:
-        file.write(text)
+        file.write(text.encode())
     say(f"the report is in {output}")
 
 
-def _lines(file: Path | None) -> Iterator[dict[str, Any]]:
-    """The ledger's entries as they travel: from a copy, or from the server."""
+def _entries(file: Path | None) -> Iterator[Entry]:
+    """The ledger's entries: from a copy, or from the server."""
+    from carbon_sched.ledger.copy import entry_of
+
+    for number, line in enumerate(_lines(file), 1):
+        try:
+            yield entry_of(line)
+        except ValueError:
+            place = f"{file or 'the server'}, line {number}"
+            raise InvalidInput("ledger", place, "is not an entry", "Make a copy with `audit export`") from None
+
+
+def _lines(file: Path | None) -> Iterator[bytes]:
     if file is None:
         from carbon_sched.cli.connection import connect
 
-        yield from connect().client.entries()
+        yield from connect().client.entry_lines()
         return
     try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                yield _parsed(file, number, line)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise InvalidInput("--file", file, f"cannot be read ({reason})", "Name a copy made by `audit export`") from None
-
-
-def _parsed(file: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidInput("--file", file, f"is not a copy of a ledger (line {number})", "Make one with `audit export`")
-    return value
-
-
-def _entries(lines: Iterable[dict[str, Any]]) -> Iterator[Entry]:
-    from carbon_sched.domain.facts import Entry
-
-    kinds = {"seq": int, "prev": str, "hash": str, "payload": str}
-    for line in lines:
-        if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
-            raise InvalidInput("ledger", str(line)[:80], "is not an entry", "Make a copy with `audit export`")
-        # a lone surrogate is no text and was never hashed: it stays wrong, and shows as an edited entry
-        payload = line["payload"].encode("utf-8", "surrogatepass")
-        yield Entry(line["seq"], line["prev"], line["hash"], payload)
+        with file.open("rb") as lines:
+            yield from lines
+    except OSError as error:
+        remedy = "Name a copy made by `audit export`"
+        raise InvalidInput("--file", file, f"cannot be read ({error.strerror})", remedy) from None
 
 
 def _checkpoints(text: str, key: str | None) -> list[Checkpoint]:
@@ -228,8 +217,8 @@ def _key(text: str | None) -> PublicKey | None:
     return PublicKey(raw)
 
 
-def _writable(path: Path) -> Any:
+def _writable(path: Path) -> BinaryIO:
     try:
-        return path.open("w", encoding="utf-8", newline="")
+        return path.open("wb")
     except OSError as error:
         raise InvalidInput("--output", path, f"cannot be written ({error.strerror})", "Name another file") from None

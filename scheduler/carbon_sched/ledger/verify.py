@@ -31,7 +31,8 @@ class Verification:
     """The outcome: `size` and `head` of the part that verifies, and the first bad entry when there is one.
 
     `first_bad_seq` is where the ledger stops being what it was: the place of an entry that is wrong, or of one that
-    should be there.
+    should be there. Of a ledger that was hashed anew it is the first entry that a checkpoint denies; what was changed
+    lies behind the last one that a checkpoint confirms, and the problem names both.
     """
 
     size: int
@@ -57,15 +58,18 @@ def verify_entries(entries: Iterable[Entry], *, checkpoints: Iterable[Checkpoint
     for point in checkpoints:
         expected.setdefault(point.size, set()).add(point.head)
     rest = iter(entries)
-    size, head = 0, GENESIS
-    problem = _misses(expected, size, head)
-    if problem:
+    size, head, confirmed = 0, GENESIS, 0
+    if problem := _denied(expected, size, head, confirmed):
         return Verification(size, head, 0, problem)
     for entry in rest:
-        problem = _wrong(entry, size, head, rest) or _misses(expected, entry.seq, entry.hash)
-        if problem:
-            return Verification(size, head, size + 1, problem)
-        size, head = entry.seq, entry.hash
+        seq, prev, own, payload = entry
+        if seq != size + 1 or prev != head or entry_hash(seq, prev, payload) != own:
+            return Verification(size, head, size + 1, _wrong(entry, size, head, rest))
+        if seq in expected:
+            if problem := _denied(expected, seq, own, confirmed):
+                return Verification(size, head, seq, problem)
+            confirmed = seq
+        size, head = seq, own
     longest = max(expected, default=0)
     if longest > size:
         problem = f"missing: a checkpoint names {longest} entries, the ledger ends at {size}"
@@ -74,14 +78,12 @@ def verify_entries(entries: Iterable[Entry], *, checkpoints: Iterable[Checkpoint
 
 
 def _wrong(entry: Entry, size: int, head: str, rest: Iterator[Entry]) -> str:
-    """What is wrong with `entry` behind the head `(size, head)`; empty when nothing is."""
+    """What is wrong with `entry` behind the head `(size, head)`."""
     if entry.seq != size + 1:
         return _misplaced(entry.seq, size + 1, rest)
     if entry.prev != head:
         return f"replaced: it does not follow entry {size}, whose hash is {head}"
-    if entry_hash(entry.seq, entry.prev, entry.payload) != entry.hash:
-        return "edited: its hash does not cover its content"
-    return ""
+    return "edited: its hash does not cover its content"
 
 
 def _misplaced(found: int, expected: int, rest: Iterator[Entry]) -> str:
@@ -92,9 +94,11 @@ def _misplaced(found: int, expected: int, rest: Iterator[Entry]) -> str:
     return f"missing: entry {found} stands in its place"
 
 
-def _misses(expected: dict[int, set[str]], size: int, head: str) -> str:
+def _denied(expected: dict[int, set[str]], size: int, head: str, confirmed: int) -> str:
     """The contradiction with a checkpoint of this size, or empty."""
     others = expected.get(size, set()) - {head}
     if not others:
         return ""
-    return f"hashed anew: a checkpoint names {min(others)} as the hash of entry {size}, the ledger has {head}"
+    where = f"; what differs lies in entries {confirmed + 1} to {size}" if size else ""
+    found = f"a checkpoint names {min(others)} as the hash of entry {size}, the ledger has {head}{where}"
+    return f"forked or hashed anew: {found}"

@@ -27,7 +27,7 @@ class LedgerRows:
     def append_fact(self, fact: Fact) -> Entry:
         """Chain to the head. Raises TypeError or ValueError for a fact without canonical form."""
         entry = next_entry(*self.ledger_head(), fact)
-        self._db.write(insert(ledger), vars(entry))
+        self._db.write(insert(ledger), entry._asdict())
         return entry
 
     def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
