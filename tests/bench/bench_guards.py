@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.domain.cluster import Cluster, Pue
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.simulate.outcome import started
 from carbon_sched.simulate.replay import Remembered, replay

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from carbon_sched.domain.errors import InvalidFile
@@ -7,10 +9,13 @@ from carbon_sched.domain.intensity import Grade
 from carbon_sched.domain.job import Phase
 from carbon_sched.policy.document import MAX_BYTES, MAX_DEPTH
 from carbon_sched.policy.load import load_policy, parse_policy
-from carbon_sched.policy.model import Policy, Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.policy.schema import PhasesForm, duration_s
 from carbon_sched.policy.settings import Declared, Settings
+
+if TYPE_CHECKING:
+    from carbon_sched.policy.model import Policy
 
 HEAD = "apiVersion: carbon-sched/v1\nname: team-a\n"
 

@@ -9,7 +9,8 @@ import pytest
 
 from carbon_sched.domain.errors import InvalidFile, InvalidInput
 from carbon_sched.policy.load import parse_policy
-from carbon_sched.policy.model import Origin, Policy, Selected
+from carbon_sched.policy.matching import Selected
+from carbon_sched.policy.model import Origin, Policy
 from carbon_sched.policy.presets import preset
 from carbon_sched.policy.settings import KEYS, Priority, Settings, after_quiet
 

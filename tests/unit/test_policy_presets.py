@@ -9,7 +9,7 @@ import yaml
 
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import DEFAULT, preset, preset_names, presets_folder
 from carbon_sched.policy.schema import json_schema
 

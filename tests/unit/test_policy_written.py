@@ -7,7 +7,7 @@ import json
 import pytest
 
 from carbon_sched.policy.load import parse_policy
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.policy.settings import KEYS
 from carbon_sched.policy.written import written

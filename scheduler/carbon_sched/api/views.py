@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import KEYS
 from carbon_sched.policy.written import written
 

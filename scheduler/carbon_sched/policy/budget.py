@@ -12,7 +12,7 @@ from carbon_sched.domain.time import UTC
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from carbon_sched.policy.model import Selector
+    from carbon_sched.policy.matching import Selector
 
 
 class Over(str, Enum):

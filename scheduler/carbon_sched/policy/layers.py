@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.policy.budget import Budget, Every, Over
-from carbon_sched.policy.model import Layer, Level, Selector
+from carbon_sched.policy.matching import Selector
+from carbon_sched.policy.model import Layer, Level
 from carbon_sched.policy.schema import DAYS, Form, PolicyForm, QuietHoursForm, SettingsForm, WhenForm, minutes
 from carbon_sched.policy.settings import KEYS, Declared, OnMissing, Priority, QuietHours
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import InvalidFile, InvalidInput, Problem
 from carbon_sched.policy.document import parse_document, read_document
 from carbon_sched.policy.layers import budgets, level
-from carbon_sched.policy.model import Policy, Selected
+from carbon_sched.policy.matching import Selected
+from carbon_sched.policy.model import Policy
 from carbon_sched.policy.problems import validated
 from carbon_sched.policy.schema import PolicyForm
 from carbon_sched.policy.settings import KEYS

@@ -7,72 +7,21 @@ a file locks may only be tightened by the files that extend it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.policy.matching import Compiled
 from carbon_sched.policy.settings import KEYS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
-    from carbon_sched.domain.job import JobSpec
     from carbon_sched.policy.budget import Budget
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What rules may ask about a job; `labels` are its metadata."""
-
-    team: str = ""
-    project: str = ""
-    phase: str = "other"
-    stage: str = ""
-    model: str = ""
-    submitter: str = ""
-    gpus: float = 0.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, spec: JobSpec) -> Selected:
-        """The features of a submitted job."""
-        return cls(
-            team=spec.team,
-            project=spec.project,
-            phase=spec.phase.value,
-            stage=spec.stage,
-            model=spec.model,
-            submitter=spec.submitter,
-            gpus=spec.resources.gpus,
-            labels=spec.metadata,
-        )
-
+    from carbon_sched.policy.matching import Selected, Selector
+    from carbon_sched.policy.settings import Key
 
 EVERY_TEAM = "*"
-FEATURES = ("team", "project", "submitter", "model", "stage", "phase")
-"""What a rule may name values of, the most telling first."""
-
-
-@dataclass(frozen=True)
-class Selector:
-    """When a layer applies: every feature that is named must be one of its values; empty applies to every job."""
-
-    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    gpus_at_least: float = 0.0
-    gpus_at_most: float = float("inf")
-
-    def matches(self, job: Selected) -> bool:
-        """Whether the job is one of those meant."""
-        for feature, wanted in self.values.items():
-            if getattr(job, feature) not in wanted:
-                return False
-        for key, value in self.labels.items():
-            if job.labels.get(key) != value:
-                return False
-        return self.gpus_at_least <= job.gpus <= self.gpus_at_most
 
 
 @dataclass(frozen=True)
@@ -96,38 +45,6 @@ class Level:
     name: str
     layers: tuple[Layer, ...]
     locked: frozenset[str] = frozenset()
-
-    def applying(self, job: Selected) -> tuple[int, ...]:
-        """Which of its layers apply to a job, in order."""
-        likely = [number for ask, table in self._index for number in table.get(ask(job), ())]
-        return tuple(sorted(number for number in likely if self.layers[number].selector.matches(job)))
-
-    @cached_property
-    def _index(self) -> list[tuple[Callable[[Selected], str | None], dict[str | None, list[int]]]]:
-        """Layers by the value of the most telling feature or label they name, so that a job meets few of many rules."""
-        tables: dict[str, dict[str | None, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for number, layer in enumerate(self.layers):
-            feature, values = _telling(layer.selector)
-            for value in values:
-                tables[feature][value].append(number)
-        return [(_asking(feature), dict(table)) for feature, table in tables.items()]
-
-
-def _telling(selector: Selector) -> tuple[str, Iterable[str | None]]:
-    """A feature and its values, a label (`labels.KEY`) and its value, or nothing and None."""
-    for feature in FEATURES:
-        if feature in selector.values:
-            return feature, selector.values[feature]
-    for key, value in selector.labels.items():
-        return f"labels.{key}", [value]
-    return "", [None]
-
-
-def _asking(feature: str) -> Callable[[Selected], str | None]:
-    if feature.startswith("labels."):
-        key = feature.removeprefix("labels.")
-        return lambda job: job.labels.get(key)
-    return attrgetter(feature) if feature else lambda _job: None
 
 
 @dataclass(frozen=True)
@@ -166,40 +83,85 @@ class Policy:
 
     def settings(self, job: Selected) -> Settings:
         """What applies to a job; jobs with the same layers share the answer."""
-        chosen = self._chosen(job)
-        if chosen not in self._resolved:
-            values = dict(_DEFAULTS)
-            values.update((key, value) for key, value, _, _, _ in self._steps(chosen))
-            self._resolved[chosen] = Settings(**{KEYS[key].attribute: value for key, value in values.items()})
-        return self._resolved[chosen]
+        applying = self._selectors.matching(job)
+        if applying not in self._resolved:
+            values = {one.key.attribute: one.value(applying) for one in self._written.values()}
+            self._resolved[applying] = Settings(**values)
+        return self._resolved[applying]
 
     def origins(self, job: Selected) -> dict[str, Origin]:
         """Where each value that applies to a job comes from, by dotted key."""
-        found = dict.fromkeys(KEYS, Origin())
-        for key, _, level, layer, held_by in self._steps(self._chosen(job)):
-            found[key] = Origin(level.name, layer.places[key], held_by)
-        return found
+        applying = self._selectors.matching(job)
+        return dict.fromkeys(KEYS, Origin()) | {name: one.origin(applying) for name, one in self._written.items()}
 
     @cached_property
-    def _resolved(self) -> dict[tuple[tuple[int, ...], ...], Settings]:
+    def _selectors(self) -> Compiled:
+        """Of every layer, outermost first: bit i stands for layer i, here and in what is written."""
+        return Compiled([layer.selector for level in self.levels for layer in level.layers])
+
+    @cached_property
+    def _written(self) -> dict[str, _Written]:
+        """By key; those that no layer sets are left out."""
+        found = {name: _Written.of(name, self.levels) for name in KEYS}
+        return {name: one for name, one in found.items() if one.setters}
+
+    @cached_property
+    def _resolved(self) -> dict[int, Settings]:
+        """By the layers that apply."""
         return {}
 
-    def _chosen(self, job: Selected) -> tuple[tuple[int, ...], ...]:
-        return tuple(level.applying(job) for level in self.levels)
 
-    def _steps(self, chosen: tuple[tuple[int, ...], ...]) -> Iterator[tuple[str, Any, Level, Layer, str]]:
-        """Key, value, level, layer, and who held it back if a lock did; of each key the last one applies."""
-        values = dict(_DEFAULTS)
-        bounds: dict[str, tuple[str, Any]] = {}
-        for level, numbers in zip(self.levels, chosen, strict=True):
-            for layer in (level.layers[number] for number in numbers):
-                for key, value in layer.values.items():
-                    holder, bound = bounds.get(key, ("", value))
-                    values[key] = KEYS[key].tighter(bound, value) if holder else value
-                    yield key, values[key], level, layer, holder if values[key] != value else ""
-            bounds |= {key: (level.name, values[key]) for key in level.locked if key not in bounds}
+@dataclass(frozen=True)
+class _Written:
+    """One key through the layers of all levels, outermost first.
+
+    `values` and `origins` are what each layer that sets it says, by the layer's number, and the default by -1; bit i of
+    `setters` is layer i. A lock holds for layers from number `held_from` on; without one there are none.
+    """
+
+    key: Key
+    values: Mapping[int, Any]
+    origins: Mapping[int, Origin]
+    setters: int
+    held_from: int
+    locked_by: str
+
+    @classmethod
+    def of(cls, name: str, levels: Sequence[Level]) -> _Written:
+        """Gather a key from the levels of a policy."""
+        values, origins = {-1: getattr(_DEFAULTS, KEYS[name].attribute)}, {-1: Origin()}
+        layers = [(level, layer) for level in levels for layer in level.layers]
+        for number, (level, layer) in enumerate(layers):
+            if name in layer.values:
+                values[number], origins[number] = layer.values[name], Origin(level.name, layer.places[name])
+        locks = [number for number, level in enumerate(levels) if name in level.locked]
+        above = levels[: locks[0] + 1] if locks else levels
+        return cls(
+            key=KEYS[name],
+            values=values,
+            origins=origins,
+            setters=sum(1 << number for number in values if number >= 0),
+            held_from=sum(len(level.layers) for level in above),
+            locked_by=above[-1].name if locks else "",
+        )
+
+    def value(self, applying: int) -> Any:
+        """What holds where the layers of these bits apply: the last one's value, as tight as a lock asks for."""
+        last = self._last(applying)
+        if last < self.held_from:
+            return self.values[last]
+        bound = self._last(applying & (1 << self.held_from) - 1)
+        return self.key.tighter(self.values[bound], self.values[last])
+
+    def origin(self, applying: int) -> Origin:
+        """Who set it; and who held it, where a lock changed what was set."""
+        last = self._last(applying)
+        held = self.value(applying) != self.values[last]
+        return replace(self.origins[last], locked_by=self.locked_by) if held else self.origins[last]
+
+    def _last(self, applying: int) -> int:
+        """The number of the last layer that sets it, -1 for none."""
+        return (applying & self.setters).bit_length() - 1
 
 
-_DEFAULTS: dict[str, Any] = {
-    key: {f.name: f.default for f in fields(Settings)}[entry.attribute] for key, entry in KEYS.items()
-}
+_DEFAULTS = Settings()

@@ -11,7 +11,7 @@ from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import Priority
 from carbon_sched.service.runtime_env import stored_modules
 from carbon_sched.service.spec import job_spec

@@ -20,7 +20,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.ledger.account import actual
 from carbon_sched.policy.budget import Over
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 
 if TYPE_CHECKING:
     from datetime import datetime

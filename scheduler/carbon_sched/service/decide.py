@@ -16,7 +16,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob, Weights
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import after_quiet
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict

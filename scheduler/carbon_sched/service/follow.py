@@ -17,7 +17,7 @@ from carbon_sched.domain.errors import CarbonSchedError, ClusterError, NotFound,
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import from_epoch, to_rfc3339
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.faults import fault, supervisor_lost

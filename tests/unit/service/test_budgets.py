@@ -11,7 +11,7 @@ import pytest
 from carbon_sched.domain.errors import Conflict
 from carbon_sched.domain.job import JobState
 from carbon_sched.policy.budget import Budget, Every, Over
-from carbon_sched.policy.model import Selector
+from carbon_sched.policy.matching import Selector
 from tests.fakes.world import START, World, a_cluster
 
 HEAD = "apiVersion: carbon-sched/v1\nname: acme\nextends: balanced\nteam: '*'\n"

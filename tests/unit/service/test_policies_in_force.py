@@ -8,7 +8,7 @@ import pytest
 
 from carbon_sched.domain.errors import Conflict, InvalidFile, InvalidInput, NotFound
 from carbon_sched.domain.job import JobSpec
-from carbon_sched.policy.model import Selected
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.policies import Policies
 from carbon_sched.store.engine import open_store
