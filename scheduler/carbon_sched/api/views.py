@@ -230,7 +230,7 @@ def policy_view(policy: Policy | None, version: PolicyVersion | None) -> PolicyV
 def effective_view(known: PolicySet, spec: JobSpec) -> EffectiveView:
     """What a job's policy means for it."""
     policy, job = known.followed(spec), Selected.of(spec)
-    settings, origins = policy.settings(job), policy.origins(job)
+    settings, origins = policy.settings(job), {key: policy.origin(job, key) for key in KEYS}
     return {
         "policy": policy.name,
         "label": policy.label,

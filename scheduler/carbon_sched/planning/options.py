@@ -88,9 +88,10 @@ def obstacle(site: Site, job: WaitingJob, *, fresh: bool) -> Obstacle | None:
 def _rule(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
     if job.spec.clusters and cluster.name not in job.spec.clusters:
         return Obstacle(f"not allowed: the job names {', '.join(job.spec.clusters)} (--cluster)", final=True)
-    if job.residency and not set(job.residency) & set(cluster.residency):
+    if any(set(cluster.residency).isdisjoint(residency.tags) for residency in job.residency):
+        asked = " and in ".join(f"{', '.join(one.tags)} ({one.rule})" for one in job.residency)
         tags = ", ".join(cluster.residency) or "no residency"
-        return Obstacle(f"data must stay in {', '.join(job.residency)}; this cluster is tagged {tags}", final=True)
+        return Obstacle(f"data must stay in {asked}; this cluster is tagged {tags}", final=True)
     if job.allowed is not None and cluster.name not in job.allowed:
         return Obstacle("not allowed by the policy (clusters.allowed)", final=True)
     if cluster.name in job.denied:

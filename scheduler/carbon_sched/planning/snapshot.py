@@ -102,14 +102,22 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Residency:
+    """Where data must stay: a cluster must carry one of `tags`. `rule` names what asks for it, for people."""
+
+    tags: tuple[str, ...]
+    rule: str
+
+
+@dataclass(frozen=True)
 class WaitingJob:
     """A queued job, policy values resolved; `latest_start` bounds the delay (at or before `now`: start at once).
 
     `min_gain` is the relative saving a move in time or space must promise before the job waits. `share` is what its
-    team has had of late (less goes first among equal priorities, higher priority first). With `residency` the job may
-    only run on clusters that carry one of these tags; `allowed` (None: all) and `denied` are clusters by name, and
-    those dearer than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: home) is left only where that
-    pays `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them. `confidence` is the
+    team has had of late (less goes first among equal priorities, higher priority first). The job may only run on
+    clusters where every `residency` holds; `allowed` (None: all) and `denied` are clusters by name, and those dearer
+    than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: home) is left only where that pays
+    `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them. `confidence` is the
     probability with which a run from `latest_start` on meets the deadline.
     """
 
@@ -123,7 +131,7 @@ class WaitingJob:
     min_gain: float = 0.0
     priority: int = 0
     share: float = 0.0
-    residency: tuple[str, ...] = ()
+    residency: tuple[Residency, ...] = ()
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     max_price_per_gpu_hour: float | None = None

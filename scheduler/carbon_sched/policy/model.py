@@ -89,10 +89,9 @@ class Policy:
             self._resolved[applying] = Settings(**values)
         return self._resolved[applying]
 
-    def origins(self, job: Selected) -> dict[str, Origin]:
-        """Where each value that applies to a job comes from, by dotted key."""
-        applying = self._selectors.matching(job)
-        return dict.fromkeys(KEYS, Origin()) | {name: one.origin(applying) for name, one in self._written.items()}
+    def origin(self, job: Selected, name: str) -> Origin:
+        """Where the value of a dotted key that applies to a job comes from."""
+        return self._written[name].origin(self._selectors.matching(job)) if name in self._written else Origin()
 
     @cached_property
     def _selectors(self) -> Compiled:

@@ -106,7 +106,7 @@ class Settings:
         allowed, denied, preferred: clusters by name; None allows all. Leaving a preferred one must pay `minimum_gain`.
         max_price_per_gpu_hour: dearer clusters are out; None for any price.
         residency: the job may only run on clusters that carry one of these tags; empty for anywhere.
-        data_classes: tags required of a job's cluster by the job's label `data-class`.
+        data_classes: likewise by the job's label `data-class`, on top of `residency`.
         priority, share: class in the queue, and the team's weight among others of the same class.
         quiet_hours: when no job starts.
         runtime_env: keys of Ray's runtime environment that a job may use; None for all.
@@ -144,15 +144,16 @@ class Settings:
         """Whether a delay may be decided on data of this grade; without forecasts only if the policy falls back."""
         return self.on_missing is OnMissing.FALLBACK or grade.rank <= Grade.OWN_FORECAST.rank
 
-    def tags(self, data_class: str | None) -> frozenset[str]:
-        """Residency tags of which a cluster must carry one, for a job whose data is of this class; empty: anywhere.
+    def tags(self, data_class: str | None) -> dict[str, frozenset[str]]:
+        """By key, the tags of which a cluster must carry one for a job whose data is of this class; each must hold.
 
-        A class that the policy does not know is as strict as its residency: the tags are never widened by a label.
+        So a label never widens where data may go; a class that the policy does not know changes nothing.
         """
-        of_class = (self.data_classes or {}).get(data_class or "", frozenset())
-        if not of_class or not self.residency:
-            return of_class or self.residency
-        return (of_class & self.residency) or frozenset({"(none: data class and residency exclude each other)"})
+        asked = {
+            "data.residency": self.residency,
+            "data.classes": (self.data_classes or {}).get(data_class or "", frozenset()),
+        }
+        return {key: tags for key, tags in asked.items() if tags}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
-from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob, Weights
+from carbon_sched.planning.snapshot import ClusterView, Reservation, Residency, Snapshot, WaitingJob, Weights
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import after_quiet
 from carbon_sched.service.accept import record_job_end
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.planning.snapshot import Belief
+    from carbon_sched.policy.model import Policy
     from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.budgets import Budgets
@@ -228,7 +229,7 @@ class Decide:
             min_gain=settings.minimum_gain,
             priority=job.priority,
             share=had.of(job.spec, settings.share),
-            residency=tuple(sorted(settings.tags(job.spec.metadata.get(DATA_CLASS)))),
+            residency=_residency(job.spec, policy, settings),
             allowed=settings.allowed,
             denied=settings.denied,
             max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
@@ -313,6 +314,15 @@ def _home(clusters: list[Cluster]) -> str | None:
     """The declared home cluster, else the one registered first."""
     declared = next((cluster.name for cluster in clusters if cluster.home), None)
     return declared or (clusters[0].name if clusters else None)
+
+
+def _residency(spec: JobSpec, policy: Policy, settings: Settings) -> tuple[Residency, ...]:
+    """What the policy asks for, each with the key and the level that does."""
+    asked = settings.tags(spec.metadata.get(DATA_CLASS))
+    return tuple(
+        Residency(tuple(sorted(tags)), f"{key} of {policy.origin(Selected.of(spec), key).level}")
+        for key, tags in asked.items()
+    )
 
 
 def _latest_start(job: Job, belief: Belief, settings: Settings, earliest: datetime) -> datetime:

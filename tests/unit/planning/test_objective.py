@@ -13,7 +13,7 @@ from carbon_sched.planning import priors
 from carbon_sched.planning.costs import exists_for_jobs, idle_w
 from carbon_sched.planning.hardware import embodied_g, ratio
 from carbon_sched.planning.plan import plan
-from carbon_sched.planning.snapshot import Weights
+from carbon_sched.planning.snapshot import Residency, Weights
 from tests.fakes.planning import cluster, job, node, snapshot
 
 ON_DEMAND = Pool("p", {"GPU": 8.0, "CPU": 64.0}, 4, gpu_type="A100", node_lifetime="on-demand", provisioning_s=600.0)
@@ -227,7 +227,10 @@ def test_waiting_counts_with_its_weight():
         ({"allowed": frozenset({"b"})}, "not allowed by the policy"),
         ({"denied": frozenset({"a"})}, "denied by the policy"),
         ({"max_price_per_gpu_hour": 2.0}, "costs 3 per GPU hour, above the policy's cap of 2"),
-        ({"residency": ("EU",)}, "data must stay in EU"),
+        (
+            {"residency": (Residency(("EU", "CH"), "a rule"),)},
+            "data must stay in EU, CH (a rule); this cluster is tagged",
+        ),
     ],
 )
 def test_what_a_policy_rules_out_says_which_rule(fields, said):

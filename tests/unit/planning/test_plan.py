@@ -11,7 +11,7 @@ from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.intensity import Basis
 from carbon_sched.domain.job import Bundle, Placement
 from carbon_sched.planning.plan import plan
-from carbon_sched.planning.snapshot import Reservation
+from carbon_sched.planning.snapshot import Reservation, Residency
 from tests.fakes.planning import NOW, cluster, job, node, snapshot
 
 
@@ -150,7 +150,7 @@ def test_cluster_lists_residency_and_gpu_types_are_obeyed():
         cluster("us", [1], residency=("us",), nodes=[node(gpus=8, kind="A100")]),
     ]
     assert one(clusters, job(clusters=["eu"])).cluster == "eu"
-    assert one(clusters, job(residency=("eu",))).cluster == "eu"
+    assert one(clusters, job(residency=(Residency(("eu",), "a rule"),))).cluster == "eu"
     assert one(clusters, job(gpus=1, gpu_type="h100")).cluster == "eu"
     refused = one(clusters, job(gpus=1, gpu_type="B200"))
     assert refused.verdict is Verdict.REFUSE

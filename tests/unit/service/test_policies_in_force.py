@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from carbon_sched.domain.errors import Conflict, InvalidFile, InvalidInput, NotFound
-from carbon_sched.domain.job import JobSpec
+from carbon_sched.domain.job import JobSpec, JobState
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.policies import Policies
@@ -139,6 +140,24 @@ def test_an_unknown_name_is_answered_with_those_there_are(policies):
     policies.apply(ACME, by="ana")
     with pytest.raises(InvalidInput, match=r"not a known policy.*balanced.*applied here: acme"):
         policies.now().get("greenest")
+
+
+def test_data_of_a_class_that_residency_excludes_can_run_nowhere_and_both_levels_are_named(tmp_path):
+    places = {"berlin": ("EU",), "dallas": ("US",), "basel": ("EU", "CH")}
+    clusters = [replace(a_cluster(name, "DE"), residency=tags) for name, tags in places.items()]
+    world = World(tmp_path, clusters, {"DE": [(0, 50.0)]})
+    world.policies.apply(ACME + "data: {residency: [EU]}\n", by="olga")
+    world.policies.apply(VISION + "data: {classes: {open: [US], health: [CH]}}\n", by="olga")
+    health = world.submit(team="vision", metadata={"data-class": "health"})
+    nowhere = world.submit(team="vision", metadata={"data-class": "open"})
+    world.decide.step()
+    assert world.attempts(health)[0].cluster == "basel"
+    refused = world.job(nowhere)
+    assert refused.state is JobState.REFUSED
+    assert "no cluster can ever run it" in refused.reason
+    asked = "data must stay in EU (data.residency of acme) and in US (data.classes of vision); this cluster is tagged "
+    assert f"{asked}US" in refused.reason
+    world.close()
 
 
 def test_only_allowed_keys_of_the_runtime_environment_are_taken(tmp_path):
