@@ -69,6 +69,7 @@ from carbon_sched.service.statements import Statements
 from carbon_sched.signing import PrivateKey
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store, sqlite_file
+from carbon_sched.store.journals import FolderJournals
 from carbon_sched.store.location import check_local_filesystem
 from carbon_sched.store.seals import FileSeals, GitSeals
 from carbon_sched.store.vault import FileVault
@@ -164,7 +165,7 @@ def build(
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, clock)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
-    collect = Collect(fenced, fleet, journals, book, logs, clock, signals, Lanes("collect"), gauge)
+    collect = Collect(fenced, fleet, journals, FolderJournals(), book, logs, clock, signals, Lanes("collect"), gauge)
 
     def moved() -> None:
         if sole:

@@ -428,6 +428,16 @@ class Bundles(Protocol):
         """A readable file, or NotFound."""
 
 
+class DeliveredJournals(Protocol):
+    """Energy segments that nodes leave in a folder shared with the server, by attempt; any job may write there."""
+
+    def names(self, root: str, attempt_id: str) -> list[str]:
+        """File names of an attempt, in no order; none when it left nothing. StoreError when the folder is not there."""
+
+    def read(self, root: str, attempt_id: str, name: str) -> bytes:
+        """One file of a segment's size at most; NotFound for anything else."""
+
+
 class Vault(Protocol):
     """Keeps what must not be readable at rest, fetches secrets at the moment of use, and logs neither."""
 

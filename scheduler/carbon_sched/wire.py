@@ -300,7 +300,8 @@ class ClusterRequest(TypedDict):
     """Body of PUT /v1/clusters/{name}. Exactly one of `address` and `local`. Secrets as `file:PATH` or `env:VAR`.
 
     `meter_keys` are public keys of its machine meters, as `carbon-sched meter key` prints them. `push_to` is this
-    server's address as the cluster's nodes reach it: they push their energy journals there.
+    server's address as the cluster's nodes reach it: they push their energy journals there. `journal_store` is
+    `file:PATH`, a folder that nodes and server mount at the same path: nodes leave their energy journals there.
     """
 
     zone: str
@@ -319,6 +320,7 @@ class ClusterRequest(TypedDict):
     start_grace_s: NotRequired[float]
     home: NotRequired[bool]
     push_to: NotRequired[str]
+    journal_store: NotRequired[str]
     meter_keys: NotRequired[list[str]]
 
 

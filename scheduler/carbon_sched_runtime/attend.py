@@ -11,7 +11,7 @@ import os
 import select
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Callable
 
 from carbon_sched_runtime.journal import Journal
@@ -23,14 +23,14 @@ from carbon_sched_runtime.sources import Sources
 
 if TYPE_CHECKING:
     from carbon_sched_runtime.allocation import AllocationWatch
-    from carbon_sched_runtime.sinks import Pusher
+    from carbon_sched_runtime.sinks import Courier
 
 ROW_WAIT_S = 3.0  # how long an ending attempt waits for the reader's last row
 ASK_AGAIN_S = 0.5
 OTHERS_WAIT_S = 6.0  # how long it waits for the journals of the job's other nodes
 OTHERS_URGENT_S = 2.0
-PUSH_WAIT_S = 3.0  # how long it waits for its last segments to be pushed; they are in the folder as well
-PUSH_URGENT_S = 1.0
+DELIVERY_WAIT_S = 3.0  # how long it waits for its last segments to be delivered; they are in the folder as well
+DELIVERY_URGENT_S = 1.0
 LINGER_S = 1.0  # how long an ending attempt waits for its last processes (Ray ends workers after the driver)
 
 Report = Callable[..., None]
@@ -38,7 +38,7 @@ Report = Callable[..., None]
 
 @dataclass(frozen=True)
 class Attempt:
-    """What the environment says of the attempt, and where its journal lies; `push` is an address and a token."""
+    """What the environment says of the attempt, and where its journal lies; `sinks` as in `sinks.py`."""
 
     id: str
     folder: str
@@ -46,7 +46,7 @@ class Attempt:
     gpus: str | None
     visible: str | None
     start_ns: int
-    push: tuple[str, str] | None = None
+    sinks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Attendance:
         self._gone_ns = 0
         self._others: OtherNodes | None = None
         self._allocation: AllocationWatch | None = None
-        self._pusher: Pusher | None = None
+        self._couriers: list[Courier] = []
         self._urgent = False
         self._lock: int | None = None
         self._seat: Seat | None = None
@@ -115,7 +115,7 @@ class Attendance:
     def _run(self) -> None:
         self._machine = machine = Machine()
         self._come()
-        self._journal = Journal(machine, self._attempt.folder, time.time(), self._push())
+        self._journal = Journal(machine, self._attempt.folder, time.time(), self._hire())
         self._lock = machine.lock(wait=False)
         if self._lock is None:
             threading.Thread(target=self._wait_for_lock, name="carbon-sched-lock", daemon=True).start()
@@ -128,14 +128,14 @@ class Attendance:
             self._guarded(lambda seal=asked or self._urgent: self._beat(seal=seal))  # type: ignore[misc]
         self._close(machine)
 
-    def _push(self) -> Callable[[str, bytes], None] | None:
-        """How segments are passed on to the server, where the cluster's nodes push them."""
-        if not self._attempt.push:
-            return None
-        from carbon_sched_runtime.sinks import Address, Pusher  # noqa: PLC0415 - most clusters are pulled from
+    def _hire(self) -> list[Callable[[str, bytes], None]]:
+        """How segments are passed on, where the cluster's nodes deliver them."""
+        if self._attempt.sinks:
+            from carbon_sched_runtime.sinks import Courier, sinks_of  # noqa: PLC0415 - most clusters are pulled from
 
-        self._pusher = Pusher(Address(*self._attempt.push), self._attempt.id, self._report)
-        return self._pusher.put
+            sinks = sinks_of(self._attempt.sinks, self._attempt.id)
+            self._couriers = [Courier(sink, self._report) for sink in sinks]
+        return [courier.put for courier in self._couriers]
 
     # an attempt's presence here; `node_meter.Post` has another -------------------------------------------------------
 
@@ -220,8 +220,8 @@ class Attendance:
         altered = self._journal.restore()
         if altered:
             reasons.append(f"journal files were altered or removed, and put back: {len(altered)}")
-        if self._pusher is not None:
-            self._pusher.flush(PUSH_URGENT_S if self._urgent else PUSH_WAIT_S)
+        deadline = time.monotonic() + (DELIVERY_URGENT_S if self._urgent else DELIVERY_WAIT_S)
+        reasons += [late for courier in self._couriers if (late := courier.flush(deadline))]
         missing_elsewhere = self._others and self._others.wait(OTHERS_URGENT_S if self._urgent else OTHERS_WAIT_S)
         reasons += [missing_elsewhere] if missing_elsewhere else []
         reasons += self._faults

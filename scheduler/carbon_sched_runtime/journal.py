@@ -15,7 +15,7 @@ from carbon_sched_runtime.machine import read_segment
 from carbon_sched_runtime.wire import parse_segment_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from carbon_sched_runtime.machine import Machine
 
@@ -27,9 +27,9 @@ class Journal:
     """Copies what readers publish on this machine into one folder."""
 
     def __init__(
-        self, machine: Machine, folder: str, now_s: float, pass_on: Callable[[str, bytes], None] | None = None
+        self, machine: Machine, folder: str, now_s: float, pass_on: Sequence[Callable[[str, bytes], None]] = ()
     ) -> None:
-        """`pass_on` gets every segment's name and bytes when it is in the folder."""
+        """Each of `pass_on` gets every segment's name and bytes when it is in the folder."""
         self.folder = folder
         self._pass_on = pass_on
         self.covered_ns = 0
@@ -66,8 +66,8 @@ class Journal:
                 continue
             self._put(name, data)
             self._digests[name] = hashlib.sha256(data).digest()
-            if self._pass_on:
-                self._pass_on(name, data)
+            for pass_on in self._pass_on:
+                pass_on(name, data)
             self.covered_ns = max(self.covered_ns, _end_of(data))
 
     def restore(self) -> list[str]:

@@ -152,7 +152,7 @@ class Machine:
     def write_claim(self, claim: Claim) -> None:
         """Write or replace one's own claim."""
         text = json.dumps({**claim.__dict__, "uid": None}, separators=(",", ":"))
-        _replace(f"{self.root}/claims/{claim.attempt}.claim", text.encode())
+        replace_file(f"{self.root}/claims/{claim.attempt}.claim", text.encode())
 
     def remove_claim(self, attempt: str) -> None:
         """Take back a claim; no matter if it is gone or another's."""
@@ -168,7 +168,7 @@ class Machine:
     def write_held(self, held: Held, node: str) -> None:
         """Say what a raylet gave to an attempt; `node` is the raylet's node id."""
         text = json.dumps({"visible": held.visible, "slots": held.slots}, separators=(",", ":"))
-        _replace(f"{self.root}/claims/{held.attempt}.{node[:12]}.held", text.encode())
+        replace_file(f"{self.root}/claims/{held.attempt}.{node[:12]}.held", text.encode())
 
     def remove_held(self, attempt: str, node: str) -> None:
         """Take it back; no matter if it is gone or another's."""
@@ -186,7 +186,7 @@ class Machine:
 
     def write_checkpoint(self, data: bytes) -> None:
         """Replace this user's checkpoint. Not synced: it concerns this boot only."""
-        _replace(f"{self.own}/checkpoint", data)
+        replace_file(f"{self.own}/checkpoint", data)
 
     def checkpoints(self) -> list[tuple[bytes, bool]]:
         """The checkpoints of every user who ever was the reader since boot, and whether each is one's own."""
@@ -197,7 +197,7 @@ class Machine:
 
     def publish(self, name: str, data: bytes) -> None:
         """Put a segment where every wrapper of the machine finds it, and drop the oldest beyond 240."""
-        _replace(f"{self.own}/segments/{name}", data)
+        replace_file(f"{self.own}/segments/{name}", data)
         names = sorted(os.listdir(f"{self.own}/segments"), key=lambda n: _modified(f"{self.own}/segments/{n}"))
         for old in names[:-SEGMENTS_KEPT]:
             os.unlink(f"{self.own}/segments/{old}")
@@ -359,8 +359,11 @@ def _open_shared_file(path: str) -> int:
         return os.open(path, flags)
 
 
-def _replace(path: str, data: bytes) -> None:
-    """Write a whole file under another name and move it into place, so that no one ever sees half of it."""
+def replace_file(path: str, data: bytes, *, sync: bool = False) -> None:
+    """Write a whole file under another name and move it into place, so that no one ever sees half of it.
+
+    Others may read it, whatever the umask. With `sync` the content survives the machine.
+    """
     folder, name = os.path.split(path)
     temporary = f"{folder}/.{name}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -370,6 +373,9 @@ def _replace(path: str, data: bytes) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
+            os.fchmod(descriptor, 0o644)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(temporary, path)

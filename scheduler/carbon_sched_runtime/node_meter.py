@@ -39,7 +39,7 @@ class Post(Attendance):
 class NodeMeter:
     """The actor's class: `begin`, then `hurry` any number of times, then `finish`; all return plain values."""
 
-    def __init__(self, attempt: str, gpus: str | None = None, push: tuple[str, str] | None = None) -> None:
+    def __init__(self, attempt: str, gpus: str | None = None, sinks: dict[str, str] | None = None) -> None:
         self._faults: list[str] = []
         self._role = threading.Event()
         self._said: dict[str, Any] = {}
@@ -50,7 +50,7 @@ class NodeMeter:
             gpus=gpus,
             visible=None,
             start_ns=boot_clock_ns(),
-            push=push,
+            sinks=sinks or {},
         )
         self._post = Post(told, self._hear)
         self._post.start()

@@ -20,7 +20,7 @@ import time
 from typing import Any, Callable, Protocol
 
 from carbon_sched_runtime.others import ALONE
-from carbon_sched_runtime.run import push_address, shield_imports
+from carbon_sched_runtime.run import shield_imports, sink_settings
 
 POLL_S = 5.0
 EAGER_S = 1.0  # between the first looks: what a worker uses before its node's first reading may never be known
@@ -243,7 +243,7 @@ class RayCluster:
             scheduling_strategy=affinity, runtime_env=self._environment, **options
         )
         return RayMeter(
-            self._ray, remote.remote(self._attempt, os.environ.get("CARBON_SCHED_GPUS"), push_address(os.environ))
+            self._ray, remote.remote(self._attempt, os.environ.get("CARBON_SCHED_GPUS"), sink_settings(os.environ))
         )
 
     def _list(self, kind: str, **wanted: str) -> list[Any]:

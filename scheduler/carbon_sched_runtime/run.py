@@ -24,6 +24,7 @@ STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT
 FINISH_S = 12.0
 URGENT_FINISH_S = 5.0
 RECORD_READ = 64 * 1024
+SINK_SETTINGS = ("CARBON_SCHED_PUSH", "CARBON_SCHED_PUSH_TOKEN", "CARBON_SCHED_STORE")
 
 
 class Record:
@@ -128,7 +129,7 @@ class Wrapper:
             attempt = Attempt(
                 id=self.attempt, folder=self.folder, cpus=env.get("CARBON_SCHED_CPUS"),
                 gpus=env.get("CARBON_SCHED_GPUS"), visible=env.get("CUDA_VISIBLE_DEVICES"), start_ns=start_ns,
-                push=push_address(env),
+                sinks=sink_settings(env),
             )  # fmt: skip
             attendance = Attendance(attempt, self.record.write)
             attendance.start()
@@ -199,10 +200,9 @@ def complain(text: str) -> None:
     print(f"carbon-sched: {text}", file=sys.stderr, flush=True)
 
 
-def push_address(environment: Mapping[str, str]) -> tuple[str, str] | None:
-    """Where segments are pushed to, and the token for it; None where they are only pulled."""
-    url, token = environment.get("CARBON_SCHED_PUSH", ""), environment.get("CARBON_SCHED_PUSH_TOKEN", "")
-    return (url.rstrip("/"), token) if url and token else None
+def sink_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an environment says of where segments are delivered (`sinks.py`); empty where they are only pulled."""
+    return {name: environment[name] for name in SINK_SETTINGS if environment.get(name)}
 
 
 def journal_folder() -> str:

@@ -120,6 +120,13 @@ def test_on_demand_nodes_need_another_way_for_their_energy(head: FakeRayHead, to
     assert "burst" in found["on-demand nodes"].text
 
 
+def test_a_journal_store_is_that_way_where_it_is_mounted(head: FakeRayHead, token_file: Path, tmp_path: Path):
+    pool = Pool("burst", {"GPU": 8}, 4, node_lifetime="on-demand")
+    assert worrying(check(head, token_file, pools=(pool,), journal_store=str(tmp_path))) == {}
+    found = worrying(check(head, token_file, pools=(pool,), journal_store=str(tmp_path / "not-mounted")))
+    assert {topic: one.level for topic, one in found.items()} == {"journal store": Level.PROBLEM}
+
+
 def test_a_gpu_type_that_no_node_shows_is_told(head: FakeRayHead, token_file: Path):
     pools = (Pool("a", {"GPU": 2}, 1, gpu_type="H100"), Pool("b", {"GPU": 2}, 1, gpu_type="A100"))
     found = worrying(check(head, token_file, pools=pools))

@@ -37,6 +37,7 @@ from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
+from carbon_sched.store.journals import FolderJournals
 from carbon_sched.store.vault import FileVault
 from carbon_sched_runtime import wire
 from tests.fakes.cluster import FakeCluster, FakeClusters
@@ -194,6 +195,7 @@ class World:
             fenced,
             self.fleet,
             journals,
+            FolderJournals(),
             Book(outlooks, self.statements, self.clock),
             self.logs,
             self.clock,

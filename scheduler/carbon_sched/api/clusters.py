@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 DAY_S = 86_400
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 
 def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
@@ -121,6 +123,7 @@ def _cluster(name: str, request: ClusterRequest, context: Context) -> Cluster:
         start_grace_s=_grace(request.get("start_grace_s", 300.0)),
         home=request.get("home", False),
         push_to=_push_to(request.get("push_to", "")),
+        journal_store=_journal_store(request.get("journal_store", "")),
         meter_keys=tuple(str(parse_meter_key(text)) for text in request.get("meter_keys", [])),
     )
 
@@ -130,6 +133,24 @@ def _push_to(address: str) -> str:
         remedy = "Give this server's own address as the cluster's nodes reach it, https://HOST:PORT"
         raise InvalidInput("push_to", address, "is not an address to push to", remedy)
     return address.rstrip("/")
+
+
+def _journal_store(location: str) -> str:
+    """The folder of a `file:` location: nodes have the standard library alone, which speaks to no object store."""
+    if not location:
+        return ""
+    scheme, _, path = location.partition(":")
+    if scheme in OBJECT_STORES:
+        remedy = (
+            "Mount the bucket at one path on nodes and server (FUSE) and give file:PATH, or have them push: push_to"
+        )
+        reason = "is an object store, which nodes reach neither with a client nor with credentials of ours"
+        raise InvalidInput("journal_store", location, reason, remedy)
+    folder = PurePosixPath(path)
+    if scheme != "file" or not folder.is_absolute() or ".." in folder.parts:
+        remedy = "Give file:PATH, the absolute path at which nodes and server mount a shared folder"
+        raise InvalidInput("journal_store", location, "is not a folder", remedy)
+    return str(folder)
 
 
 def _pool(request: PoolRequest) -> Pool:

@@ -81,6 +81,9 @@ def list_clusters(as_json: bool) -> None:
 @click.option(
     "--push-to", metavar="URL", help="This server's address as nodes reach it: they push their energy journals there."
 )
+@click.option(
+    "--journal-store", metavar="file:PATH", help="A folder mounted there and at the server: nodes leave journals in it."
+)
 @click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
 @json_option
 def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -54,7 +56,7 @@ def check_cluster(client: RayClient, cluster: Cluster) -> list[Finding]:
             findings += look(client, cluster, status)
         except ClusterError as error:
             findings.append(Finding(Level.PROBLEM, look.__name__.strip("_").replace("_", " "), str(error)))
-    return [*findings, *_on_demand(cluster), *_teams()]
+    return [*findings, *_journal_store(cluster), *_on_demand(cluster), *_teams()]
 
 
 def _channel(cluster: Cluster) -> Iterator[Finding]:
@@ -165,17 +167,33 @@ def _log_pull(client: RayClient, _cluster: Cluster, status: ClusterStatus) -> It
         yield Finding(Level.OK, "energy journals", f"can be fetched from all {len(asked)} nodes asked")
 
 
+def _journal_store(cluster: Cluster) -> Iterator[Finding]:
+    """Whether the folder that nodes leave journals in can be read here; of theirs nothing is seen from here."""
+    if not cluster.journal_store:
+        return
+    if os.access(cluster.journal_store, os.R_OK | os.X_OK) and Path(cluster.journal_store).is_dir():
+        text = f"{cluster.journal_store} can be read here; nodes must mount it there too, and their jobs may write it"
+        yield Finding(Level.OK, "journal store", text)
+    else:
+        text = (
+            f"{cluster.journal_store} is no folder that this server can read. Mount it here, at the same path as there"
+        )
+        yield Finding(Level.PROBLEM, "journal store", text)
+
+
 def _on_demand(cluster: Cluster) -> Iterator[Finding]:
     names = [pool.name for pool in cluster.pools if pool.node_lifetime == "on-demand"]
-    if names and cluster.push_to:
-        text = f"nodes of {', '.join(names)} push their energy journals to {cluster.push_to} before they vanish"
+    sink = cluster.push_to or cluster.journal_store
+    if names and sink:
+        text = f"nodes of {', '.join(names)} leave their energy journals at {sink} before they vanish"
         yield Finding(Level.OK, "on-demand nodes", text)
     elif names:
         yield Finding(
             Level.WARNING,
             "on-demand nodes",
             f"nodes of {', '.join(names)} vanish with their energy journals after a job, and the last seconds of each "
-            "job are booked as missing. Have them pushed: clusters add --push-to URL-OF-THIS-SERVER",
+            "job are booked as missing. Have them delivered: clusters add --push-to URL-OF-THIS-SERVER, or "
+            "--journal-store file:PATH",
         )
 
 

@@ -84,6 +84,8 @@ class Cluster:
     cordoned: bool = False
     push_to: str = ""
     """Our API's address as its nodes reach it: they push their energy journals there; empty where they cannot."""
+    journal_store: str = ""
+    """A folder that nodes and server mount at this path; nodes leave their energy journals there. Empty for none."""
     meter_keys: tuple[str, ...] = ()
     """Public keys of its machine meters (`ed25519:BASE64`): what they sign is independent evidence."""
 

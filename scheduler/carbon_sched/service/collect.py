@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.energy import EnergySpan, Window
     from carbon_sched.domain.job import Attempt, Job
-    from carbon_sched.ports import Clock, Store
+    from carbon_sched.ports import Clock, DeliveredJournals, Store
     from carbon_sched.service.book import Book
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.gauge import Gauge
@@ -60,6 +60,7 @@ class Collect:
         store: Store,
         fleet: Fleet,
         journals: Journals,
+        folders: DeliveredJournals,
         book: Book,
         logs: Logs,
         clock: Clock,
@@ -71,7 +72,7 @@ class Collect:
         self._logs, self._lanes, self._gauge = logs, lanes, gauge
         self._clock, self._signals = clock, signals
         self._keep = Keep(store, clock)
-        self._pull = Pull(store, journals, clock, self._store_segment)
+        self._pull = Pull(store, journals, folders, clock, self._store_segment)
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
         self._waiting = False

@@ -230,7 +230,7 @@ class Dispatch:
         return RaySubmission(
             submission_id=attempt.attempt_id,
             entrypoint=entrypoint_for(spec),
-            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec), self._push(attempt)),
+            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec), self._sinks(attempt)),
             metadata={**spec.metadata, "carbon-sched.job": attempt.job_id, "job_name": spec.name},
             entrypoint_num_cpus=spec.resources.entrypoint_cpus,
             entrypoint_num_gpus=spec.resources.entrypoint_gpus,
@@ -239,11 +239,15 @@ class Dispatch:
             entrypoint_label_selector=spec.resources.entrypoint_label_selector or None,
         )
 
-    def _push(self, attempt: Attempt) -> dict[str, str]:
-        """Where the attempt's nodes push their energy journals, and with what; nothing where they cannot."""
-        url = self._fleet.get(attempt.cluster).push_to
-        token = push_token(self._vault, attempt.attempt_id)
-        return {"CARBON_SCHED_PUSH": url, "CARBON_SCHED_PUSH_TOKEN": token} if url else {}
+    def _sinks(self, attempt: Attempt) -> dict[str, str]:
+        """Where the attempt's nodes deliver their energy journals (carbon_sched_runtime/sinks.py), and with what."""
+        cluster, told = self._fleet.get(attempt.cluster), {}
+        if cluster.push_to:
+            token = push_token(self._vault, attempt.attempt_id)
+            told = {"CARBON_SCHED_PUSH": cluster.push_to, "CARBON_SCHED_PUSH_TOKEN": token}
+        if cluster.journal_store:
+            told["CARBON_SCHED_STORE"] = cluster.journal_store
+        return told
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """The job's own variables, decrypted, and its secrets as they are at this moment; secrets win."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
@@ -142,23 +141,19 @@ class Journals:
         """Names of the segments in the node's session; names that are not ours are passed over."""
         return sorted(name for name in client.list_files(node_id, SEGMENT_PATTERN) if is_segment(name))
 
-    def segment(
-        self, client: ClusterClient, cluster: Cluster, node_id: str, name: str, keys: Sequence[MeterKey] = ()
-    ) -> Segment:
-        """One segment as energy spans; independent where one of the `keys` of this cluster's meters signed it.
-
-        Raises BadJournal when it is torn, altered, implausible, or not signed by the key it names; ClusterError when
-        the cluster gives no clear answer.
-        """
+    def segment(self, client: ClusterClient, node_id: str, name: str) -> bytes:
+        """A segment as it lies there; BadJournal when the cluster will not give it, ClusterError when it is unclear."""
         try:
-            data = client.read_file(node_id, name, limit=wire.SEGMENT_LIMIT)
+            return client.read_file(node_id, name, limit=wire.SEGMENT_LIMIT)
         except ClusterRefused as error:
             raise BadJournal(str(error)) from error
-        return checked(data, name, cluster.name, keys)
 
 
 def checked(data: bytes, name: str, cluster: str, keys: Sequence[MeterKey]) -> Segment:
-    """A segment's bytes as energy spans of a cluster; BadJournal as `Journals.segment`."""
+    """A segment's bytes as energy spans of a cluster; independent where one of the `keys` of its meters signed it.
+
+    Raises BadJournal when it is torn, altered, implausible, or not signed by the key it names.
+    """
     try:
         segment = wire.parse_segment(data, name)
     except wire.WireError as error:

@@ -1,4 +1,4 @@
-"""Pull energy segments from the nodes of a cluster: each once, whichever attempts ran there.
+"""Pull energy segments from a cluster's nodes and its journal store: each once, whichever attempts ran there.
 
 Turns of one cluster are taken one after another (its lane); those of different clusters side by side.
 """
@@ -10,53 +10,67 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import ClusterError
+from carbon_sched.domain.errors import ClusterError, NotFound, StoreError
 from carbon_sched.meter_keys import parse_meter_key
-from carbon_sched.service.journal import BadJournal, is_segment
+from carbon_sched.service.journal import BadJournal, checked, is_segment
 from carbon_sched.service.remarks import Findings, of_node, of_record
 from carbon_sched.service.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt
-    from carbon_sched.meter_keys import MeterKey
-    from carbon_sched.ports import Clock, ClusterClient, Store
+    from carbon_sched.ports import Clock, ClusterClient, DeliveredJournals, Store
     from carbon_sched.service.journal import AttemptRecord, Journals, Segment
 
 CLOCK_SKEW = timedelta(minutes=10)
 """A segment that ends later than this from now was not metered yet."""
 NODES_KEPT = 500
-"""Per cluster; of the longest unused is forgotten what was fetched, and the store is asked again."""
+"""Per cluster, and as many attempts; of the longest unused is forgotten what was fetched, and it is asked again."""
 
 
 class Rack:
     """What one cluster's nodes are known to hold, and which of them were looked at in this turn.
 
     `beyond` maps an attempt's own node to the other nodes of the jobs whose wrappers run there. `pushed` is what nodes
-    delivered themselves, whichever they are.
+    delivered themselves, whichever they are; `left` what an attempt's nodes left in the journal store.
     """
 
     def __init__(self) -> None:
         self.pushed = Shelf(set())
+        self.left: dict[str, Shelf] = {}
         self.arriving: SimpleQueue[Segment] = SimpleQueue()
         self.shelves: dict[str, Shelf] = {}
         self.pulled: set[str] = set()
         self.beyond: dict[str, set[str]] = {}
 
+    def delivered(self, attempt_id: str) -> list[Shelf]:
+        """What came from nodes otherwise than by asking them."""
+        return [self.pushed, *([self.left[attempt_id]] if attempt_id in self.left else [])]
+
+    def delivered_names(self, attempt_id: str) -> list[str]:
+        """The names of that."""
+        return [name for shelf in self.delivered(attempt_id) for name in shelf.names()]
+
     def pulled_names(self) -> list[str]:
-        """Every segment that was read from a node; nothing is looked for where no node pushes."""
-        return [name for shelf in self.shelves.values() for name in shelf.names()] if self.pushed.kept else []
+        """Every segment that was read from a node."""
+        return [name for shelf in self.shelves.values() for name in shelf.names()]
 
 
 class Pull:
     """Fetches and checks; `keep` stores a segment that an attempt's node delivered (BadJournal when it cannot)."""
 
     def __init__(
-        self, store: Store, journals: Journals, clock: Clock, keep: Callable[[Attempt, Segment], None]
+        self,
+        store: Store,
+        journals: Journals,
+        folders: DeliveredJournals,
+        clock: Clock,
+        keep: Callable[[Attempt, Segment], None],
     ) -> None:
-        self._store, self._journals, self._clock, self._keep = store, journals, clock, keep
+        self._store, self._journals, self._folders = store, journals, folders
+        self._clock, self._keep = clock, keep
         self._racks: dict[str, Rack] = {}
 
     def begin(self, cluster: str, waiting: Collection[str]) -> None:
@@ -72,8 +86,9 @@ class Pull:
         for node, shelf in rack.shelves.items():
             if node not in waited_for:
                 shelf.forget()
-        for node in list(rack.shelves)[:-NODES_KEPT]:
-            del rack.shelves[node]
+        for shelves in (rack.shelves, rack.left):
+            for longest_unused in list(shelves)[:-NODES_KEPT]:
+                del shelves[longest_unused]
 
     def arrived(self, cluster: str, segment: Segment) -> None:
         """A node of the cluster pushed a segment, and it is stored; may be called from any thread."""
@@ -84,9 +99,10 @@ class Pull:
 
         Of one that runs its `gaps` are what its wrapper could not meter so far.
 
-        ClusterError when the cluster gives no answer: what was read before stays read. A node of the job beside the
-        wrapper's that gives none (it may be gone) is named as missing.
+        ClusterError when the cluster gives no answer: what was read before stays read, the journal store too. A node
+        of the job beside the wrapper's that gives none (it may be gone) is named as missing.
         """
+        unseen = self._from_store(cluster, attempt)
         if not attempt.node_id:
             return Findings([] if attempt.open else ["the node it ran on is not known"])
         shelf = self._node(client, cluster, attempt, attempt.node_id)
@@ -95,10 +111,12 @@ class Pull:
         if attempt.open:
             return Findings(gaps=list(record.faults) if record else [])
         rack = self._racks[cluster.name]
-        said = of_record(record, [*shelf.names(), *rack.pushed.names()])
-        found = shelf.findings(attempt.attempt_id, attempt.opened_at, rack.pushed.names())
-        pushed = rack.pushed.findings(attempt.attempt_id, attempt.opened_at, rack.pulled_names())
-        parts = [said, found, pushed, *others]
+        delivered = rack.delivered_names(attempt.attempt_id)
+        said = of_record(record, [*shelf.names(), *delivered])
+        parts = [unseen, said, shelf.findings(attempt.attempt_id, attempt.opened_at, delivered), *others]
+        for one in rack.delivered(attempt.attempt_id):
+            elsewhere = [*rack.pulled_names(), *delivered] if one.kept else []
+            parts.append(one.findings(attempt.attempt_id, attempt.opened_at, elsewhere))
         missing, notes = [line for p in parts for line in p.missing], [line for p in parts for line in p.notes]
         windows = self._journals.windows(client, attempt, attempt.node_id)
         windows += [window for p in parts for window in p.windows]
@@ -119,10 +137,10 @@ class Pull:
                     Findings([f"the energy journal of node {node.node_id[:12]} could not be read: {error}"])
                 )
                 continue
-            pushed = self._racks[cluster.name].pushed.names()
+            delivered = self._racks[cluster.name].delivered_names(attempt.attempt_id)
             findings += [
-                of_node(node, [*shelf.names(), *pushed]),
-                shelf.findings(attempt.attempt_id, attempt.opened_at, pushed),
+                of_node(node, [*shelf.names(), *delivered]),
+                shelf.findings(attempt.attempt_id, attempt.opened_at, delivered),
             ]
             if not attempt.open:
                 findings.append(Findings(windows=self._journals.windows(client, attempt, node.node_id)))
@@ -135,9 +153,8 @@ class Pull:
         rack.shelves[node] = shelf
         if node not in rack.pulled:
             names = self._journals.segment_names(client, node)
-            keys = tuple(map(parse_meter_key, cluster.meter_keys))
-            fetch = partial(self._fetch, client, cluster, keys, attempt, node)
-            shelf.pull(names, fetch, self._clock, again=not attempt.open)
+            read = partial(self._journals.segment, client, node)
+            shelf.pull(names, self._fetch(read, cluster, attempt), self._clock, again=not attempt.open)
             rack.pulled.add(node)
         return shelf
 
@@ -147,12 +164,37 @@ class Pull:
             ids = tx.segment_ids(attempt.cluster, received_before=attempt.opened_at)
         return Shelf({name for one in ids if is_segment(name := one.rpartition("/")[2].partition("#")[0])})
 
-    def _fetch(
-        self, client: ClusterClient, cluster: Cluster, keys: Sequence[MeterKey], attempt: Attempt, node: str, name: str
-    ) -> Segment:
-        segment = self._journals.segment(client, cluster, node, name, keys)
-        if segment.end > self._clock.now() + CLOCK_SKEW:
-            message = "it speaks of a time that has not come"
-            raise BadJournal(message)
-        self._keep(attempt, segment)
-        return segment
+    def _from_store(self, cluster: Cluster, attempt: Attempt) -> Findings:
+        """Take what the attempt's nodes left in the journal store; what is missing where that cannot be read."""
+        root = cluster.journal_store
+        if not root:
+            return Findings()
+        try:
+            names = sorted(filter(is_segment, self._folders.names(root, attempt.attempt_id)))
+        except StoreError as error:
+            return Findings([str(error)])
+        left = self._racks[cluster.name].left
+        shelf = left[attempt.attempt_id] = left.pop(attempt.attempt_id, Shelf(set()))
+
+        def read(name: str) -> bytes:
+            try:
+                return self._folders.read(root, attempt.attempt_id, name)
+            except NotFound as error:
+                raise BadJournal(str(error)) from None
+
+        shelf.pull(names, self._fetch(read, cluster, attempt), self._clock, again=not attempt.open)
+        return Findings()
+
+    def _fetch(self, read: Callable[[str], bytes], cluster: Cluster, attempt: Attempt) -> Callable[[str], Segment]:
+        """How a shelf gets one segment by its name: read, checked, stored."""
+        keys = tuple(map(parse_meter_key, cluster.meter_keys))
+
+        def fetch(name: str) -> Segment:
+            segment = checked(read(name), name, cluster.name, keys)
+            if segment.end > self._clock.now() + CLOCK_SKEW:
+                message = "it speaks of a time that has not come"
+                raise BadJournal(message)
+            self._keep(attempt, segment)
+            return segment
+
+        return fetch

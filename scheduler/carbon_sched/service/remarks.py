@@ -26,6 +26,7 @@ QUOTED = 200
 WINDOWS = 100
 _OUTLIVED = re.compile(r"([0-9]{1,9}) processes outlive the entrypoint")
 _ALTERED = re.compile(r"journal files were altered or removed, and put back: ([0-9]{1,9})")
+_UNDELIVERED = re.compile(r"segments that did not reach the (server|journal store): ([0-9]{1,9})")
 _RUN = re.compile(r"([0-9a-f]{8}):([0-9]{1,6})-([0-9]{1,6})")
 _HEAD = re.compile(r"([A-Za-z0-9_.-]+): ([0-9]{1,15}) ms before the first reading.*")
 _SQUATTER = re.compile(r"([A-Za-z0-9_.-]+) uses what (?:([A-Za-z0-9_.-]+) holds|it does not hold)")
@@ -121,12 +122,15 @@ def of_record(record: AttemptRecord | None, held: Sequence[str]) -> Findings:
         return Findings(["the wrapper did not finish its energy journal", *map(_quoted, record.faults)])
     found = Findings(gaps=list(map(_quoted, record.faults)))  # it is done: what it could not meter does not come
     for part in record.remark.split("; "):
-        outlived, altered = _OUTLIVED.fullmatch(part), _ALTERED.fullmatch(part)
+        outlived, altered, left = (one.fullmatch(part) for one in (_OUTLIVED, _ALTERED, _UNDELIVERED))
         if outlived:
             found.notes.append(f"{outlived.group(1)} processes of the job outlived its entrypoint")
         elif altered:
             words = "energy segments were altered or removed while the job ran; the wrapper put them back"
             found.notes.append(f"{altered.group(1)} {words}")
+        elif left:
+            words = f"energy segments did not reach the {left.group(1)} by the job's end"
+            found.notes.append(f"{left.group(2)} {words}; they are booked where they were pulled from the node")
         elif part and part not in record.faults:
             found.gaps.append(_quoted(part))
     absent = _absent(record, held)

@@ -71,12 +71,12 @@ def runtime_env_for(
     attempt: Attempt,
     uris: Mapping[str, str],
     environment: Mapping[str, str],
-    push: Mapping[str, str] = MappingProxyType({}),
+    sinks: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The user's runtime_env with our package, the uploaded working_dir and our environment variables added.
 
     `uris` holds `runtime` (our package), for an uploaded folder `working_dir`, and each stored module by its `bundle://`
-    URI, as `gcs://` URIs; `environment` the job's own variables, secrets included.
+    URI, as `gcs://` URIs; `environment` the job's own variables, secrets included; `sinks` where segments go.
     """
     env: dict[str, Any] = dict(spec.runtime_env)
     if "working_dir" in uris:
@@ -84,7 +84,7 @@ def runtime_env_for(
     modules = [uris.get(module, module) for module in env.get("py_modules", [])]
     if modules or is_wrapped(spec):
         env["py_modules"] = [*([uris["runtime"]] if is_wrapped(spec) else []), *modules]
-    env["env_vars"] = {**_our_variables(spec, attempt), **push, **environment}
+    env["env_vars"] = {**_our_variables(spec, attempt), **sinks, **environment}
     return env
 
 

@@ -283,6 +283,7 @@ def cluster_to_json(cluster: Cluster) -> Json:
         "home": cluster.home,
         "cordoned": cluster.cordoned,
         "push_to": cluster.push_to,
+        "journal_store": cluster.journal_store,
         "meter_keys": list(cluster.meter_keys),
     }
 
@@ -306,6 +307,7 @@ def cluster_from_json(j: Json) -> Cluster:
         home=j["home"],
         cordoned=j["cordoned"],
         push_to=j.get("push_to", ""),
+        journal_store=j.get("journal_store", ""),
         meter_keys=tuple(j.get("meter_keys", ())),
     )
 

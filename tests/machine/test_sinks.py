@@ -1,4 +1,4 @@
-"""A wrapper whose segments are pushed: through a server that fails first, and past one that will not have them."""
+"""A wrapper whose segments are delivered: to a server that fails first, refuses or is away, and to a shared folder."""
 
 from __future__ import annotations
 
@@ -71,3 +71,32 @@ def test_a_server_that_will_not_have_them_is_said_and_the_folder_has_them(place)
     assert place.segments()
     faults = [event.reason for event in place.record().events if event.event == "fault"]
     assert faults == [f"segments are not taken by the server: it answers 401 to a POST at {api.url}"]
+
+
+def test_a_server_that_is_away_costs_a_job_three_seconds_and_the_record_says_what_is_left(place):
+    api = Api(204)
+    api.shutdown()
+    api.server_close()
+    assert place.run("true", A, CARBON_SCHED_PUSH=api.url, CARBON_SCHED_PUSH_TOKEN="a-token")[0] == 0
+    assert place.record().last("closed").reason == f"segments that did not reach the server: {len(place.segments())}"
+
+
+def test_the_journal_store_has_what_the_folder_has_and_everybody_may_read_it(place):
+    store = place.folder / "store"
+    store.mkdir()
+    assert place.run("sleep 0.3", A, CARBON_SCHED_STORE=str(store))[0] == 0
+
+    kept = {path.name: path.read_bytes() for path in place.journal.glob("*.seg")}
+    left = {path.name: path.read_bytes() for path in (store / A).iterdir()}
+    assert left == kept != {}
+    assert {path.stat().st_mode & 0o777 for path in (store / A).iterdir()} == {0o644}
+    assert (store / A).stat().st_mode & 0o777 == 0o755
+    assert place.record().last("closed").reason is None
+
+
+def test_a_store_that_is_not_mounted_is_not_made_and_what_did_not_reach_it_is_said(place):
+    store = place.folder / "not-mounted"
+    assert place.run("true", A, CARBON_SCHED_STORE=str(store))[0] == 0
+    assert not store.exists()
+    reason = place.record().last("closed").reason
+    assert reason == f"segments that did not reach the journal store: {len(place.segments())}"

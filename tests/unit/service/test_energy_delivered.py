@@ -1,4 +1,4 @@
-"""Segments that nodes push: at least once, in any order, from nodes that are gone when somebody looks for them."""
+"""Segments that nodes deliver: at least once, in any order, from nodes that are gone when somebody looks for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def key(tmp_path):
 
 @pytest.fixture
 def world(tmp_path, key):
-    cluster = a_cluster("c", "DE", push_to="https://us.example:8443", meter_keys=(str(key.public),))
+    (tmp_path / "store").mkdir()
+    sinks = {"push_to": "https://us.example:8443", "journal_store": str(tmp_path / "store")}
+    cluster = a_cluster("c", "DE", meter_keys=(str(key.public),), **sinks)
     world = World(tmp_path, [cluster], {"DE": [(0, 100.0)]})
     yield world
     world.close()
@@ -67,11 +69,17 @@ def push(world, attempt, name: str, data: bytes, token: str | None = None) -> No
     world.receive.segment(pusher, name, iter([data[:100], data[100:]]))
 
 
-def test_a_job_is_told_where_to_push_and_nothing_that_opens_more(world):
+def leave(folder, attempt, name: str, data: bytes) -> None:
+    (folder / "store" / attempt.attempt_id).mkdir(exist_ok=True)
+    (folder / "store" / attempt.attempt_id / name).write_bytes(data)
+
+
+def test_a_job_is_told_where_to_deliver_and_nothing_that_opens_more(world, tmp_path):
     _, attempt = begin(world)
     told = world.clusters["c"].submissions[-1].runtime_env["env_vars"]
     assert told["CARBON_SCHED_PUSH"] == "https://us.example:8443"
     assert told["CARBON_SCHED_PUSH_TOKEN"] == world.push_token(attempt)
+    assert told["CARBON_SCHED_STORE"] == str(tmp_path / "store")
     _, other = begin(world)
     for wrong in ("x", "", world.push_token(other)):
         with pytest.raises(NotAllowed):
@@ -93,10 +101,12 @@ def test_what_a_node_pushed_before_it_vanished_is_booked_with_its_remarks(world)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 2 * WH), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_redelivered_shuffled_and_dropped_segments_total_exactly(tmp_path_factory, energies, rng: random.Random):
-    """Each is delivered one to five times, in any order, 30 % of first deliveries are lost, some by push and some by
-    pull; what is pulled may have been pushed before."""
+    """Each is delivered one to five times, in any order, 30 % of deliveries are lost, by push, by pull and by the
+    journal store; what comes one way may have come another way before."""
     folder = tmp_path_factory.mktemp("world")
-    world = World(folder, [a_cluster("c", "DE", push_to="https://us.example")], {"DE": [(0, 100.0)]})
+    (folder / "store").mkdir()
+    cluster = a_cluster("c", "DE", push_to="https://us.example", journal_store=str(folder / "store"))
+    world = World(folder, [cluster], {"DE": [(0, 100.0)]})
     job, attempt = begin(world)
     made = [segment(world, attempt, seq, energy) for seq, energy in enumerate(energies)]
     deliveries = [one for one in made for _ in range(rng.randint(1, 5))]
@@ -104,18 +114,65 @@ def test_redelivered_shuffled_and_dropped_segments_total_exactly(tmp_path_factor
     for name, data in deliveries:
         if rng.random() < 0.3:
             continue
-        if rng.random() < 0.5:
+        way = rng.randrange(3)
+        if way == 0:
             push(world, attempt, name, data)
-        else:
+        elif way == 1:
             world.clusters["c"].files[name] = data
+        else:
+            leave(folder, attempt, name, data)
+        if rng.random() < 0.2:
+            world.settle()
     for name, data in made:
-        push(world, attempt, name, data)
+        push(world, attempt, name, data) if rng.random() < 0.5 else leave(folder, attempt, name, data)
     receipt = finish(world, job, attempt, segments=len(made), journal=f"{READER}:0-{len(made) - 1}")
     with world.store.transaction(write=False) as tx:
         spans = tx.spans([attempt.attempt_id])
     world.close()
     assert sum(span.energy_uj for span in spans) == sum(energies)
     assert receipt["missing"] == []
+
+
+def test_what_a_node_left_in_the_store_before_it_vanished_is_booked(world, tmp_path):
+    job, attempt = begin(world)
+    world.clusters["c"].replace_node()
+    for seq in range(3):
+        leave(tmp_path, attempt, *segment(world, attempt, seq))
+    for _ in range(12):
+        world.settle()
+        world.clock.pass_s(61)
+    receipt = world.statements.receipt(job.job_id)
+    assert receipt["energy_kwh"] == pytest.approx(0.003)
+    assert any("could not be read" in line for line in receipt["missing"])
+
+
+def test_what_a_hostile_job_leaves_in_the_store_is_refused_by_name_and_nothing_else_suffers(world, tmp_path):
+    job, attempt = begin(world)
+    name, data = segment(world, attempt, 0)
+    leave(tmp_path, attempt, name, data)
+    leave(tmp_path, attempt, segment(world, attempt, 1)[0], data)
+    leave(tmp_path, attempt, segment(world, attempt, 2)[0], b"x" * (wire.SEGMENT_LIMIT + 1))
+    folder = tmp_path / "store" / attempt.attempt_id
+    (folder / "notes.txt").write_text("not ours")
+    (tmp_path / "elsewhere.seg").write_bytes(segment(world, attempt, 3)[1])
+    (folder / segment(world, attempt, 3)[0]).symlink_to(tmp_path / "elsewhere.seg")
+    receipt = finish(world, job, attempt, segments=1, journal=f"{READER}:0-0")
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    assert sorted(line.partition(": ")[2] for line in receipt["missing"]) == [
+        "no plain file of a segment's size",
+        "the content belongs to another file name",
+    ]
+
+
+def test_a_store_that_cannot_be_read_is_said_and_what_was_pulled_is_booked(world, tmp_path):
+    (tmp_path / "store").rmdir()
+    job, attempt = begin(world)
+    name, data = segment(world, attempt, 0)
+    world.clusters["c"].files[name] = data
+    receipt = finish(world, job, attempt, segments=1, reason="segments that did not reach the journal store: 1")
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    assert [line for line in receipt["missing"] if "Mount it here" in line]
+    assert [note for note in receipt["notes"] if note.startswith("1 energy segments did not reach the journal store")]
 
 
 def test_other_content_under_a_known_name_is_a_conflict_and_changes_nothing(world):
