@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ClusterView,
         DecisionView,
         EffectiveView,
+        Erased,
         GridCheck,
         GridForecast,
         GridHistory,
@@ -342,6 +343,10 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         """Make a token worthless at once."""
         self._call("DELETE", f"/v1/tokens/{_part(token_id)}")
+
+    def erase_person(self, person: str) -> str:
+        """Forget who is behind a pseudonym, which is returned."""
+        return cast("Erased", self._call("POST", "/v1/people/erase", json={"person": person}))["pseudonym"]
 
     def session(self) -> SessionView:
         """Who the server takes us for."""

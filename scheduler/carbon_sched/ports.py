@@ -391,6 +391,13 @@ class Transaction(Protocol):
     def pseudonym(self, person: str) -> str:
         """The stable pseudonym under which a person appears in the ledger; made at first use."""
 
+    def erase_person(self, person: str, *, now: datetime) -> str:
+        """Forget who is behind a pseudonym, which is returned; the same name gets another one from then on.
+
+        No row tells the name any more; the ledger stays as it is. Raises NotFound where nobody has this name, Conflict
+        while the person has a token that is valid at `now`, or a live job.
+        """
+
 
 class Store(Protocol):
     """The durable state."""

@@ -618,6 +618,18 @@ class TokenRequest(TypedDict):
     teams: NotRequired[list[str] | None]
 
 
+class EraseRequest(TypedDict):
+    """Body of POST /v1/people/erase: the name to forget."""
+
+    person: str
+
+
+class Erased(TypedDict):
+    """What stands in the person's place from now on."""
+
+    pseudonym: str
+
+
 class TokenView(TypedDict):
     """A token without its secret."""
 

@@ -31,6 +31,7 @@ TABLE = {
     "POST /v1/tokens": ADMINS,
     "GET /v1/tokens": ADMINS,
     "DELETE /v1/tokens/{token_id}": ADMINS,
+    "POST /v1/people/erase": ADMINS,
     "POST /v1/login-codes": EVERYBODY,
     "GET /v1/session": EVERYBODY,
     "DELETE /v1/session": EVERYBODY,
@@ -88,6 +89,7 @@ BODIES = {
     "POST /v1/jobs": {"entrypoint": "true", "team": "nlp"},
     "POST /v1/jobs/{job_id}/resolve": {"resolution": "requeue"},
     "POST /v1/jobs/{job_id}/approve": {"reason": "needed"},
+    "POST /v1/people/erase": {"person": "nobody"},
 }
 OWN_PROOF = ("GET /login", "POST /v1/journal/{attempt}/{name}")
 """Public routes that ask for a proof of their own: a login's code, an attempt's token."""

@@ -806,21 +806,6 @@ def test_a_fact_without_canonical_form_is_refused_and_the_chain_stays(store):
         assert tx.append_fact(fact()).seq == 1
 
 
-# -------------------------------------------------------------------------------------------------------------- people
-
-
-def test_pseudonyms_are_stable_and_never_given_twice(store):
-    with store.transaction() as tx:
-        ada, bob = tx.pseudonym("ada"), tx.pseudonym("bob")
-        assert tx.pseudonym("ada") == ada
-    assert ada != bob
-    assert "ada" not in ada
-    with store._engine.execution_options(write=True).connect() as connection, connection.begin():
-        connection.execute(sa.text("DELETE FROM people"))  # an erasure
-    with store.transaction() as tx:
-        assert tx.pseudonym("ada") not in {ada, bob}
-
-
 # --------------------------------------------------------------------------------------------------------- transactions
 
 

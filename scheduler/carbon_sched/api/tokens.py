@@ -1,4 +1,4 @@
-"""Routes for API tokens, and for a browser's login."""
+"""Routes for API tokens and the people who hold them, and for a browser's login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from carbon_sched.domain.access import Credential, Role
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.service.access import SESSION_LIFE
-from carbon_sched.wire import LoginCode, NewToken, SessionView, TokenRequest, TokenView
+from carbon_sched.wire import Erased, EraseRequest, LoginCode, NewToken, SessionView, TokenRequest, TokenView
 
 public = APIRouter()
 router = APIRouter()
@@ -42,6 +42,12 @@ def revoke_token(token_id: str, context: Ctx, _caller: Admin) -> Response:
     """Make a token worthless at once."""
     context.access.revoke(token_id)
     return Response(status_code=204)
+
+
+@router.post("/people/erase")
+def erase_person(request: EraseRequest, context: Ctx, _caller: Admin) -> Erased:
+    """Forget who is behind a pseudonym; the ledger keeps the pseudonym and verifies as before."""
+    return {"pseudonym": context.access.erase(request["person"])}
 
 
 @router.post("/login-codes", status_code=201)

@@ -96,6 +96,24 @@ def seal(as_json: bool) -> None:
 
 
 @audit.command()
+@click.argument("person")
+def erase(person: str) -> None:
+    """Forget who PERSON is: only the pseudonym stays. The ledger holds no name, and verifies as before.
+
+    For good: nobody can tell any more whose jobs these were. Not for people with valid tokens or live jobs. What they
+    wrote themselves (names of jobs, output) stays, and backups are yours to erase.
+
+    \b
+    Example:
+      carbon-sched audit erase ada@example.org
+    """
+    from carbon_sched.cli.connection import connect
+
+    pseudonym = connect().client.erase_person(person)
+    say(f"{person} is forgotten; the ledger knows only {pseudonym}")
+
+
+@audit.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: stdout).")
 def export(output: Path | None) -> None:
     """Copy the ledger as JSON lines, each with the very text that was hashed.

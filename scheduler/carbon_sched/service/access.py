@@ -72,6 +72,11 @@ class Access:
         with self._store.transaction() as tx:
             tx.revoke_credential(token_id, at=self._clock.now())
 
+    def erase(self, person: str) -> str:
+        """Forget who is behind a pseudonym, which is returned; see `ports.Transaction.erase_person`."""
+        with self._store.transaction() as tx:
+            return tx.erase_person(person, now=self._clock.now())
+
     def login_code(self, principal: Principal) -> str:
         """A secret that logs one browser in as this principal, once, within two minutes."""
         return self._add(self._derived(principal, Kind.CODE, CODE_LIFE))

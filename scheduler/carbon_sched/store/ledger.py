@@ -1,4 +1,4 @@
-"""The ledger's entries, and the people whose pseudonyms stand in it."""
+"""The ledger's entries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, select
 
 from carbon_sched.domain.facts import Entry
 from carbon_sched.ledger.chain import GENESIS, next_entry
-from carbon_sched.store.tables import ledger, people
+from carbon_sched.store.tables import ledger
 
 if TYPE_CHECKING:
     from carbon_sched.domain.facts import Fact
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 _HEAD = select(ledger.c.seq, ledger.c.hash).order_by(ledger.c.seq.desc()).limit(1)
 _PAGE = select(ledger).where(ledger.c.seq > bindparam("after")).order_by(ledger.c.seq).limit(bindparam("count"))
-_PERSON = select(people.c.id).where(people.c.person == bindparam("its_name"))
 
 
 class LedgerRows:
-    """The part of `ports.Transaction` about the ledger and pseudonyms."""
+    """The part of `ports.Transaction` about the ledger."""
 
     _db: Session
 
@@ -39,12 +38,3 @@ class LedgerRows:
         """Size, and hash of the last entry."""
         row = self._db.first(_HEAD)
         return (0, GENESIS) if row is None else (row.seq, row.hash)
-
-    def pseudonym(self, person: str) -> str:
-        """`person-N`, N counted up at first use.
-
-        A number says no more about a person than the order in which people first appear, which the ledger shows anyway.
-        """
-        known = self._db.first(_PERSON, {"its_name": person})
-        number = known.id if known is not None else self._db.insert_one(insert(people), {"person": person})
-        return f"person-{number}"

@@ -13,6 +13,7 @@ from carbon_sched.store.jobs import JobRows
 from carbon_sched.store.leases import LeaseRows
 from carbon_sched.store.ledger import LedgerRows
 from carbon_sched.store.outbox import OutboxRows
+from carbon_sched.store.people import PeopleRows
 from carbon_sched.store.plans import PlanRows
 from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
@@ -33,6 +34,7 @@ class SqlTransaction(
     EnergyRows,
     RunRows,
     LedgerRows,
+    PeopleRows,
     AccessRows,
     RayRows,
     PlanRows,

@@ -53,3 +53,16 @@ def test_seals_of_others_and_what_is_no_seal_are_refused(shell, sealed, tmp_path
     assert shell("audit", "verify", "--checkpoint", "gone.jsonl")[0] == 120
     (tmp_path / "bad.jsonl").write_text("{}\n", encoding="utf-8")
     assert shell("audit", "verify", "--checkpoint", "bad.jsonl")[0] == 120
+
+
+def test_an_erased_person_stays_a_pseudonym_and_the_ledger_verifies(shell, sealed):
+    owner = sealed.client.session()["name"]
+    code, _, err = shell("audit", "erase", owner)
+    assert (code, "has jobs that have not ended" in err) == (121, True)
+    for job in sealed.client.jobs()["jobs"]:
+        sealed.client.stop(job["job_id"])
+    code, _, err = shell("audit", "erase", owner)
+    assert (code, "the ledger knows only person-1" in err) == (0, True)
+    assert shell("audit", "verify", "--checkpoint", "seals.jsonl")[0] == 0
+    assert {job["submitter"] for job in sealed.client.jobs()["jobs"]} == {"person-1"}
+    assert shell("audit", "erase", owner)[0] == 121
