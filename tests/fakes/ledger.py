@@ -51,12 +51,18 @@ class WrittenLedger:
         )  # fmt: skip
 
     def opened(
-        self, job: str, number: int = 1, cluster: str = "north", zone: str = "SE", pue_ppm: int = 1_200_000
+        self,
+        job: str,
+        number: int = 1,
+        cluster: str = "north",
+        zone: str = "SE",
+        pue_ppm: int = 1_200_000,
+        **more: Any,
     ) -> str:
         attempt = f"cs-{job}-a{number}"
         self.add(
             FactKind.ATTEMPT_OPENED, attempt=attempt, job=job, number=number, cluster=cluster, zone=zone,
-            pue_ppm=pue_ppm, pue_source="measured", start_by=at("12:00"),
+            pue_ppm=pue_ppm, pue_source="measured", start_by=at("12:00"), **more,
         )  # fmt: skip
         return attempt
 
@@ -82,11 +88,12 @@ class WrittenLedger:
         pue_ppm: int,
         *readings: dict[str, Any],
         shift_s: int = 0,
+        **more: Any,
     ) -> None:
         self.add(
             FactKind.READINGS_USED, job=attempt[3:-3], attempt=attempt, role=role, cluster=cluster, zone=zone,
             pue_ppm=pue_ppm, pue_source="measured", shift_us=shift_s * 1_000_000, provider="grid",
-            readings=list(readings),
+            readings=list(readings), **more,
         )  # fmt: skip
 
     def ended(

@@ -16,7 +16,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.copy import line_of
 from carbon_sched.ledger.export import MEDIA_TYPES, render
-from carbon_sched.ledger.statement import Selection
+from carbon_sched.ledger.selection import Selection
 from carbon_sched.wire import SealView, VerifyView
 
 router = APIRouter()
@@ -87,5 +87,7 @@ def report(
 ) -> Response:
     """A report over the jobs that match; energy counts by when it was used."""
     period = Period(aware("since", since), aware("until", until))
-    selection = Selection(job=job, team=caller.team_of(team), project=project, phase=phase, period=period)
+    selection = Selection(
+        jobs=(job,) if job else (), team=caller.team_of(team), project=project, phase=phase, period=period
+    )
     return Response(render(context.statements.report(selection), form), media_type=MEDIA_TYPES[form])

@@ -31,6 +31,8 @@ class FactKind(str, Enum):
     MACHINE_ENERGY_RECORDED = "machine-energy-recorded"
     ATTEMPT_COLLECTED = "attempt-collected"
     READINGS_USED = "readings-used"
+    CLUSTER_JOBS_LISTED = "cluster-jobs-listed"
+    DECLARATION_MADE = "declaration-made"
     STATEMENT_ISSUED = "statement-issued"
 
 

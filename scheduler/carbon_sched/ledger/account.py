@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.emissions import co2e_ug, split_at_readings
 from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.units import PPM
-from carbon_sched.ledger.book import ACTUAL
+from carbon_sched.ledger.records import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.ledger.book import AttemptRecord, ReadingsUsed
+    from carbon_sched.ledger.records import AttemptRecord, ReadingsUsed
 
 
 _US = timedelta(microseconds=1)
@@ -33,33 +33,41 @@ class Period:
     since: datetime | None = None
     until: datetime | None = None
 
-    def clip(self, span: EnergySpan) -> tuple[datetime, datetime, int] | None:
-        """Start, end and microjoules of what lies inside; None when nothing does.
+    def cut(self, start: datetime, end: datetime) -> tuple[datetime, datetime] | None:
+        """What of `[start, end)` lies inside; None when nothing does."""
+        start = start if self.since is None else max(start, self.since)
+        end = end if self.until is None else min(end, self.until)
+        return (start, end) if start < end else None
+
+    def clip(self, start: datetime, end: datetime, energy_uj: int) -> tuple[datetime, datetime, int] | None:
+        """Start, end and microjoules of what of a stretch of energy lies inside; None when nothing does.
 
         Energy follows time by running totals, so that adjoining periods add up to the whole exactly.
         """
-        start = span.start if self.since is None else max(span.start, self.since)
-        end = span.end if self.until is None else min(span.end, self.until)
-        return (start, end, _until(span, end) - _until(span, start)) if start < end else None
+        inside = self.cut(start, end)
+        if inside is None:
+            return None
+        first, last = (energy_uj * ((instant - start) // _US) // ((end - start) // _US) for instant in inside)
+        return (*inside, last - first)
+
+    def holds(self, instant: datetime) -> bool:
+        """Whether it lies inside."""
+        return (self.since is None or instant >= self.since) and (self.until is None or instant < self.until)
 
 
 ALWAYS = Period()
-
-
-def _until(span: EnergySpan, instant: datetime) -> int:
-    """Microjoules from the span's start to `instant`, rounded down; timedeltas are exact integers of microseconds."""
-    return int(span.energy_uj * ((instant - span.start) // _US) // ((span.end - span.start) // _US))
 
 
 @dataclass(frozen=True)
 class Part:
     """Energy of one span under one reading. `reading` None: no intensity is known, so `co2e_ug` is None, not zero.
 
-    `start` is when it was used (for a reference: when it would have been used).
+    `[start, end)` is when it was used (for a reference: when it would have been used).
     """
 
     span: EnergySpan
     start: datetime
+    end: datetime
     energy_uj: int
     facility_uj: int
     reading: Reading | None
@@ -98,14 +106,20 @@ class Account:
         return all(part.reading is not None for part in self.parts)
 
 
-def account(attempt: AttemptRecord, used: ReadingsUsed | None, period: Period) -> Account:
-    """Book `attempt` with the readings `used`; without any no energy is covered, and PUE is that of its opening."""
+def account(
+    attempt: AttemptRecord, used: ReadingsUsed | None, period: Period, spans: Sequence[EnergySpan] | None = None
+) -> Account:
+    """Book `attempt` with the readings `used`; without any no energy is covered, and PUE is that of its opening.
+
+    `spans` are those that count; others than today's only where an earlier figure is to be shown again.
+    """
+    spans = attempt.spans if spans is None else spans
     if used is None:
-        parts = tuple(part for span in attempt.spans for part in _parts(span, period, attempt.pue_ppm, (), None))
+        parts = tuple(part for span in spans for part in _parts(span, period, attempt.pue_ppm, (), None))
         return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, parts)
     # what a marginal signal says of a change is no share of the total: it is never booked
     readings = [reading for reading in used.readings if reading.signal is Signal.AVERAGE]
-    parts = tuple(part for span in attempt.spans for part in _parts(span, period, used.pue_ppm, readings, used))
+    parts = tuple(part for span in spans for part in _parts(span, period, used.pue_ppm, readings, used))
     return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, parts)
 
 
@@ -158,7 +172,7 @@ def _reference(role: str, burning: Sequence[AttemptRecord], ours: Sequence[Accou
 def _parts(
     span: EnergySpan, period: Period, pue_ppm: int, readings: Sequence[Reading], used: ReadingsUsed | None
 ) -> list[Part]:
-    inside = period.clip(span)
+    inside = period.clip(span.start, span.end, span.energy_uj)
     if inside is None:
         return []
     start, end, energy_uj = inside
@@ -168,6 +182,7 @@ def _parts(
         Part(
             span,
             piece.start,
+            piece.end,
             piece.energy_uj,
             facility_uj(piece.energy_uj, pue_ppm),
             piece.reading,

@@ -6,7 +6,6 @@ one is an error with its seq, never a guess.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, S
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
-from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, entry_hash
 from carbon_sched.ledger.encoding import decode_fact
+from carbon_sched.ledger.records import AttemptRecord, Body, JobRecord, Listing, ReadingsUsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,107 +25,13 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.facts import Entry, Fact
 
-Body = dict[str, Any]
-ACTUAL = "actual"
-"""The role of the readings that book an attempt; every other role is a reference choice."""
-
-
-@dataclass(frozen=True)
-class ReadingsUsed:
-    """Which intensities and PUE apply to an attempt's energy, moved in time by `shift`, on a cluster (for a `role`)."""
-
-    role: str
-    cluster: str
-    zone: str
-    pue_ppm: int
-    pue_source: str
-    shift: timedelta
-    readings: tuple[Reading, ...]
-
-
-@dataclass
-class AttemptRecord:
-    """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated.
-
-    `recorded` is all evidence of its energy; `spans` is what of it is booked.
-    """
-
-    attempt_id: str
-    job_id: str
-    number: int
-    cluster: str
-    zone: str
-    pue_ppm: int
-    pue_source: str
-    opened_at: datetime
-    outcome: str = ""
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    exit_code: int | None = None
-    collected: bool = False
-    missing: list[str] = field(default_factory=list)
-    missing_at_end: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    windows: list[Window] = field(default_factory=list)
-    recorded: list[EnergySpan] = field(default_factory=list)
-    segments: dict[str, str] = field(default_factory=dict)
-    readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
-    watched: IndependentCover = field(default_factory=IndependentCover)
-
-    @property
-    def spans(self) -> list[EnergySpan]:
-        """The evidence that counts: without what an independent meter of the machine says itself."""
-        return [span for span in self.recorded if not self.watched.supersedes(span)]
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more is to come: it ended, and its journal was read, or there is none to read."""
-        ran = bool(self.started_at or self.missing or self.recorded)
-        return bool(self.outcome) and (self.collected or not ran)
-
-    def newest(self, role: str) -> ReadingsUsed | None:
-        """The readings that hold now for this role."""
-        history = self.readings.get(role)
-        return history[-1] if history else None
-
-
-@dataclass
-class JobRecord:
-    """One job as the ledger knows it.
-
-    `decision` is the body of its newest decision, `placed` that of the newest one that placed it.
-    """
-
-    job_id: str
-    name: str
-    phase: str
-    stage: str
-    model: str
-    project: str
-    team: str
-    submitter: str
-    submitted_at: datetime
-    policy: str
-    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
-    approvals: list[Body] = field(default_factory=list)
-    decision: Body | None = None
-    placed: Body | None = None
-    state: str = ""
-    reason: str = ""
-    exit_code: int | None = None
-    ended_at: datetime | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the job ended and every attempt is settled."""
-        return bool(self.state) and all(attempt.settled for attempt in self.attempts.values())
-
 
 class Book:
     """Jobs by id, in the order of their acceptance; `size` and `head` say how far the ledger was read.
 
     `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
-    policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`).
+    policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`). `declarations` are
+    what people said of the clusters and of the organisation, oldest first, `listings` the clusters' own lists of jobs.
     """
 
     def __init__(self) -> None:
@@ -133,6 +39,8 @@ class Book:
         self.jobs: dict[str, JobRecord] = {}
         self.clusters: dict[str, Body] = {}
         self.policies: list[Body] = []
+        self.declarations: list[tuple[datetime, Body]] = []
+        self.listings: list[Listing] = []
         self.machine_segments: set[str] = set()
         self._machine_uj: dict[tuple[str, str], int] = {}
         self._contestable: list[EnergySpan] = []
@@ -195,9 +103,9 @@ class Book:
             policy=body["policy"],
         )
 
-    def _job_decided(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+    def _job_decided(self, fact: Fact, body: Mapping[str, Any]) -> None:
         job = self.jobs[body["job"]]
-        job.decision = dict(body)
+        job.decision = {**body, "at": to_rfc3339(fact.at)}
         if body["verdict"] == "place":
             job.placed = job.decision
 
@@ -218,6 +126,8 @@ class Book:
             pue_ppm=body["pue_ppm"],
             pue_source=body["pue_source"],
             opened_at=fact.at,
+            pue_period=self.clusters.get(body["cluster"], {}).get("pue_period", ""),
+            reserved=body.get("reserved"),
             watched=self._watched,
         )
         job.attempts[attempt.attempt_id] = self._attempts[attempt.attempt_id] = attempt
@@ -272,9 +182,18 @@ class Book:
             start, end = from_rfc3339(watched["start"]), from_rfc3339(watched["end"])
             self._watched.add(body["machine"], watched["kinds"], start, end)
 
-    def _readings_used(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+    def _readings_used(self, fact: Fact, body: Mapping[str, Any]) -> None:
         attempt = self._attempts[body["attempt"]]
-        attempt.readings.setdefault(body["role"], []).append(_readings_used(body))
+        used = _readings_used(body, fact.at, len(attempt.recorded))
+        attempt.readings.setdefault(body["role"], []).append(used)
+
+    def _cluster_jobs_listed(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        until = from_rfc3339(body["until"])
+        listing = Listing(body["cluster"], _time(body["since"]), until, tuple(body["ours"]), tuple(body["others"]))
+        self.listings.append(listing)
+
+    def _declaration_made(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        self.declarations.append((fact.at, dict(body)))
 
     def _job_resolved(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """A person's word about a lost job; what follows from it is said by the job's end, or its next attempt."""
@@ -297,6 +216,8 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.ENERGY_RECORDED: Book._energy_recorded,  # noqa: SLF001
     FactKind.MACHINE_ENERGY_RECORDED: Book._machine_energy_recorded,  # noqa: SLF001
     FactKind.READINGS_USED: Book._readings_used,  # noqa: SLF001
+    FactKind.CLUSTER_JOBS_LISTED: Book._cluster_jobs_listed,  # noqa: SLF001
+    FactKind.DECLARATION_MADE: Book._declaration_made,  # noqa: SLF001
     FactKind.JOB_RESOLVED: Book._job_resolved,  # noqa: SLF001
     FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001
 }
@@ -349,10 +270,7 @@ def _span(item: Mapping[str, Any], cluster: str, sha256: str) -> EnergySpan:
     )
 
 
-def _readings_used(body: Mapping[str, Any]) -> ReadingsUsed:
-    readings = tuple(sorted((_reading(item, body["zone"]) for item in body["readings"]), key=lambda r: r.start))
-    for left, right in pairwise(readings):
-        _refuse(left.end > right.start, f"readings of {body['zone']} overlap at {right.start.isoformat()}")
+def _readings_used(body: Mapping[str, Any], at: datetime, evidence: int) -> ReadingsUsed:
     return ReadingsUsed(
         role=body["role"],
         cluster=body["cluster"],
@@ -360,8 +278,18 @@ def _readings_used(body: Mapping[str, Any]) -> ReadingsUsed:
         pue_ppm=body["pue_ppm"],
         pue_source=body["pue_source"],
         shift=timedelta(microseconds=body["shift_us"]),
-        readings=readings,
+        readings=_ordered(body["readings"], body["zone"]),
+        at=at,
+        direct=_ordered(body.get("direct", ()), body["zone"]),
+        evidence=evidence,
     )
+
+
+def _ordered(items: Iterable[Mapping[str, Any]], zone: str) -> tuple[Reading, ...]:
+    readings = tuple(sorted((_reading(item, zone) for item in items), key=lambda reading: reading.start))
+    for left, right in pairwise(readings):
+        _refuse(left.end > right.start, f"readings of {zone} overlap at {right.start.isoformat()}")
+    return readings
 
 
 def _reading(item: Mapping[str, Any], zone: str) -> Reading:

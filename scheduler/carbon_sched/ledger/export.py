@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
-from carbon_sched.ledger.statement import GROUPINGS, Line, Totals
+from carbon_sched.ledger.report import GROUPINGS, Line, Totals
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from carbon_sched.ledger.statement import JobLine, Report
+    from carbon_sched.ledger.report import JobLine, Report
 
 MEDIA_TYPES = {
     "text": "text/plain; charset=utf-8",
@@ -123,8 +123,7 @@ _TOTALS = ["IT energy", "facility", "CO2e", "covered"]
 
 def _heading(report: Report) -> list[str]:
     selection, totals = report.selection, report.totals
-    named = [(name, getattr(selection, name)) for name in ("job", "team", "project", "model", "phase", "cluster")]
-    which = ", ".join(f"{name} {value}" for name, value in named if value is not None) or "all jobs"
+    which = selection.words
     since, until = _time(selection.period.since), _time(selection.period.until)
     known = _percent(totals.covered_uj, totals.energy_uj)
     lines = [

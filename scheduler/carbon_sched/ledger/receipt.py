@@ -14,7 +14,7 @@ from carbon_sched.domain.errors import NotFound
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import MG_PER_G, PPM, grams, joules, kwh
 from carbon_sched.ledger.account import Period, actual, references
-from carbon_sched.ledger.book import ACTUAL
+from carbon_sched.ledger.records import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from carbon_sched.domain.energy import Window
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.account import Account, Part, Reference
-    from carbon_sched.ledger.book import AttemptRecord, Book, JobRecord
+    from carbon_sched.ledger.book import Book
+    from carbon_sched.ledger.records import AttemptRecord, JobRecord
     from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference, ReceiptWindow
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.ledger.records import ACTUAL, BEST_FIXED, HOME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Clock
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.statements import Statements
-
-ACTUAL, HOME, BEST_FIXED = "actual", "run-now-home", "best-fixed"
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.receipt import receipt
-from carbon_sched.ledger.statement import report
+from carbon_sched.ledger.report import report
 from carbon_sched.ledger.verify import Verification, verify_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from carbon_sched.domain.facts import Entry
-    from carbon_sched.ledger.book import AttemptRecord
-    from carbon_sched.ledger.statement import Report, Selection
+    from carbon_sched.ledger.records import AttemptRecord
+    from carbon_sched.ledger.report import Report
+    from carbon_sched.ledger.selection import Selection
     from carbon_sched.ports import Store
     from carbon_sched.wire import Receipt
 

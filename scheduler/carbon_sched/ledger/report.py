@@ -9,34 +9,18 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from carbon_sched.ledger.account import ALWAYS, Period, actual, references
+from carbon_sched.ledger.account import Period, actual, references
 from carbon_sched.ledger.book import Book, read_book
 from carbon_sched.ledger.receipt import receipt
+from carbon_sched.ledger.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from carbon_sched.ledger.account import Account, Part
-    from carbon_sched.ledger.book import JobRecord
+    from carbon_sched.ledger.records import JobRecord
 
 __all__ = ["Book", "Period", "Report", "Selection", "read_book", "receipt", "report"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which jobs and which time; None means any.
-
-    With a `period`, energy counts by when it was used, so that adjoining periods add up; jobs that used none count by
-    when they were submitted.
-    """
-
-    job: str | None = None
-    team: str | None = None
-    project: str | None = None
-    model: str | None = None
-    phase: str | None = None
-    cluster: str | None = None
-    period: Period = ALWAYS
 
 
 @dataclass(frozen=True)
@@ -154,11 +138,11 @@ def report(book: Book, selection: Selection) -> Report:
     """The statement for a selection; the same book and selection give the same report, field by field."""
     jobs, lines, compared, not_compared = [], [], _Compared(), []
     for job in book.jobs.values():
-        if not _selected(job, selection):
+        if not selection.holds(job):
             continue
-        attempts = [a for a in job.attempts.values() if selection.cluster in (None, a.cluster)]
+        attempts = selection.attempts(job)
         mine = [line for attempt in attempts for line in _lines(job, actual(attempt, selection.period))]
-        if not mine and not _submitted_inside(job, selection.period):
+        if not mine and not selection.period.holds(job.submitted_at):
             continue
         jobs.append(_job_line(job, mine))
         lines += mine
@@ -167,7 +151,7 @@ def report(book: Book, selection: Selection) -> Report:
                 not_compared.append(f"{job.job_id} with {reference.role}: {reference.problem}")
             else:
                 compared.add(Comparison(reference.role, 1, reference.co2e_ug, reference.ours_ug))
-    pots = sorted(book.machine_energy_uj.items()) if selection == Selection() else []
+    pots = sorted(book.machine_energy_uj.items()) if selection.everything else []
     return Report(
         selection=selection,
         ledger_size=book.size,
@@ -194,22 +178,6 @@ class _Compared:
 
     def all(self) -> tuple[Comparison, ...]:
         return tuple(self._by_role[role] for role in sorted(self._by_role))
-
-
-def _selected(job: JobRecord, selection: Selection) -> bool:
-    wanted = [
-        (selection.job, job.job_id),
-        (selection.team, job.team),
-        (selection.project, job.project),
-        (selection.model, job.model),
-        (selection.phase, job.phase),
-    ]
-    return all(want is None or want == has for want, has in wanted)
-
-
-def _submitted_inside(job: JobRecord, period: Period) -> bool:
-    after = period.since is None or job.submitted_at >= period.since
-    return after and (period.until is None or job.submitted_at < period.until)
 
 
 def _lines(job: JobRecord, account: Account) -> list[Line]:

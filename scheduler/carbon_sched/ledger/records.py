@@ -1,0 +1,136 @@
+"""What the ledger says of one job, one attempt, one list of a cluster: what the book fills from facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.energy import IndependentCover
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from carbon_sched.domain.energy import EnergySpan, Window
+    from carbon_sched.domain.intensity import Reading
+
+Body = dict[str, Any]
+ACTUAL = "actual"
+"""The role of the readings that book an attempt; every other role is a reference choice."""
+HOME, BEST_FIXED, ORACLE = "run-now-home", "best-fixed", "best-in-hindsight"
+"""The reference choices: at once on the home cluster, on the best of the 28 days before, and the best allowed one."""
+
+
+@dataclass(frozen=True)
+class ReadingsUsed:
+    """Which intensities and PUE apply to an attempt's energy, moved in time by `shift`, on a cluster (for a `role`).
+
+    `direct` are combustion-only readings beside the life-cycle ones, with holes where nobody publishes them. It was
+    booked `at`, over the first `evidence` spans that were recorded of the attempt.
+    """
+
+    role: str
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
+    shift: timedelta
+    readings: tuple[Reading, ...]
+    at: datetime
+    direct: tuple[Reading, ...] = ()
+    evidence: int = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a cluster's own list of jobs showed since the listing before: ids of ours, and those that came past us."""
+
+    cluster: str
+    since: datetime | None
+    until: datetime
+    ours: tuple[str, ...]
+    others: tuple[Body, ...]
+
+
+@dataclass
+class AttemptRecord:
+    """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated.
+
+    `recorded` is all evidence of its energy; `spans` is what of it is booked. `reserved` is the hardware that was kept
+    for it and the footprint of its manufacture, None in ledgers of before.
+    """
+
+    attempt_id: str
+    job_id: str
+    number: int
+    cluster: str
+    zone: str
+    pue_ppm: int
+    pue_source: str
+    opened_at: datetime
+    pue_period: str = ""
+    reserved: Body | None = None
+    outcome: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    collected: bool = False
+    missing: list[str] = field(default_factory=list)
+    missing_at_end: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    recorded: list[EnergySpan] = field(default_factory=list)
+    segments: dict[str, str] = field(default_factory=dict)
+    readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
+    watched: IndependentCover = field(default_factory=IndependentCover)
+
+    @property
+    def spans(self) -> list[EnergySpan]:
+        """The evidence that counts: without what an independent meter of the machine says itself."""
+        return self.counting(len(self.recorded))
+
+    def counting(self, evidence: int) -> list[EnergySpan]:
+        """The same of the first `evidence` spans that were recorded."""
+        return [span for span in self.recorded[:evidence] if not self.watched.supersedes(span)]
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is to come: it ended, and its journal was read, or there is none to read."""
+        ran = bool(self.started_at or self.missing or self.recorded)
+        return bool(self.outcome) and (self.collected or not ran)
+
+    def newest(self, role: str) -> ReadingsUsed | None:
+        """The readings that hold now for this role."""
+        history = self.readings.get(role)
+        return history[-1] if history else None
+
+
+@dataclass
+class JobRecord:
+    """One job as the ledger knows it.
+
+    `decision` is the body of its newest decision, `placed` that of the newest one that placed it.
+    """
+
+    job_id: str
+    name: str
+    phase: str
+    stage: str
+    model: str
+    project: str
+    team: str
+    submitter: str
+    submitted_at: datetime
+    policy: str
+    attempts: dict[str, AttemptRecord] = field(default_factory=dict)
+    approvals: list[Body] = field(default_factory=list)
+    decision: Body | None = None
+    placed: Body | None = None
+    state: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job ended and every attempt is settled."""
+        return bool(self.state) and all(attempt.settled for attempt in self.attempts.values())
