@@ -37,10 +37,11 @@ def decode_fact(payload: bytes) -> Fact:
         raise ValueError("the payload is nested too deeply to be a fact") from None
     if not isinstance(document, dict) or set(document) != _FIELDS or not isinstance(document["body"], dict):
         raise ValueError("the payload is not an object with at, body, kind and v")
-    if document["v"] != VERSION:
+    if type(document["v"]) is not int or document["v"] != VERSION:
         raise ValueError(f"the payload has version {document['v']!r}, this program reads {VERSION}")
     fact = Fact(FactKind(document["kind"]), from_rfc3339(document["at"]), document["body"])
-    if encode_fact(fact) != payload:
+    # what the parser gave holds plain types only: the encoder alone tells whether these are the canonical bytes
+    if _dump(document) != payload or to_rfc3339(fact.at) != document["at"]:
         raise ValueError("the payload is JSON, but not in canonical form")
     return fact
 

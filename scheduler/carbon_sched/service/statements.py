@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Store
     from carbon_sched.wire import Receipt
 
-PAGE = 10_000
+PAGE = 2_000
 
 
 class Statements:

@@ -32,7 +32,7 @@ class LedgerRows:
     def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
         """In order of `seq`."""
         rows = self._db.rows(_PAGE, {"after": after_seq, "count": limit})
-        return [Entry(row.seq, row.prev, row.hash, bytes(row.payload)) for row in rows]
+        return [Entry._make(row) for row in rows]
 
     def ledger_head(self) -> tuple[int, str]:
         """Size, and hash of the last entry."""

@@ -107,6 +107,8 @@ def test_a_naive_time_is_refused():
         b"[]",
         b"\xff",
         b'{"at":"2028-02-29T00:00:00Z","body":{},"kind":"job-ended","v":2}',
+        b'{"at":"2028-02-29T00:00:00Z","body":{},"kind":"job-ended","v":true}',
+        b'{"at":"2028-02-29T00:00:00Z","body":{"a":"\\ud800"},"kind":"job-ended","v":1}',
         b'{"at":"2028-02-29T00:00:00Z","body":{},"kind":"job-begun","v":1}',
         b'{"at":"2028-02-29T00:00:00Z","body":[],"kind":"job-ended","v":1}',
         b'{"at":"2028-02-29T00:00:00Z","body":{"a":1.5},"kind":"job-ended","v":1}',

@@ -1,0 +1,131 @@
+"""How long an auditor waits, and how large the ledger grows (B5 row 25; a year of 2,000 GPUs).
+
+    make bench-audit                                              a sample, in about two minutes
+    .venv/bin/python tests/bench/bench_audit.py --facts 10000000 --fleet-hours 8760      in full: hours, 110 GB of disk
+
+Ledgers are made up (`fleet_ledger.py`), with the bodies that the services write; commands run as processes of their
+own, and their CPU time and peak memory are the kernel's word. What is scaled to the full size is scaled by the number
+of facts, from CPU time: on a machine that does nothing else, that is the time on the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from carbon_sched.ledger.copy import line_of
+from carbon_sched.ledger.encoding import decode_fact
+from carbon_sched.service.statements import Statements
+from carbon_sched.store.engine import open_store
+from tests.bench.fleet_ledger import STEP, Fleet
+from tests.fakes.clock import StoppedClock
+
+FULL = 10_000_000
+SMALL_JOBS = Fleet(slots=64, gpus=1, hours=2)
+"""Single-GPU jobs: 33 facts each, one kilobyte per fact."""
+BIG_FLEET = Fleet(slots=250, gpus=8, hours=12)
+"""2,000 GPUs."""
+STORED = 5_000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=int, default=FULL // 20, help="of the ledger that is verified")
+    parser.add_argument("--fleet-hours", type=int, default=6, help="of the 2,000 GPUs; a year has 8,760")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        verified(Path(folder) / "ledger.jsonl", arguments.facts)
+        fleet(Path(folder) / "fleet.jsonl", arguments.fleet_hours)
+        stored(Path(folder) / "store.sqlite")
+
+
+def verified(copy: Path, facts: int) -> None:
+    """The whole chain of a copy, with a checkpoint; then the statement of a month in it."""
+    size, last = written(copy, islice(SMALL_JOBS.entries(10**9), facts))
+    print(f"{facts:,} facts, {size / facts:,.0f} bytes each")
+    used = audit("verify", "--file", copy, "--checkpoint", f"{facts}:{last.hash}")
+    print(f"  audit verify             {used}   {scaled(used.cpu_s, facts)}")
+
+
+def fleet(copy: Path, hours: int) -> None:
+    """A part of a year of 2,000 GPUs, five minutes per span."""
+    entries = BIG_FLEET.entries(round(hours * 3600 / STEP.total_seconds()))
+    size, last = written(copy, entries)
+    facts, year = last.seq, 8760 / hours
+    print(f"\n2,000 GPUs for {hours:,} h, five minutes per span: {facts:,} facts, {size / 2**20:,.0f} MiB")
+    print(f"  a year of it             {facts * year / 1e6:7.1f} million facts, {size * year / 1e9:,.0f} GB")
+    used = audit("verify", "--file", copy)
+    rate, minutes = size / used.cpu_s / 1e6, used.cpu_s * year / 60
+    print(f"  audit verify             {used}   {rate:.0f} MB/s; a year: {minutes:.0f} min")
+    copy.unlink()
+
+
+def stored(file: Path) -> None:
+    """The same facts in SQLite: appended as the server does, then verified there."""
+    store = open_store(f"sqlite:///{file}", StoppedClock())
+    facts = [decode_fact(entry.payload) for entry in islice(BIG_FLEET.entries(10**9), STORED)]
+    begin = time.perf_counter()
+    for first in range(0, STORED, 100):
+        with store.transaction() as tx:
+            for fact in facts[first : first + 100]:
+                tx.append_fact(fact)
+    appended = time.perf_counter() - begin
+    begin = time.process_time()
+    assert Statements(store).verify().require().size == STORED
+    seconds = time.process_time() - begin
+    store.close()
+    per_fact = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*")) / STORED
+    need = BIG_FLEET.slots / STEP.total_seconds()
+    print(f"\n{STORED:,} of those facts in SQLite, {per_fact:,.0f} bytes each")
+    print(f"  appended                 {STORED / appended:7.0f} facts/s; 2,000 GPUs write {need:.1f}")
+    print(f"  verified by the server   {seconds:7.1f} s CPU        {scaled(seconds, STORED)}")
+
+
+def written(copy: Path, entries):
+    """Size in bytes, and the last entry."""
+    with copy.open("wb") as file:
+        for entry in entries:
+            file.write(line_of(entry))
+    return copy.stat().st_size, entry
+
+
+def scaled(seconds: float, facts: int) -> str:
+    return f"{FULL:,} facts: {seconds * FULL / facts:.0f} s"
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a process took."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:7.1f} s, {self.cpu_s:.1f} s CPU, {self.peak_mib:.0f} MiB"
+
+
+def audit(*arguments: object) -> Used:
+    """Run `carbon-sched audit ...`."""
+    code = "import sys; from carbon_sched.cli.entry import main; sys.exit(main())"
+    quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    begin = time.perf_counter()
+    command = [sys.executable, "-c", code, "audit", *map(str, arguments)]
+    child = os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet)
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"audit {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
+    return Used(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()
