@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 CONNECT_S = 10.0
 LONG_POLL_S = 25.0
+BACKTEST_S = 600.0
 MAX_ANSWER = 64 * 1024 * 1024
 TRIES = 4
 UNCLEAR_STATUS = (429, 502, 503, 504)
@@ -281,9 +282,10 @@ class Client:
         return cast("list[PolicyView]", self._get(f"/v1/policies/{_part(name)}/versions"))
 
     def apply_policy(self, request: PolicyRequest, *, dry_run: bool = False) -> PolicyView:
-        """Put a policy file in force; with `dry_run`, only learn whether it could be."""
+        """Put a policy file in force; with `dry_run`, only learn whether it could be. A backtest may take minutes."""
         where = {"dry_run": "true" if dry_run else "false"}
-        return cast("PolicyView", self._call("POST", "/v1/policies", json=request, params=where))
+        wait_s = 0.0 if request.get("backtest_margin_ppm") is None else BACKTEST_S
+        return cast("PolicyView", self._call("POST", "/v1/policies", json=request, params=where, wait_s=wait_s))
 
     def roll_back_policy(self, name: str, request: RollbackRequest) -> PolicyView:
         """Put an earlier version in force again, as a new one."""

@@ -67,6 +67,7 @@ from carbon_sched.service.seal import Sealing
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.signing import PrivateKey
+from carbon_sched.simulate.trial import Trials
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store, sqlite_file
 from carbon_sched.store.journals import FolderJournals
@@ -216,6 +217,7 @@ def build(
         fleet=fleet,
         outlooks=outlooks,
         policies=policies,
+        trial=Trials(store, policies, statements, outlooks, clock).of,
         budgets=budgets,
         preset_names=preset_names,
         logs=logs,

@@ -486,11 +486,16 @@ class GridCheck(TypedDict):
 
 
 class PolicyRequest(TypedDict):
-    """Body of POST /v1/policies: a policy file. `after` is the last version that was looked at."""
+    """Body of POST /v1/policies: a policy file. `after` is the last version that was looked at.
+
+    With `backtest_margin_ppm` the jobs of the last weeks are replayed before and after: CO2e may grow by no more than
+    that part of what it was, late jobs by no more than that part of all.
+    """
 
     content: str
     reason: NotRequired[str]
     after: NotRequired[int | None]
+    backtest_margin_ppm: NotRequired[int | None]
 
 
 class RollbackRequest(TypedDict, total=False):
@@ -500,8 +505,30 @@ class RollbackRequest(TypedDict, total=False):
     reason: str
 
 
+class PolicyBacktest(TypedDict):
+    """What a change of policies would have done to the jobs that ran from `since` to `until`; `told` says it in words.
+
+    `left_out` jobs of that time could not be replayed. `late` counts those that missed what they had declared.
+    """
+
+    since: str
+    until: str
+    jobs: int
+    left_out: int
+    before_ug: int
+    after_ug: int
+    before_late: int
+    after_late: int
+    margin_ppm: int
+    worse: bool
+    told: str
+
+
 class PolicyView(TypedDict):
-    """A policy, or one version of it. `version` and what follows are null for a preset as it is shipped."""
+    """A policy, or one version of it. `version` and what follows are null for a preset as it is shipped.
+
+    `backtest` is in the answer to applying with one, and null elsewhere; the ledger keeps it.
+    """
 
     name: str
     label: str
@@ -514,6 +541,7 @@ class PolicyView(TypedDict):
     applied_by: str | None
     reason: str | None
     restored: int | None
+    backtest: PolicyBacktest | None
 
 
 class BudgetView(TypedDict):

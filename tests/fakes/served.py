@@ -24,6 +24,7 @@ from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.rates import Rates
 from carbon_sched.service.seal import Sealing
 from carbon_sched.signing import PrivateKey
+from carbon_sched.simulate.trial import Trials
 from carbon_sched.store.seals import FileSeals
 from tests.fakes.world import FakeGrid, World, a_cluster
 
@@ -69,6 +70,9 @@ class Served:
             fleet=self.world.fleet,
             outlooks=self.world.outlooks,
             policies=self.world.policies,
+            trial=Trials(
+                self.world.store, self.world.policies, self.world.statements, self.world.outlooks, self.world.clock
+            ).of,
             budgets=self.world.budgets,
             preset_names=preset_names,
             logs=self.world.logs,

@@ -285,8 +285,10 @@ class World:
         identity = (MACHINE, BOOT, reader, seq, t0, t1, 0, mono, 0)
         return wire.Segment(*identity, {device.id: device}, spans, tuple(rows), **more)
 
-    def run_to_end(self, job: Job, *, seconds: float = 10, energy_uj: int = 3_600_000_000, exit_code: int = 0) -> None:
-        """Ray and the wrapper carry the job's open attempt from start to end."""
+    def run_to_end(
+        self, job: Job, *, seconds: float = 10, energy_uj: int = 3_600_000_000, exit_code: int = 0, seq: int = 0
+    ) -> None:
+        """Ray and the wrapper carry the job's open attempt from start to end; `seq` counts the reader's segments."""
         attempt = self.attempts(job)[-1]
         cluster = self.clusters[attempt.cluster]
         start = self.clock.now()
@@ -294,7 +296,7 @@ class World:
         cluster.run(attempt.attempt_id)
         self.settle()
         self.clock.pass_s(seconds)
-        self.segment(attempt, start, self.clock.now(), {attempt.attempt_id: energy_uj, wire.IDLE: 1_000_000})
+        self.segment(attempt, start, self.clock.now(), {attempt.attempt_id: energy_uj, wire.IDLE: 1_000_000}, seq)
         self.record(
             attempt,
             {"event": "ended", "exit_code": exit_code},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from carbon_sched.domain.policy_version import Trial
     from carbon_sched.ports import Bundles, Clock, Store
     from carbon_sched.service.accept import Accept
     from carbon_sched.service.access import Access
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """Services behind the routes. `shutdown(stop_local_clusters)` asks the process to end after its answers."""
+    """Services behind the routes. `shutdown(stop_local_clusters)` asks the process to end after its answers.
+
+    `trial(content, margin_ppm)` says what a policy file would have changed for the jobs of the last weeks.
+    """
 
     url: str
     data_dir: Path
@@ -57,6 +61,7 @@ class Context:
     fleet: Fleet
     outlooks: Outlooks
     policies: Policies
+    trial: Callable[[str, int], Trial]
     budgets: Budgets
     preset_names: Callable[[], tuple[str, ...]]
     logs: Logs

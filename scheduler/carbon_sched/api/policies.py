@@ -52,13 +52,19 @@ def apply_policy(
     caller: Operator,
     dry_run: Annotated[bool, Query()] = False,  # noqa: FBT002 - a query parameter
 ) -> PolicyView:
-    """Put a file in force for every decision from now on; with `dry_run`, only say whether it could be."""
+    """Put a file in force for every decision from now on; with `dry_run`, only say whether it could be.
+
+    With `backtest_margin_ppm` the last weeks' jobs are replayed before and after, and a change that makes CO2e or
+    deadline misses worse by more than that is refused.
+    """
+    content, margin = request["content"], request.get("backtest_margin_ppm")
+    trial = None if margin is None else context.trial(content, margin)
     if dry_run:
-        return policy_view(context.policies.check(request["content"]), None)
+        return policy_view(context.policies.check(content), None, trial)
     reason, after = request.get("reason", ""), request.get("after")
-    version = context.policies.apply(request["content"], by=caller.name, reason=reason, after=after)
+    version = context.policies.apply(content, by=caller.name, reason=reason, after=after, trial=trial)
     context.signals.decide.set()
-    return policy_view(context.policies.now().get(version.name), version)
+    return policy_view(context.policies.now().get(version.name), version, trial)
 
 
 @router.post("/policies/{name}/rollback")

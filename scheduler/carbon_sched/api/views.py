@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.decision import Candidate, Decision
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job, JobSpec
-    from carbon_sched.domain.policy_version import PolicyVersion
+    from carbon_sched.domain.policy_version import PolicyVersion, Trial
     from carbon_sched.forecast.record import TrackRecord
     from carbon_sched.policy.model import Policy
     from carbon_sched.service.policies import PolicySet
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         EffectiveView,
         IntensityView,
         JobView,
+        PolicyBacktest,
         PolicyView,
         SkillView,
     )
@@ -210,7 +211,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def policy_view(policy: Policy | None, version: PolicyVersion | None) -> PolicyView:
+def policy_view(policy: Policy | None, version: PolicyVersion | None, trial: Trial | None = None) -> PolicyView:
     """A policy that can be followed, an old version of one (`policy` None), or a preset (`version` None)."""
     return {
         "name": policy.name if policy else version.name if version else "",
@@ -224,6 +225,23 @@ def policy_view(policy: Policy | None, version: PolicyVersion | None) -> PolicyV
         "applied_by": version.applied_by if version else None,
         "reason": version.reason if version else None,
         "restored": version.restored if version else None,
+        "backtest": _backtest_view(trial) if trial else None,
+    }
+
+
+def _backtest_view(trial: Trial) -> PolicyBacktest:
+    return {
+        "since": to_rfc3339(trial.since),
+        "until": to_rfc3339(trial.until),
+        "jobs": trial.jobs,
+        "left_out": trial.left_out,
+        "before_ug": trial.before_ug,
+        "after_ug": trial.after_ug,
+        "before_late": trial.before_late,
+        "after_late": trial.after_late,
+        "margin_ppm": trial.margin_ppm,
+        "worse": trial.worse,
+        "told": trial.told,
     }
 
 

@@ -10,6 +10,7 @@ import click
 from carbon_sched.cli.backtest import backtest
 from carbon_sched.cli.output import fail, json_option, print_json, say
 from carbon_sched.domain.errors import InvalidFile, InvalidInput
+from carbon_sched.domain.units import PPM
 
 if TYPE_CHECKING:
     from carbon_sched.domain.errors import Problem
@@ -152,22 +153,43 @@ def diff(before: str, after: str) -> int:
 @click.argument("file", type=POLICY_FILE)
 @reason_option
 @click.option("--dry-run", is_flag=True, help="Only say whether the server would take it.")
+@click.option(
+    "--require-backtest",
+    is_flag=True,
+    help="Refuse what would have made CO2e or deadline misses of the last 28 days' jobs worse.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    metavar="SHARE",
+    help="By how much they may be worse: a share of the CO2e, and of the jobs.",
+)
 @json_option
-def apply(file: Path, reason: str, dry_run: bool, as_json: bool) -> None:
+def apply(file: Path, reason: str, dry_run: bool, require_backtest: bool, margin: float, as_json: bool) -> None:
     """Put a policy file in force, for every decision from now on.
 
     It becomes a new version of the policy that it names; `policy rollback` brings the one before back.
 
     \b
-    Example:
+    Examples:
       carbon-sched policy apply acme.yaml --reason "batch inference may wait"
+      carbon-sched policy apply acme.yaml --require-backtest --margin 0.02
     """
     from carbon_sched.cli.connection import connect
 
     request: PolicyRequest = {"content": _read(file), "reason": reason}
+    if require_backtest:
+        request["backtest_margin_ppm"] = round(margin * PPM)
     view = connect().client.apply_policy(request, dry_run=dry_run)
+    found = view["backtest"]
+    if found is not None and not as_json:
+        say(f"backtest: {found['told']}")
     if as_json:
         print_json(view)
+    elif dry_run and found is not None and found["worse"]:
+        say(f"{file} would be refused: that is worse than the margin allows")
     elif dry_run:
         say(f"{file} could be applied as {view['label']}; nothing was")
     else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from carbon_sched.domain.job import JobSpec
+    from carbon_sched.domain.policy_version import Trial
     from carbon_sched.policy.budget import Budget
     from carbon_sched.ports import Clock, Store, Transaction
 
@@ -77,16 +78,28 @@ class Policies:
     def check(self, content: str) -> Policy:
         """What `apply` would put in force, with its errors, and nothing stored."""
         with self._store.transaction(write=False) as tx:
-            return self._checked(tx, content)
+            name, known = self._with(tx, content)
+            return known.applied[name]
 
-    def apply(self, content: str, *, by: str, reason: str = "", after: int | None = None) -> PolicyVersion:
-        """Put a file in force as a new version, with a fact of it.
+    def compared(self, content: str) -> tuple[PolicySet, PolicySet]:
+        """The policies in force, and as they would be with this file."""
+        with self._store.transaction(write=False) as tx:
+            return self.in_force(tx), self._with(tx, content)[1]
+
+    def apply(
+        self, content: str, *, by: str, reason: str = "", after: int | None = None, trial: Trial | None = None
+    ) -> PolicyVersion:
+        """Put a file in force as a new version, with a fact of it that holds the trial it passed.
 
         Raises InvalidFile for a file that cannot be used, also by a policy that extends it, and Conflict when its team
-        has another policy, when nothing would change, or when `after` is no longer the last version.
+        has another policy, when nothing would change, when `after` is no longer the last version, or when the trial
+        found it worse.
         """
+        if trial is not None and trial.worse:
+            raise Conflict(f"nothing was applied: the backtest is worse than the margin allows, {trial.told}")
         with self._store.transaction() as tx:
-            return self._put(tx, content, by=by, reason=reason, after=after)
+            after = trial.after_version if after is None and trial is not None else after
+            return self._put(tx, content, by=by, reason=reason, after=after, trial=trial)
 
     def roll_back(self, name: str, *, to: int | None, by: str, reason: str = "") -> PolicyVersion:
         """Put an earlier version of a policy in force again, by default the one before the present one."""
@@ -111,8 +124,10 @@ class Policies:
         reason: str,
         after: int | None = None,
         restored: int | None = None,
+        trial: Trial | None = None,
     ) -> PolicyVersion:
-        policy, at = self._checked(tx, content), self._clock.now()
+        name, known = self._with(tx, content)
+        policy, at = known.applied[name], self._clock.now()
         added = tx.add_policy(policy.name, content, at=at, by=by, reason=reason, restored=restored, after=after)
         body = {
             "name": policy.name,
@@ -122,19 +137,20 @@ class Policies:
             "by": tx.pseudonym(by),
             "reason": reason,
             "restored": restored,
+            **({"backtest": trial.body()} if trial else {}),
         }
         tx.append_fact(Fact(FactKind.POLICY_APPLIED, at, body))
         return added
 
-    def _checked(self, tx: Transaction, content: str) -> Policy:
-        """The policy of a file among those in force, as they would be with it."""
+    def _with(self, tx: Transaction, content: str) -> tuple[str, PolicySet]:
+        """The name of a file's policy, and the policies in force as they would be with it."""
         before = tx.policies_in_force()
         name = parse_policy(content.encode(), "the file", policy_set(before, 0, self._preset).get).name
         if any(version.name == name and version.content == content for version in before):
             raise Conflict(f"policy {name} is in force just so; nothing was applied")
         new = PolicyVersion(0, name, content, self._clock.now(), "")
         others = [version for version in before if version.name != name]
-        return policy_set([*others, new], 0, self._preset).applied[name]
+        return name, policy_set([*others, new], 0, self._preset)
 
 
 def policy_set(versions: list[PolicyVersion], last: int, preset: Callable[[str], Policy]) -> PolicySet:

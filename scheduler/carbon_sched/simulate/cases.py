@@ -25,13 +25,13 @@ from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.planner import OwnPlanner
-from carbon_sched.service.policies import Policies, PolicySet, together
+from carbon_sched.service.policies import Policies, together
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.spec import job_spec
 from carbon_sched.service.statements import Statements
 from carbon_sched.simulate.clusters_file import ClusterForm
 from carbon_sched.simulate.memory import Memory
-from carbon_sched.simulate.replay import Unlimited
+from carbon_sched.simulate.replay import Fixed, Unlimited
 from carbon_sched.simulate.world import Fields, Machines, VirtualClock
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.policy.model import Policy
-    from carbon_sched.ports import Store, Transaction
+    from carbon_sched.ports import Store
 
 LONG_AGO, FAR_AHEAD = timedelta(days=400), timedelta(days=400)
 VERDICTS = {"placed": Verdict.PLACE, "delayed": Verdict.DELAY, "held": Verdict.HOLD, "refused": Verdict.REFUSE}
@@ -242,25 +242,6 @@ def of_files(policies: Sequence[Policy], preset: Callable[[str], Policy]) -> Cal
     """Policies as if just these had been applied, beside the presets."""
 
     def make(store: Store, clock: VirtualClock) -> Policies:
-        return _Fixed(store, preset, clock, policies)
+        return Fixed(store, together(policies, preset), clock)
 
     return make
-
-
-class _Fixed(Policies):
-    """Policies that were read from files, and nowhere stored."""
-
-    def __init__(
-        self, store: Store, preset: Callable[[str], Policy], clock: VirtualClock, policies: Sequence[Policy]
-    ) -> None:
-        super().__init__(store, preset, clock)
-        self._set = together(policies, preset)
-
-    def in_force(self, tx: Transaction) -> PolicySet:
-        """Always these."""
-        del tx
-        return self._set
-
-    def now(self) -> PolicySet:
-        """Always these."""
-        return self._set

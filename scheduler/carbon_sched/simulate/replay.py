@@ -12,13 +12,15 @@ import numpy as np
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
 from carbon_sched.domain.job import Flexibility, Job, JobEvent, JobSpec, JobState
 from carbon_sched.domain.units import UJ_PER_KWH
+from carbon_sched.policy.matching import Selected
+from carbon_sched.policy.model import EVERY_TEAM
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.estimates import Estimates, past_run
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.planner import OwnPlanner
-from carbon_sched.service.policies import Policies
+from carbon_sched.service.policies import Policies, PolicySet
 from carbon_sched.service.shares import held
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
@@ -92,6 +94,24 @@ class Foreseen(Remembered):
         return replace(super()._first(spec), durations_s=(seconds,), weights=(1.0,), upper=(), source="known")
 
 
+class Fixed(Policies):
+    """Policies that are nowhere stored: always the same."""
+
+    def __init__(self, store: Store, policies: PolicySet, clock: VirtualClock) -> None:
+        super().__init__(store, policies.preset, clock)
+        self._seen = policies
+
+    def in_force(self, tx: Transaction) -> PolicySet:
+        """These."""
+        del tx
+        return self._seen
+
+
+def everybodys(policy: Policy) -> PolicySet:
+    """One policy, which all jobs follow."""
+    return PolicySet(0, {policy.name: policy}, lambda _: policy, {EVERY_TEAM: policy.name})
+
+
 class Unlimited(Budgets):
     """No budgets: what they allow depends on what had been used before the trace began."""
 
@@ -110,8 +130,7 @@ class Unlimited(Budgets):
 
 def learnt(store: Store, scenario: Scenario) -> Estimates:
     """What production learns from the jobs that have ended."""
-    del scenario
-    return Remembered(store)
+    return Estimates(store) if scenario.specs else Remembered(store)
 
 
 def foreseen(store: Store, scenario: Scenario) -> Estimates:
@@ -120,15 +139,19 @@ def foreseen(store: Store, scenario: Scenario) -> Estimates:
 
 
 def replay(
-    scenario: Scenario, policy: Policy, *, knowledge: Knowledge = learnt, progress: Progress | None = None
+    scenario: Scenario,
+    policy: Policy | PolicySet,
+    *,
+    knowledge: Knowledge = learnt,
+    progress: Progress | None = None,
 ) -> Schedule:
-    """Where and when every job starts under a policy.
+    """Where and when every job starts under a policy, or under a set of them that says who follows which.
 
     At every step at which jobs wait: what has ended is taken off the machines, new jobs are queued, and `Decide` plans
     all that wait, exactly as the server's loop does. Jobs that it places start at once and hold their units for whole
     steps. It ends when the last job has started, or with the grid's data.
     """
-    run = _Run(scenario, policy, knowledge)
+    run = _Run(scenario, policy if isinstance(policy, PolicySet) else everybodys(policy), knowledge)
     order = np.argsort(scenario.ticks, kind="stable").tolist()
     tick, at = int(scenario.ticks.min()), 0
     end = int(scenario.hours / scenario.step_h)
@@ -149,8 +172,8 @@ def replay(
 class _Run:
     """The state of one replay."""
 
-    def __init__(self, scenario: Scenario, policy: Policy, knowledge: Knowledge) -> None:
-        self._of, self._policy = scenario, policy
+    def __init__(self, scenario: Scenario, following: PolicySet, knowledge: Knowledge) -> None:
+        self._of, self._following = scenario, following
         self.cluster = np.full(len(scenario.jobs), NOWHERE)
         self.start_h = np.full(len(scenario.jobs), np.nan)
         self._clock = VirtualClock(scenario.start)
@@ -166,7 +189,7 @@ class _Run:
         self._fleet = Fleet(store, Fields(self._machines), self._clock, signals)
         for cluster in scenario.clusters:
             self._fleet.put(cluster)
-        policies = Policies(store, lambda _: policy, self._clock)
+        policies = Fixed(store, following, self._clock)
         estimates = knowledge(store, scenario)
         planner, outlooks = OwnPlanner(brief=True), Outlooks(feed)
         budgets = Unlimited(store, policies, Statements(store), self._clock)
@@ -189,6 +212,12 @@ class _Run:
 
     def submit(self, i: int) -> None:
         """A job comes in."""
+        spec = self._of.specs[i] if self._of.specs else self._spec(i)
+        priority = self._following.followed(spec).settings(Selected.of(spec)).priority.rank
+        self._store.add_job(Job(_name(i), spec, JobState.QUEUED, self._clock.now(), priority=priority))
+
+    def _spec(self, i: int) -> JobSpec:
+        """What a job of a trace asks for, of which no more is known than its size and slack."""
         of = self._of
         slack_s = float(of.slack_h[i]) * 3600.0
         deadline = None
@@ -197,8 +226,7 @@ class _Run:
         flexibility = Flexibility(deadline=deadline, max_delay_s=slack_s or None)
         team = of.jobs.group[i] if of.jobs.group else ""
         resources = of.resources(float(of.jobs.units[i]))
-        spec = JobSpec("", _name(i), team=team, resources=resources, flexibility=flexibility, policy=self._policy.name)
-        self._store.add_job(Job(_name(i), spec, JobState.QUEUED, self._clock.now()))
+        return JobSpec("", _name(i), team=team, resources=resources, flexibility=flexibility)
 
     def decide(self) -> None:
         """One turn of the server's loop: poll, plan, dispatch."""

@@ -49,6 +49,7 @@ class Scenario:
         begin: see above.
         forecast: `[hours since start, leads]` per zone; row i was issued at the beginning of hour i.
         deadline_h: `[J]` hard deadlines that jobs declare instead of a longest delay; None: they declare their slack.
+        specs: `[J]` what each job asked for, where that is known; then units say what power it drew, and no more.
     """
 
     start: datetime
@@ -62,6 +63,7 @@ class Scenario:
     begin: int
     forecast: Mapping[str, Singles]
     deadline_h: Floats | None = None
+    specs: tuple[JobSpec, ...] = ()
 
     @cached_property
     def hours(self) -> int:
@@ -114,12 +116,11 @@ class Scenario:
     @cached_property
     def unit_kw(self) -> float:
         """IT power of a unit in kilowatts, the class prior: it is the same for every policy."""
-        return belief(JobSpec("", "", resources=self.resources(1.0))).power_w / 1000.0
+        return unit_kw(self.resource)
 
     def resources(self, units: float) -> Resources:
-        """What a job of so many units asks for; see `sizing`: pools are not told apart into nodes."""
-        bundle = Bundle(gpus=units) if self.resource == "GPU" else Bundle(cpus=units)
-        return Resources(bundles=(bundle,))
+        """What a job of so many units asks for."""
+        return asked(self.resource, units)
 
     def grams(self, cluster: Ints, start_h: Floats, which: Ints | slice = slice(None)) -> Floats:
         """gCO2e of these jobs on these clusters from these starts on, broadcast against each other."""
@@ -145,6 +146,16 @@ class Scenario:
         until = self.begin + hour
         means = [np.nanmean(self.truth[c.zone][max(until - TRAILING_H, 0) : until]) for c in self.clusters]
         return np.array(means) * self.pue
+
+
+def asked(resource: str, units: float) -> Resources:
+    """So many GPUs or CPUs; see `sizing`: pools are not told apart into nodes."""
+    return Resources(bundles=(Bundle(gpus=units) if resource == "GPU" else Bundle(cpus=units),))
+
+
+def unit_kw(resource: str) -> float:
+    """IT power in kilowatts that is believed of a GPU or CPU of which nothing else is known."""
+    return belief(JobSpec("", "", resources=asked(resource, 1.0))).power_w / 1000.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ def scenario(jobs: Jobs, grid: Grid, clusters: Sequence[Cluster], options: Optio
     known_h = _known_from(grid, zones, begin)
     rule = parse_slack(options.slack)
     jobs = _chosen(jobs, options)
-    step_h = (options.step_min or _step_min(jobs)) / 60
+    step_h = (options.step_min or step_min(jobs)) / 60
     submitted = np.ceil(jobs.submitted_h / step_h - 1e-9) * step_h
     slack_h = np.floor(rule.hours(jobs.hours) / step_h + 1e-9) * step_h
     keep = submitted + slack_h + jobs.hours + step_h <= known_h
@@ -126,7 +126,8 @@ def _chosen(jobs: Jobs, options: Options) -> Jobs:
     return jobs.take(which)
 
 
-def _step_min(jobs: Jobs) -> int:
+def step_min(jobs: Jobs) -> int:
+    """The finest resolution at which a trace is replayed within `MOST_STEPS` plans."""
     span_min = float(jobs.submitted_h.max() - jobs.submitted_h.min()) * 60
     fitting = [step for step in STEPS_MIN if span_min / step <= MOST_STEPS]
     return fitting[0] if fitting else STEPS_MIN[-1]

@@ -122,6 +122,29 @@ def test_what_cannot_be_applied_changes_nothing(shell, files, served, content, c
     assert served.client.policies() == before
 
 
+def test_a_backtest_on_ones_own_jobs_lets_a_change_pass_or_refuses_it(shell, files, served):
+    code, _, err = shell("policy", "apply", "acme.yaml", "--require-backtest")
+    assert (code, "no job of the last 28 days ran" in err) == (121, True)
+    job = served.world.submit(name="nightly")
+    served.world.settle()
+    served.world.run_to_end(job, seconds=3600)
+    served.world.settle()
+    served.world.clock.pass_s(3600 * 3)
+
+    (files / "nowhere.yaml").write_text(ACME + "clusters: {allowed: []}\n", encoding="utf-8")
+    code, _, err = shell("policy", "apply", "nowhere.yaml", "--require-backtest", "--margin", "0.5")
+    assert (code, "worse than the margin allows, on 1 jobs" in err, "1 late instead of 0" in err) == (121, True, True)
+    code, _, err = shell("policy", "apply", "nowhere.yaml", "--require-backtest", "--dry-run")
+    assert (code, "would be refused" in err) == (0, True)
+    assert "acme" not in shell("policy", "list")[1]
+
+    code, out, err = shell("policy", "apply", "acme.yaml", "--require-backtest", "--json")
+    assert code == 0, err
+    found = json.loads(out)["backtest"]
+    assert (found["jobs"], found["worse"], found["margin_ppm"]) == (1, False, 10_000)
+    assert found["before_ug"] == found["after_ug"] > 0
+
+
 def test_applying_asks_for_an_operator(shell, files, served, monkeypatch):
     monkeypatch.setenv("CARBON_SCHED_TOKEN", served.token("submitter"))
     assert shell("policy", "apply", "acme.yaml")[0] == 122

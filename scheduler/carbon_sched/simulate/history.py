@@ -1,0 +1,160 @@
+"""An organisation's own past as a scenario: its finished jobs as they were asked for and metered, clusters and grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carbon_sched.domain.cluster import Pool
+from carbon_sched.domain.errors import Conflict, NotFound
+from carbon_sched.domain.intensity import Kind
+from carbon_sched.domain.job import FINAL_STATES
+from carbon_sched.domain.units import UJ_PER_KWH
+from carbon_sched.ledger.account import actual
+from carbon_sched.ports import JobFilter
+from carbon_sched.service.estimates import ACCELERATOR
+from carbon_sched.simulate.feed import forecasts
+from carbon_sched.simulate.scenario import TRAILING_H, Scenario, unit_kw
+from carbon_sched.simulate.setup import step_min
+from carbon_sched.simulate.traces import Jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.intensity import Reading
+    from carbon_sched.domain.job import Job, JobSpec, Resources
+    from carbon_sched.ports import Store, Transaction
+    from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.statements import Statements
+
+    Floats = NDArray[np.float64]
+
+HOUR = timedelta(hours=1)
+UNIT = "GPU"
+WINDOW = timedelta(days=28)
+MOST_JOBS = 1000
+"""The newest of the window; more would keep whoever applies a policy waiting for minutes."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A job that ran to its end: what was asked for, how long its last attempt took, and the IT energy of that."""
+
+    spec: JobSpec
+    submitted_at: datetime
+    hours: float
+    energy_kwh: float
+
+
+def finished(store: Store, statements: Statements, now: datetime) -> tuple[list[Ran], int]:
+    """Jobs of the last 28 days that ran and were metered, oldest first; and how many others ended in that time."""
+    with store.transaction(write=False) as tx:
+        jobs = tx.jobs(JobFilter(states=FINAL_STATES, since=now - WINDOW), limit=MOST_JOBS)
+        ran = [found for job in reversed(jobs) if (found := _ran(tx, statements, job)) is not None]
+    return ran, len(jobs) - len(ran)
+
+
+def _ran(tx: Transaction, statements: Statements, job: Job) -> Ran | None:
+    attempts = tx.attempts(job_id=job.job_id)
+    last = attempts[-1] if attempts else None
+    if last is None or last.started_at is None or last.ended_at is None or last.ended_at <= last.started_at:
+        return None
+    try:
+        energy_uj = actual(statements.attempt(last.attempt_id)).energy_uj
+    except NotFound:
+        return None
+    hours = (last.ended_at - last.started_at) / HOUR
+    return Ran(_bare(job.spec), job.submitted_at, hours, energy_uj / UJ_PER_KWH) if energy_uj > 0 else None
+
+
+def _bare(spec: JobSpec) -> JobSpec:
+    """Without what a replay does not do: what it ran, what it waited for, and labels of single nodes."""
+    resources = replace(spec.resources, entrypoint_label_selector={})
+    return replace(spec, entrypoint="", runtime_env={}, sealed_env="", secrets={}, after=(), resources=resources)
+
+
+def scenario(ran: Sequence[Ran], clusters: Sequence[Cluster], outlooks: Outlooks, now: datetime) -> Scenario:
+    """These jobs on these clusters as they are registered now, under the grid as it is known to have been.
+
+    A job is late when it starts after what it declared itself allows (a longest delay, a deadline); one that declared
+    nothing is late only if it never starts. What runs beyond `now` does so at the mean of the last 28 days. Raises
+    Conflict where no intensity was ever measured.
+    """
+    start = ran[0].submitted_at.replace(minute=0, second=0, microsecond=0)
+    zero, hours = start - TRAILING_H * HOUR, int((now - start) // HOUR) + TRAILING_H
+    readings = {cluster.zone: outlooks.actual(cluster.zone, zero, now, now) for cluster in clusters}
+    if not any(reading.kind is Kind.MEASURED for known in readings.values() for reading in known):
+        raise Conflict(f"no intensity was measured for {', '.join(readings)}: a backtest would see no cleaner hour")
+    truth = {zone: _hourly(known, zero, hours) for zone, known in readings.items()}
+    jobs = _jobs(ran, start)
+    return Scenario(
+        start=start,
+        step_h=step_min(jobs) / 60,
+        jobs=jobs,
+        slack_h=np.array([_slack_h(one) for one in ran]),
+        home=np.full(len(ran), next((i for i, cluster in enumerate(clusters) if cluster.home), 0)),
+        clusters=tuple(_merged(cluster, [one.spec.resources for one in ran]) for cluster in clusters),
+        resource=UNIT,
+        truth=truth,
+        begin=TRAILING_H,
+        forecast=forecasts("own", truth, list(truth), zero, TRAILING_H, 0),
+        specs=tuple(one.spec for one in ran),
+    )
+
+
+def _jobs(ran: Sequence[Ran], start: datetime) -> Jobs:
+    """On whole steps; units are what draws the power that was metered."""
+    exact = np.array([(one.submitted_at - start) / HOUR for one in ran])
+    hours = np.array([one.hours for one in ran])
+    units = np.array([one.energy_kwh for one in ran]) / hours / unit_kw(UNIT)
+    step_h = step_min(Jobs(exact, hours, units)) / 60
+    return Jobs(np.ceil(exact / step_h - 1e-9) * step_h, hours, units, resource=UNIT)
+
+
+def _slack_h(one: Ran) -> float:
+    """Hours after its submission at which a job may start at the latest by what it declared; infinite for nothing."""
+    declared = one.spec.flexibility
+    delay_h = float("inf") if declared.max_delay_s is None else declared.max_delay_s / 3600
+    if declared.deadline is None:
+        return delay_h
+    return min(delay_h, (declared.deadline - one.submitted_at) / HOUR - one.hours)
+
+
+def _hourly(readings: Sequence[Reading], zero: datetime, hours: int) -> Floats:
+    """`[hours]` g/kWh: the mean of what holds within each hour, by time."""
+    sums, weights = np.zeros(hours), np.zeros(hours)
+    for reading in readings:
+        begin, end = (reading.start - zero) / HOUR, (reading.end - zero) / HOUR
+        edges = np.clip(np.arange(int(begin), int(np.ceil(end)) + 1), begin, end)
+        first, shares = int(begin), np.diff(edges)
+        within = slice(first, min(first + len(shares), hours))
+        sums[within] += shares[: hours - first] * reading.intensity_mg_per_kwh / 1000
+        weights[within] += shares[: hours - first]
+    out: Floats = sums / weights
+    return out
+
+
+def _merged(cluster: Cluster, asked: Sequence[Resources]) -> Cluster:
+    """With all nodes of a pool as one (see `sizing`); one whose pools are not known has room for all jobs of a kind."""
+    pools = [_one_node(p.name, p.node_resources, p.max_nodes, p.gpu_type) for p in cluster.pools]
+    if not pools:
+        totals: Counter[str] = Counter()
+        for bundle in (bundle for resources in asked for bundle in resources.bundles):
+            totals.update(bundle.as_resources())
+        kinds = sorted({resources.gpu_type for resources in asked}, key=str)
+        pools = [_one_node(f"all-{n}", totals, 1, kind) for n, kind in enumerate(kinds)]
+    return replace(cluster, pools=tuple(pools), cordoned=False)
+
+
+def _one_node(name: str, resources: Mapping[str, float], nodes: int, gpu_type: str | None) -> Pool:
+    amounts = {resource: amount * nodes for resource, amount in resources.items()}
+    kind = {f"{ACCELERATOR}{gpu_type}": float(nodes)} if gpu_type else {}
+    return Pool(name, {**amounts, **kind}, 1, gpu_type)
