@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from carbon_sched.cli.connection import find_job
+from carbon_sched.client import Client
 from carbon_sched.clusters import processes
 from tests.fakes.nvml import StubbedNvml, build_stub
-from tests.fakes.real_server import MARK
+from tests.fakes.real_server import CLI, MARK, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLI = [sys.executable, "-m", "carbon_sched.cli.main"]
+    from carbon_sched.wire import Receipt
+
 GPU_WATTS = (100, 250)
 
 
@@ -66,32 +68,26 @@ class Installation:
         """Submit without waiting; the job's id."""
         return str(json.loads(self.run("submit", "--no-wait", "--json", *arguments).stdout)["job_id"])
 
-    def finished(self, job_id: str, timeout_s: float = 90) -> dict[str, Any]:
+    def client(self) -> Client:
+        """The server that runs, without a command for each question."""
+        url = json.loads((self.data / "server.json").read_text(encoding="utf-8"))["url"]
+        return Client(url, (self.data / "token").read_text(encoding="utf-8").strip())
+
+    def finished(self, job: str) -> Receipt:
         """The job's receipt once it is final."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            self.run("wait", job_id, check=False)
-            receipt = self.json("receipt", job_id)
-            if receipt["final"]:
-                return dict(receipt)
-            time.sleep(0.2)
-        pytest.fail(f"job {job_id} has no final receipt after {timeout_s} s: {receipt}")
+        with self.client() as client:
+            job_id = find_job(client, job)["job_id"]
+            return eventually(lambda: client.receipt(job_id), lambda receipt: receipt["final"])
 
-    def wait_ready(self, timeout_s: float = 90) -> None:
+    def wait_ready(self) -> None:
         """Until every cluster can take jobs."""
-        until = time.monotonic() + timeout_s
-        while any(view["problem"] for view in self.json("clusters", "list")):
-            if time.monotonic() > until:
-                pytest.fail(self.run("clusters", "list").stdout)
-            time.sleep(0.3)
+        with self.client() as client:
+            eventually(client.clusters, lambda views: not any(view["problem"] for view in views))
 
-    def wait_free(self, timeout_s: float = 60) -> None:
+    def wait_free(self) -> None:
         """Until no cluster has anything in use: Ray gives a job's resources back a moment after the job has ended."""
-        until = time.monotonic() + timeout_s
-        while any(view["problem"] or view["cpus_used"] != 0 for view in self.json("clusters", "list")):
-            if time.monotonic() > until:
-                pytest.fail(self.run("clusters", "list").stdout)
-            time.sleep(0.3)
+        with self.client() as client:
+            eventually(client.clusters, lambda views: not any(v["problem"] or v["cpus_used"] for v in views))
 
     def ray_environment(self, cluster: str) -> dict[str, str]:
         """What Ray's own client needs to reach a local head of ours."""

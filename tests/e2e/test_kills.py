@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 
 from carbon_sched.clusters import processes
 from tests.e2e.test_main_job import script
+from tests.fakes.real_server import eventually
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Installation
@@ -22,14 +22,6 @@ WAITS = """
     pathlib.Path({file!r}).write_text(str(os.getpid()))
     time.sleep(600)
 """
-
-
-def eventually(ask, timeout_s=90.0):
-    until = time.monotonic() + timeout_s
-    while not (value := ask()):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return value
 
 
 def running(installation: Installation, folder: Path, cluster: str) -> tuple[str, int]:

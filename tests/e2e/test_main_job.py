@@ -6,13 +6,12 @@ import json
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
-from carbon_sched.client import Client
 from tests.fakes.nvml import uuid
+from tests.fakes.real_server import eventually
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -29,9 +28,7 @@ sys.exit(int(sys.argv[1]))
 
 def gpu_counter_uj(installation, gpu: int) -> tuple[int, int]:
     """Energy of one GPU in uJ: what all rows of the ledger say, idle ones too, and what its counter said."""
-    running = json.loads((installation.data / "server.json").read_text(encoding="utf-8"))
-    token = (installation.data / "token").read_text(encoding="utf-8").strip()
-    with Client(running["url"], token) as client:
+    with installation.client() as client:
         facts = [json.loads(entry["payload"]) for entry in client.entries()]
     spans = [span for fact in facts for span in fact["body"].get("spans", []) if span["device"] == uuid(gpu)]
     readings = installation.nvml.readings_mj(gpu)
@@ -52,6 +49,7 @@ def test_a_job_goes_to_the_cleaner_cluster_and_its_receipt_says_where_every_numb
     done = installation.run("submit", "--name", "cleaner", str(path))
     assert "hello" in done.stdout
     receipt = installation.finished("cleaner")
+    assert installation.json("receipt", "cleaner") == receipt
     assert (receipt["cluster"], receipt["zone"], receipt["state"]) == ("north", "NO", "succeeded")
     assert [text for text in receipt["missing"] if "first reading since boot" not in text] == []
     assert receipt["energy_kwh"] > 0
@@ -132,7 +130,8 @@ def test_a_gpu_job_pays_exactly_what_the_counter_of_its_gpu_counted(installation
         assert booked == counted
 
 
-def test_twenty_jobs_at_once_all_finish_none_twice_and_their_energy_adds_up(installation, tmp_path):
+@pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.slow)])  # Ray itself needs 1.6 s for each
+def test_many_jobs_at_once_all_finish_none_twice_and_their_energy_adds_up(installation, tmp_path, count):
     marks = tmp_path / "marks"
     marks.mkdir()
     text = f"""
@@ -140,8 +139,8 @@ def test_twenty_jobs_at_once_all_finish_none_twice_and_their_energy_adds_up(inst
         pathlib.Path({str(marks)!r}, os.environ["CARBON_SCHED_JOB"] + "." + uuid.uuid4().hex).touch()
     """
     path = str(script(tmp_path / "p", "mark.py", text))
-    jobs = [installation.start("--cluster", "north", "--entrypoint-num-gpus", "0.1", path) for _ in range(20)]
-    receipts = [installation.finished(job, timeout_s=120) for job in jobs]
+    jobs = [installation.start("--cluster", "north", "--entrypoint-num-gpus", "0.1", path) for _ in range(count)]
+    receipts = [installation.finished(job) for job in jobs]
     assert {receipt["state"] for receipt in receipts} == {"succeeded"}
     assert sorted(mark.name.split(".")[0] for mark in marks.iterdir()) == sorted(jobs)
     for gpu in (0, 1):
@@ -153,7 +152,6 @@ def test_twenty_jobs_at_once_all_finish_none_twice_and_their_energy_adds_up(inst
 def test_a_flexible_job_waits_and_stop_ends_the_wait(installation, tmp_path):
     path = script(tmp_path / "p", "later.py", "print('late')")
     job = installation.start("--earliest", "+1h", str(path))
-    time.sleep(1)
-    assert installation.json("status", job)["state"] == "queued"
+    assert eventually(lambda: installation.json("status", job), lambda view: view["planned_start"])["state"] == "queued"
     installation.run("stop", job)
     assert installation.json("status", job)["state"] == "stopped"

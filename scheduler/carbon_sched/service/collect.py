@@ -46,8 +46,13 @@ SILENT_PATIENCE_S = 600.0
 """The same while the cluster does not answer at all."""
 READING_PATIENCE_S = 3600.0
 """The same while segments that were found are still being read: a server that was away has many to read."""
+SETTLE_S = 2.0
 LATE_BOOKED_S = 3600.0
-"""Energy of processes that outlive their attempt is booked when none came for a minute, or after so long."""
+"""Energy that comes late is booked when none came for a while, or after so long.
+
+The while is as long as the attempt has ended then, between `SETTLE_S` and `PATIENCE_S`: what Ray still ends of a job
+comes at once and is booked at once; of a process that stays, each hour is booked.
+"""
 
 UNWRAPPED = "energy of CPUs: the job brought its own image, and ran without our wrapper"
 
@@ -75,7 +80,7 @@ class Collect:
         self._pull = Pull(store, journals, folders, clock, self._store_segment)
         self._pulled_at: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
-        self._waiting = False
+        self._pauses: list[float] = []
         self._reopened_at: dict[str, float] = {}
         self._late_at: dict[str, float] = {}
 
@@ -92,9 +97,9 @@ class Collect:
         for attempt in attempts:
             if not attempt.open or self._due(attempt):
                 lanes.setdefault(attempt.cluster, []).append(attempt)
-        self._waiting = False
+        self._pauses.clear()
         late = self._lanes.run({name: partial(self._collect_all, name, lane, nodes) for name, lane in lanes.items()})
-        return RETRY_S if self._waiting or late else EVERY_S
+        return min([EVERY_S, *self._pauses, *[RETRY_S for _ in late]])
 
     def _due(self, attempt: Attempt) -> bool:
         now = self._clock.monotonic()
@@ -107,19 +112,17 @@ class Collect:
         """Whatever goes wrong with one attempt, the others go on."""
         self._pull.begin(cluster, nodes)
         for attempt in attempts:
+            pause_s = RETRY_S
             try:
-                done = self._collect(attempt)
+                pause_s = self._collect(attempt)
             except CarbonSchedError as error:
-                done = False
                 log.warning("attempt not collected attempt=%s code=%s: %s", attempt.attempt_id, error.code, error)
             except Exception:
-                done = False
                 log.exception("attempt met a bug attempt=%s", attempt.attempt_id)
-            if not done:
-                self._waiting = True
+            self._pauses.append(pause_s)
 
-    def _collect(self, attempt: Attempt) -> bool:
-        """Pull once; True when nothing more is to be done for now."""
+    def _collect(self, attempt: Attempt) -> float:
+        """Pull once; returns the seconds until something is to be done for it again."""
         patience_s = PATIENCE_S
         try:
             cluster = self._fleet.get(attempt.cluster)
@@ -137,13 +140,13 @@ class Collect:
         if attempt.open:
             if found.gaps:
                 self._gauge.want(attempt.attempt_id)
-            return True
+            return EVERY_S
         if found.missing and self._waited(attempt) < max(patience_s, READING_PATIENCE_S if found.unread else 0.0):
-            return False
-        if self._grows(attempt):
-            return True
-        self._finish(attempt, found)
-        return True
+            return RETRY_S
+        pause_s = self._unsettled_s(attempt)
+        if not pause_s:
+            self._finish(attempt, found)
+        return pause_s or EVERY_S
 
     def _forgotten(self, attempt: Attempt) -> bool:
         """Whether the cluster says that it lives another life than the one the attempt ran in."""
@@ -167,11 +170,16 @@ class Collect:
         for owner in self._reopened_at.keys() & segment.owners:
             self._late_at[owner] = self._clock.monotonic()
 
-    def _grows(self, attempt: Attempt) -> bool:
-        """Whether late energy may still come; of a leftover without end each hour is booked."""
-        now = self._clock.monotonic()
-        since, last = self._reopened_at.get(attempt.attempt_id), self._late_at.get(attempt.attempt_id, 0.0)
-        return since is not None and now - last < PATIENCE_S and now - since < LATE_BOOKED_S
+    def _unsettled_s(self, attempt: Attempt) -> float:
+        """For how many seconds more energy that came late waits for what may come yet; 0 when it is to be booked."""
+        now, since = self._clock.monotonic(), self._reopened_at.get(attempt.attempt_id)
+        if since is None or now - since >= LATE_BOOKED_S:
+            return 0.0
+        quiet_s, wanted_s = now - self._late_at.get(attempt.attempt_id, 0.0), PATIENCE_S
+        if attempt.ended_at is not None:
+            ended_s = (self._clock.now() - attempt.ended_at).total_seconds() - quiet_s
+            wanted_s = min(PATIENCE_S, max(SETTLE_S, ended_s))
+        return max(0.0, wanted_s - quiet_s)
 
     def _finish(self, attempt: Attempt, found: Findings) -> None:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""

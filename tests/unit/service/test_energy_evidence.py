@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -422,6 +423,49 @@ def test_what_a_killed_wrapper_left_is_added_by_the_next_job_and_until_then_the_
     assert receipt["co2e_g"] == pytest.approx(0.1 * receipt["pue"])
     assert "no energy was recorded" not in receipt["missing"]
     assert any("no final record" in text for text in receipt["missing"])
+
+
+def booked(world, attempt) -> int:
+    """How often it was."""
+    with world.store.transaction(write=False) as tx:
+        facts = [json.loads(entry.payload) for entry in tx.entries()]
+    bodies = [fact["body"] for fact in facts if fact["kind"] == "attempt-collected"]
+    return sum(body["attempt"] == attempt.attempt_id for body in bodies)
+
+
+def leave_late_energy(world, attempt, later, seq):
+    """30 s of what outlives an attempt, in a segment that ends now."""
+    now = world.clock.now()
+    owners = {attempt.attempt_id: WH}
+    world.segment(later, now - timedelta(seconds=30), now, owners, seq, flags=("leftover",))
+
+
+def test_what_ray_still_ends_of_a_job_is_booked_a_moment_later(world):
+    _, later = begin(world)
+    job, attempt = begin(world)
+    world.run_to_end(job)
+    assert world.statements.receipt(job.job_id)["final"]
+    world.clock.pass_s(1)
+    leave_late_energy(world, attempt, later, 1)
+    world.clusters["c"].end(later.attempt_id, "SUCCEEDED", 0)
+    world.settle()
+    assert not world.statements.receipt(job.job_id)["final"]
+    world.clock.pass_s(2)
+    world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert (receipt["final"], receipt["energy_kwh"]) == (True, pytest.approx(0.002))
+    assert world.clock.now() - world.job(job).finished_at < timedelta(seconds=4)
+
+
+def test_of_a_process_that_stays_each_hour_is_booked_not_each_segment(world):
+    _, later = begin(world)
+    job, attempt = begin(world)
+    world.run_to_end(job)
+    for seq in range(1, 181):
+        world.clock.pass_s(30)
+        leave_late_energy(world, attempt, later, seq)
+        world.settle()
+    assert booked(world, attempt) == 1 + 1, "at its end, and once for the first hour"
 
 
 # Windows -------------------------------------------------------------------------------------------------------------
