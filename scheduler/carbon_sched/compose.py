@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from carbon_sched import __version__
 from carbon_sched.api.app import create_app
 from carbon_sched.api.context import Context
 from carbon_sched.api.gate import own_names
@@ -30,7 +31,6 @@ from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.configured import ConfiguredGrid
 from carbon_sched.grid.http import Web
 from carbon_sched.grid.yearly import YearlyTable
-from carbon_sched.grid.zones import known_zone
 from carbon_sched.policy.presets import preset, preset_names
 from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
@@ -41,6 +41,7 @@ from carbon_sched.service.boundaries import Boundaries
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
+from carbon_sched.service.declared import Declared
 from carbon_sched.service.dispatch import Dispatch
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
@@ -89,6 +90,8 @@ POLL_S = 0.5
 LOOPS_S = 10.0
 DRAIN_S = 15.0
 """How long an ending server waits for its loops, and then for a submission under way."""
+SHORTEST_TOKEN = 32
+TOKEN_REMEDY = f"Name a file with one secret of at least {SHORTEST_TOKEN} characters, such as `openssl rand -hex 32`"
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_EPOCH = 1_735_689_600
 """2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""
@@ -182,6 +185,7 @@ def build(
         Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),
+        *_declared(settings, leadership, fleet, policies, configured.known_zone, signals),
     ]
     if not sole:
         steps.append(Step("listen", Listener(store, signals.news_elsewhere).step, threading.Event()))
@@ -206,7 +210,7 @@ def build(
         clock=clock,
         store=store,
         bundles=bundles,
-        access=Access(store, clock, ids, owner=getpass.getuser(), owner_token=token),
+        access=Access(store, clock, ids, owner=_user(), owner_token=token),
         rates=Rates(clock, settings.requests_per_s),
         names=own_names(settings.host, settings.allowed_hosts),
         boundaries=Boundaries(settings.secrets_dir),
@@ -225,7 +229,7 @@ def build(
         sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
-        known_zone=lambda zone: known_zone(zone, configured.zones()),
+        known_zone=configured.known_zone,
         grid_providers=configured.describe,
         check_grid=lambda zones: configured.check(zones, clock.now()),
         check_cluster=check,
@@ -259,6 +263,22 @@ def _leader_steps(
     ]
 
 
+def _declared(
+    settings: Settings,
+    leadership: Leadership,
+    fleet: Fleet,
+    policies: Policies,
+    known_zone: Callable[[str], str],
+    signals: Signals,
+) -> list[Step]:
+    """The loop that follows files of clusters and policies, where the settings name some."""
+    clusters, folder = settings.clusters_file, settings.policies_dir
+    if clusters is None and folder is None:
+        return []
+    declared = Declared(clusters, folder, fleet=fleet, in_force=policies, known_zone=known_zone, signals=signals)
+    return [Step("declared", leadership.only(declared.step), threading.Event())]
+
+
 def _sealing(settings: Settings, store: Store, clock: Clock) -> Sealing:
     """Seals go to the data folder, and to each place that is configured."""
     places: dict[str, SealSink] = {"data folder": FileSeals(settings.shared / "seals.jsonl")}
@@ -282,6 +302,13 @@ def _faults(store: Store, loops: Loops, shutdown: threading.Event) -> Callable[[
     return faults
 
 
+def migrate(settings: Settings) -> int:
+    """Bring the database to this version's schema, as every start of a server does, and nothing else."""
+    open_store(settings.database_url, SystemClock()).close()
+    log.info("database is up to date version=%s", __version__)
+    return 0
+
+
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop (SIGTERM, SIGINT or the API); returns its exit code.
 
@@ -294,7 +321,7 @@ def serve(settings: Settings) -> int:
         check_local_filesystem(database)
     files = ServerFiles(settings.data_dir)
     with files.exclusive():
-        token = files.token(RandomIds().token)
+        token = _own_token(settings, files)
         listener = _bind(settings.host, settings.port)
         scheme = "http" if settings.tls_cert is None else "https"
         url = f"{scheme}://{settings.host}:{listener.getsockname()[1]}"
@@ -318,6 +345,20 @@ def serve(settings: Settings) -> int:
     return 0
 
 
+def _own_token(settings: Settings, files: ServerFiles) -> str:
+    """The owner's token: from the file that the settings name, which several servers may share, else one of our own."""
+    if settings.token_file is None:
+        return files.token(RandomIds().token)
+    try:
+        token = settings.token_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise InvalidInput("token_file", settings.token_file, f"cannot be read ({why})", TOKEN_REMEDY) from None
+    if len(token) < SHORTEST_TOKEN:
+        raise InvalidInput("token_file", settings.token_file, f"holds {len(token)} characters", TOKEN_REMEDY)
+    return token
+
+
 def _announce(files: ServerFiles, url: str) -> None:
     files.announce(url)
     notify_ready()
@@ -329,6 +370,14 @@ def _prepare(shared: Path) -> None:
     except OSError as error:
         remedy = "Name a folder that every server on this database can write"
         raise InvalidInput("shared-dir", shared, f"cannot be used ({error.strerror})", remedy) from None
+
+
+def _user() -> str:
+    """Who runs this server; a container's user may have a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def _holder() -> str:

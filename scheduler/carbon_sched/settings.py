@@ -120,6 +120,9 @@ class Settings(BaseModel):
     grid: GridSettings = GridSettings()
     seal: SealSettings = SealSettings()
     secrets_dir: Path | None = None
+    token_file: Path | None = None
+    clusters_file: Path | None = None
+    policies_dir: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
@@ -159,8 +162,9 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     anchored: dict[str, Any] = {"grid": _anchored(settings.grid, file.parent)}
     places = {name: file.parent / place for name in ("file", "git") if (place := getattr(settings.seal, name))}
     anchored["seal"] = settings.seal.model_copy(update=places)
-    if settings.secrets_dir is not None:
-        anchored["secrets_dir"] = file.parent / settings.secrets_dir
+    for name in ("secrets_dir", "token_file", "clusters_file", "policies_dir"):
+        if (place := getattr(settings, name)) is not None:
+            anchored[name] = file.parent / place
     if (settings.tls_cert is None) != (settings.tls_key is None):
         remedy = "Give --tls-cert and --tls-key, or neither behind a proxy that does TLS"
         raise InvalidInput("tls_cert", settings.tls_cert or "", "and tls_key belong together", remedy)

@@ -283,18 +283,22 @@ def _follow(path: Path) -> None:
     envvar="CARBON_SCHED_LOG_FORMAT",
     help="Lines for people, or one JSON object per line (default text).",
 )
-def serve(config: Path | None, log_level: str, log_format: str, **flags: Any) -> int:
+@click.option("--migrate-only", is_flag=True, help="Bring the database up to date, and end.")
+def serve(config: Path | None, log_level: str, log_format: str, migrate_only: bool, **flags: Any) -> int:
     """Run a server in the foreground.
 
-    Commands start one by themselves; this is for a team's server, or to watch one.
+    Commands start one by themselves; this is for a team's server, or to watch one. The database is brought up to date
+    at every start.
 
     \b
-    Example:
+    Examples:
       carbon-sched serve --port 8290 --database postgresql://db/carbon
+      carbon-sched serve --migrate-only --database postgresql://db/carbon
     """
     from carbon_sched.cli.log_format import configure
 
     try:
+        from carbon_sched.compose import migrate
         from carbon_sched.compose import serve as run
         from carbon_sched.settings import load_settings
     except ModuleNotFoundError as error:
@@ -304,4 +308,5 @@ def serve(config: Path | None, log_level: str, log_format: str, **flags: Any) ->
             f"this installation cannot run a server: {error.name} is missing. Run: pip install 'carbon-sched[server]'"
         ) from None
     configure(log_level, log_format)
-    return run(load_settings(flags, config))
+    settings = load_settings(flags, config)
+    return migrate(settings) if migrate_only else run(settings)

@@ -123,6 +123,10 @@ class Conflict(CarbonSchedError):
     http_status = 409
 
 
+class Unchanged(Conflict):
+    """What was asked for is in force already, just so."""
+
+
 class StaleVersion(Conflict):
     """The row changed since it was read; load it again."""
 

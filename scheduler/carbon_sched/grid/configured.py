@@ -14,6 +14,7 @@ from carbon_sched.grid.cache import CachedSource, FromMemory
 from carbon_sched.grid.check import LOOK, Diagnosis, check_providers
 from carbon_sched.grid.registry import KEYLESS, PROVIDERS, ProviderConfig, comparability, make_provider
 from carbon_sched.grid.series import SeriesFile
+from carbon_sched.grid.zones import known_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,6 +51,10 @@ class ConfiguredGrid:
     def zones(self) -> frozenset[str]:
         """Zones known from the files, whatever their names."""
         return frozenset().union(*(file.zones() for file in self.files))
+
+    def known_zone(self, zone: str) -> str:
+        """The key of a zone as people write it; InvalidInput for one that neither the files nor anybody knows."""
+        return known_zone(zone, self.zones())
 
     def describe(self) -> list[ProviderView]:
         """Every provider there is, configured ones first, with what its newest requests ran into."""

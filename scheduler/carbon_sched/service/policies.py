@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound, Unchanged
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.policy_version import PolicyVersion
 from carbon_sched.policy.load import parse_policy
@@ -147,7 +147,7 @@ class Policies:
         before = tx.policies_in_force()
         name = parse_policy(content.encode(), "the file", policy_set(before, 0, self._preset).get).name
         if any(version.name == name and version.content == content for version in before):
-            raise Conflict(f"policy {name} is in force just so; nothing was applied")
+            raise Unchanged(f"policy {name} is in force just so; nothing was applied")
         new = PolicyVersion(0, name, content, self._clock.now(), "")
         others = [version for version in before if version.name != name]
         return name, policy_set([*others, new], 0, self._preset)
