@@ -238,7 +238,11 @@ class Reader:
 
     def _alive(self, claim: Claim) -> bool:
         process = self.table.known.get(claim.pid)
-        return process is not None and process.started_ticks == claim.started_ticks
+        if process is not None and process.started_ticks == claim.started_ticks:
+            return True
+        # In a container a wrapper has another number, but the same mark and the same start.
+        same = (p for p in self.table.known.values() if p.started_ticks == claim.started_ticks)
+        return any(p.owner == claim.attempt for p in same)
 
     def _stay_without_claim(self, attempt: str, start_ns: int) -> Stay:
         """Workers on a node without the wrapper go by their environment; what outlives its attempt holds nothing."""

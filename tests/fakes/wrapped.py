@@ -34,11 +34,12 @@ class Workplace:
         return self.folder / "journal"
 
     def start(
-        self, entrypoint: str, attempt: str = A, *, beside: str = "", **environment: str
+        self, entrypoint: str, attempt: str = A, *, beside: str = "", within: tuple[str, ...] = (), **environment: str
     ) -> subprocess.Popen[bytes]:
         """Start the wrapper as the server's entrypoint does, with pipes for its output.
 
         With `beside`, a shell with the attempt's stamp starts that command first, as Ray's supervisor does its own.
+        `within` is a command that runs the wrapper, such as one that puts it into a container.
         """
         self.journal.mkdir(exist_ok=True)
         ours = {
@@ -55,7 +56,7 @@ class Workplace:
         if beside:
             command = ["/bin/sh", "-c", f'{beside} & "$@"', "sh", *command]
         process = subprocess.Popen(
-            command,
+            [*within, *command],
             env={**os.environ, **ours, **self.environment, **environment},
             cwd=self.folder,
             stdout=subprocess.PIPE,

@@ -131,6 +131,21 @@ def test_a_meter_that_starts_while_a_job_is_read_by_its_wrapper_takes_over_unsig
     assert A not in owners
 
 
+def test_a_job_in_a_container_is_known_by_the_meter_of_the_host(place):
+    """Its wrapper claims the machine under a process id that on the host is another process's, or nobody's."""
+    container = ("unshare", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*container, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a pid namespace of one's own cannot be made here")
+    meter = place.start_meter()
+    job = place.start("sleep 3", A, within=container, CARBON_SCHED_GPUS="1", CUDA_VISIBLE_DEVICES="0")
+    assert job.wait(30) == 0
+    meter.send_signal(signal.SIGTERM)
+    assert meter.wait(20) == 0
+    rows = [row for name, data in place.signed("kept").items() for row in parse_segment(data, name).rows]
+    assert sum(row.energy_uj for row in rows if row.owner == A and row.device == uuid(0)) > 0.9 * 3 * 300_000_000
+    assert place.record().last("closed") is not None
+
+
 def test_prometheus_is_answered(place):
     place.start_meter("--listen", f"127.0.0.1:{(port := free_port())}")
     wait_until(lambda: b"hw_energy_joules_total{" in scrape(port))
