@@ -104,6 +104,7 @@ def test_the_unit_runs_the_command_with_few_rights():
     assert shlex.split(command) == ["/opt/a b/carbon-sched", "meter", "--key", "/k%%i"]
     assert "PrivateTmp" not in text
     assert "StateDirectoryMode=0700" in text
+    assert {"Restart=always", "RestartSec=300ms", "StartLimitIntervalSec=0"} <= set(text.splitlines())
 
 
 def test_a_meters_key_is_given_as_a_file_or_as_itself(tmp_path):
