@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 GAP_NS = 2_500_000_000  # longer than two missed ticks: nobody looked who was there
 BASELINE_FROM_NS = 500_000_000  # shorter intervals say more of the counter's quantum than of the power
+UNSEEN_REST = 10  # a GPU that was never seen without users rests at so small a part of its power limit
 CLOCK_STEP_US = 250_000
 GAP = "gap"
 TAKEOVER = "takeover"
@@ -77,6 +78,9 @@ class GpuScene:
     slices: tuple[SliceScene, ...] | None = None
 
 
+NOT_SEEN = GpuScene({}, {}, known=False)
+
+
 @dataclass(frozen=True)
 class Scene:
     """Who was on the machine since the last sample: stays, CPU ticks by attempt and in all, and the GPUs' users."""
@@ -98,7 +102,7 @@ class Sample:
 
 @dataclass
 class Accounts:
-    """Where the machine's accounts stand. `cpus` are its hardware threads; `baselines_mw` the least power seen."""
+    """Where a machine's accounts stand. `cpus` are its hardware threads, `baselines_mw` the least power at rest."""
 
     cpus: int
     offset_us: int
@@ -128,6 +132,7 @@ class Accounts:
         presences = {stay.attempt: (stay.start_ns, stay.end_ns) for stay in scene.stays}
         leftovers = {stay.attempt for stay in scene.stays if stay.leftover}
         for name, step in steps.items():
+            self._learn_baseline(devices[name], step, sample.readings[name], scene)
             tenants = _tenants(scene.stays, step)
             shares, cut, squatters = self._shares(devices[name], step, tenants, scene, gpus)
             squatters = {owner: holder for owner, holder in squatters.items() if owner not in leftovers}
@@ -188,17 +193,28 @@ class Accounts:
             self.trouble[device.id] = trouble
         else:
             self.trouble.pop(device.id, None)
-        if moved.step is not None:
-            self._learn_baseline(device, moved.step, reading)
         return moved.step
 
-    def _learn_baseline(self, device: Meterable, step: Step, reading: Reading) -> None:
-        """The least power ever seen stands for the power at rest: instant power, else the counter's own."""
+    def _learn_baseline(self, device: Meterable, step: Step, reading: Reading, scene: Scene) -> None:
+        """The least power ever seen stands for the power at rest: instant power, else the counter's own.
+
+        Of a GPU only what was seen while nobody was on it: the least of a loaded GPU is no rest.
+        """
         length = step.end_ns - step.start_ns
-        if length < BASELINE_FROM_NS or step.flags:
+        if length < BASELINE_FROM_NS or step.flags or not self._unused(device, scene):
             return
         seen_mw = reading.power_mw if reading.power_mw is not None else step.energy_uj * 1_000_000 // length
         self.baselines_mw[device.id] = min(seen_mw, self.baselines_mw.get(device.id, seen_mw))
+
+    def _unused(self, device: Meterable, scene: Scene) -> bool:
+        """Whether nobody was seen on it at either end of the interval; of other devices than GPUs nothing is asked."""
+        seen = scene.gpus.get(device.id, NOT_SEEN)
+        nobody = seen.known and seen.slices is None and not seen.users and not self.gpu_users.get(device.id)
+        return device.kind != "gpu" or nobody
+
+    def _baseline_uj(self, device: Meterable, length_ns: int) -> int:
+        unseen_mw = (device.limit_mw or 0) // UNSEEN_REST if device.kind == "gpu" else 0
+        return self.baselines_mw.get(device.id, unseen_mw) * length_ns // 1_000_000
 
     def _flags(self, step: Step, *, gap: bool) -> tuple[str, ...]:
         flags = set(step.flags)
@@ -212,8 +228,7 @@ class Accounts:
         self, device: Meterable, step: Step, tenants: list[Tenant], scene: Scene, gpus: list[str]
     ) -> tuple[list[Share], object, dict[str, str]]:
         """The split, what names its owners, and who uses the GPU without holding it beside whom."""
-        length = step.end_ns - step.start_ns
-        baseline_uj = self.baselines_mw.get(device.id, 0) * length // 1_000_000
+        baseline_uj = self._baseline_uj(device, step.end_ns - step.start_ns)
         if device.kind != "gpu":
             shares = cpu_shares(
                 step.energy_uj, baseline_uj, self.cpus * WHOLE, tenants, scene.used_ticks, scene.busy_ticks

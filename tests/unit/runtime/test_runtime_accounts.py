@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,12 +186,24 @@ def test_a_lost_gpu_is_noted_once_and_its_hole_marked():
     assert ("gap", "uncertain-owner") in {row.flags for row in play.accounts.book.rows if row.device == "gpu:a"}
 
 
-def test_the_baseline_of_a_shared_gpu_is_the_least_power_seen():
+@pytest.mark.parametrize(("before", "now", "learnt"), [({}, {}, True), ({}, {A: 0}, False), ({A: 0}, {}, False)])
+def test_the_baseline_of_a_gpu_is_the_least_power_seen_with_nobody_on_it(before, now, learnt):
     play = Play()
-    play.step(a=70_000_000)
-    play.accounts.take(play.devices, replace(play.sample(power_mw=70_000), mono_ns=play.mono_ns + SECOND_NS), NOBODY)
+    play.step(a=100_000_000, scene=scene(a=before))
+    at_70_w = replace(play.sample(power_mw=70_000), mono_ns=play.mono_ns + SECOND_NS)
+    play.accounts.take(play.devices, at_70_w, scene(a=now))
 
-    assert play.accounts.baselines_mw["gpu:a"] == 70_000
+    assert (play.accounts.baselines_mw.get("gpu:a") == 70_000) is learnt
+
+
+def test_what_rests_of_a_gpu_that_was_never_free_is_a_tenth_of_its_limit():
+    play = Play()
+    both = Scene((ON_A,), {}, 0, {"gpu:a": GpuScene({A: START_NS, B: START_NS}, {A: 75, B: 25})})
+    play.accounts.gpu_users["gpu:a"] = [A, B]
+    play.step(a=300_000_000, scene=both)
+
+    assert play.devices["gpu:a"].limit_mw == 700_000
+    assert play.rows("gpu:a") == {A: 70_000_000 + 172_500_000, B: 57_500_000}
 
 
 def test_the_clock_is_followed_between_segments_and_noted():
