@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from carbon_sched.cli.connection import find_job
-from carbon_sched.client import Client
 from carbon_sched.clusters import processes
 from tests.fakes.nvml import StubbedNvml, build_stub
-from tests.fakes.real_server import CLI, MARK, eventually
+from tests.fakes.real_server import CLI, MARK, client_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from carbon_sched.client import Client
     from carbon_sched.wire import Receipt
 
 GPU_WATTS = (100, 250)
@@ -70,8 +70,7 @@ class Installation:
 
     def client(self) -> Client:
         """The server that runs, without a command for each question."""
-        url = json.loads((self.data / "server.json").read_text(encoding="utf-8"))["url"]
-        return Client(url, (self.data / "token").read_text(encoding="utf-8").strip())
+        return client_of(self.data)
 
     def finished(self, job: str) -> Receipt:
         """The job's receipt once it is final."""

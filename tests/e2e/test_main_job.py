@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.nvml import uuid
-from tests.fakes.real_server import eventually
+from tests.fakes.real_server import eventually, recorded_spans
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -29,8 +29,7 @@ sys.exit(int(sys.argv[1]))
 def gpu_counter_uj(installation, gpu: int) -> tuple[int, int]:
     """Energy of one GPU in uJ: what all rows of the ledger say, idle ones too, and what its counter said."""
     with installation.client() as client:
-        facts = [json.loads(entry["payload"]) for entry in client.entries()]
-    spans = [span for fact in facts for span in fact["body"].get("spans", []) if span["device"] == uuid(gpu)]
+        spans = [span for span in recorded_spans(client) if span["device"] == uuid(gpu)]
     readings = installation.nvml.readings_mj(gpu)
     return sum(span["energy_uj"] for span in spans), (readings[-1] - readings[0]) * 1000
 
@@ -58,6 +57,10 @@ def test_a_job_goes_to_the_cleaner_cluster_and_its_receipt_says_where_every_numb
     home = next(reference for reference in receipt["references"] if reference["name"] == "run-now-home")
     assert (home["cluster"], home["saved_g"] > 0) == ("south", True)
     assert json.loads(installation.run("audit", "verify", "--json").stdout)["ok"]
+    # Where neither RAPL nor another counter can be read, people see that, and what measures it.
+    cpu = {device["source"] for device in receipt["devices"] if device["kind"] == "cpu"}
+    shown = " ".join(installation.run("receipt", "cleaner").stdout.split())
+    assert ("ESTIMATED" in shown and "carbon-sched meter" in shown) is (cpu == {"estimated"})
 
 
 def test_exit_code_output_environment_and_folder_are_as_under_ray_job_submit(installation, tmp_path):

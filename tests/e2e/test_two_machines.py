@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from carbon_sched.client import Client
 from carbon_sched.domain.time import from_rfc3339
 from carbon_sched_runtime.wire import Record, parse_record, record_name
 from tests.fakes.nvml import nvml_library, uuid
 from tests.fakes.ray_machines import WATTS, RayMachines, require_namespaces
+from tests.fakes.real_server import client_of, recorded_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,11 @@ class Lab:
         said = self.run("submit", "--no-wait", "--json", "--gpus", "1", "--name", name, str(folder / "job.py"))
         return str(json.loads(said.stdout)["job_id"])
 
+    def spans(self) -> list[dict[str, Any]]:
+        """Every span of the ledger."""
+        with client_of(self.data) as client:
+            return recorded_spans(client)
+
     def receipt(self, job: str, timeout_s: float = 240) -> dict[str, Any]:
         until = time.monotonic() + timeout_s
         while True:
@@ -97,13 +102,6 @@ class Lab:
         while self.record(job).last(event) is None:
             assert time.monotonic() < until, self.record(job)
             time.sleep(0.2)
-
-    def spans(self) -> list[dict[str, Any]]:
-        """Every span of the ledger."""
-        running = json.loads((self.data / "server.json").read_text(encoding="utf-8"))
-        with Client(running["url"], (self.data / "token").read_text(encoding="utf-8").strip()) as client:
-            facts = [json.loads(entry["payload"]) for entry in client.entries()]
-        return [span for fact in facts for span in fact["body"].get("spans", [])]
 
 
 @pytest.fixture(scope="module")

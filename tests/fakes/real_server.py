@@ -42,6 +42,18 @@ def eventually(ask: Callable[[], Any], good: Callable[[Any], bool] = bool) -> An
     return value
 
 
+def client_of(data_dir: Path) -> Client:
+    """A client of the server that runs on a data folder, without a command for each question."""
+    url = json.loads((data_dir / "server.json").read_text(encoding="utf-8"))["url"]
+    return Client(url, (data_dir / "token").read_text(encoding="utf-8").strip())
+
+
+def recorded_spans(client: Client) -> list[dict[str, Any]]:
+    """Every energy span in a server's ledger, idle ones too."""
+    facts = [json.loads(entry["payload"]) for entry in client.entries()]
+    return [span for fact in facts for span in fact["body"].get("spans", [])]
+
+
 class RealServer:
     """The server of one data folder; `up` is what every command does first."""
 

@@ -3,13 +3,15 @@
     python tests/hardware/gpu_load.py --seconds 10 [--period 0.1 --duty 0.5] [--size 4096]
     python tests/hardware/gpu_load.py --steps 2000
 
-Prints `ready` when the GPU is warm (the clock starts then) and at the end `steps N seconds S`.
+Prints `ready` when the GPU is warm (the clock starts then), at the end `steps N seconds S`. Where the driver is the C
+stub of NVML, the load is `stub_load.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -74,6 +76,10 @@ def main() -> None:
     parser.add_argument("--duty", type=float, default=0.5)
     parser.add_argument("--size", type=int, default=4096)
     arguments = parser.parse_args()
+    if os.environ.get("NVML_STUB_SCRIPT"):
+        load = importlib.import_module("stub_load")
+        load.run(arguments.seconds, arguments.steps, arguments.period, arguments.duty)
+        return
     step = make_step(arguments.size)
     for _ in range(20):
         step()
