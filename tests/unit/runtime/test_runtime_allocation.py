@@ -180,7 +180,7 @@ def test_an_attempt_that_was_given_no_gpu_and_uses_one_is_a_squatter(place):
 
 
 def test_energy_of_processes_that_outlive_their_attempt_is_marked(place):
-    place.proc.process(101, started=1, env={"CARBON_SCHED_ATTEMPT": A})
+    place.proc.process(101, started=2, env={"CARBON_SCHED_ATTEMPT": A})
     place.sources.clients["gpu:a"] = GpuProcesses((101,))
     place.second()
     place.proc.end(100)
