@@ -167,7 +167,7 @@ def build(
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
-    book = Book(outlooks, statements, clock)
+    book = Book(outlooks, statements, policies, clock)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
     collect = Collect(fenced, fleet, journals, FolderJournals(), book, logs, clock, signals, Lanes("collect"), gauge)
 

@@ -196,7 +196,7 @@ class World:
             self.fleet,
             journals,
             FolderJournals(),
-            Book(outlooks, self.statements, self.clock),
+            Book(outlooks, self.statements, policies, self.clock),
             self.logs,
             self.clock,
             self.signals,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from carbon_sched.domain.errors import InvalidFile
-from carbon_sched.domain.intensity import Grade
+from carbon_sched.domain.intensity import Grade, Reading
 from carbon_sched.domain.job import Phase
 from carbon_sched.policy.document import MAX_BYTES, MAX_DEPTH
 from carbon_sched.policy.load import load_policy, parse_policy
@@ -13,6 +15,7 @@ from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
 from carbon_sched.policy.schema import PhasesForm, duration_s
 from carbon_sched.policy.settings import Declared, Settings
+from tests.fakes.grid import T0, reading
 
 if TYPE_CHECKING:
     from carbon_sched.policy.model import Policy
@@ -32,6 +35,11 @@ def problems(content: str | bytes) -> tuple:
 
 def settings(body: str = "", **job) -> Settings:
     return policy(body).settings(Selected(**job))
+
+
+def signal(grade: Grade) -> Reading:
+    """Issued at T0."""
+    return replace(reading("DE", T0, T0 + timedelta(days=3), 100.0), grade=grade)
 
 
 def test_everything_left_out_means_place_and_never_delay():
@@ -72,9 +80,16 @@ def test_a_delay_may_grow_with_the_run_time_and_the_longer_one_holds():
 
 def test_only_a_policy_that_falls_back_waits_on_yearly_averages():
     falls_back, runs_now = settings(), settings("signal: {on_missing: run-now}\n")
-    assert falls_back.may_wait_on(Grade.WORLD_YEAR)
-    assert runs_now.may_wait_on(Grade.OWN_FORECAST)
-    assert not runs_now.may_wait_on(Grade.ZONE_YEAR)
+    assert falls_back.may_wait_on(signal(Grade.WORLD_YEAR), T0)
+    assert runs_now.may_wait_on(signal(Grade.OWN_FORECAST), T0)
+    assert not runs_now.may_wait_on(signal(Grade.ZONE_YEAR), T0)
+
+
+def test_an_old_signal_counts_as_missing():
+    runs_now = settings("signal: {on_missing: run-now, max_age: 3h}\n")
+    assert runs_now.may_wait_on(signal(Grade.LIVE), T0 + timedelta(hours=3))
+    assert not runs_now.may_wait_on(signal(Grade.LIVE), T0 + timedelta(hours=3, seconds=1))
+    assert settings("signal: {max_age: 3h}\n").may_wait_on(signal(Grade.LIVE), T0 + timedelta(hours=30))
 
 
 def test_the_label_changes_with_any_byte_of_the_file():

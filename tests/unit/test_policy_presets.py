@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +13,7 @@ from carbon_sched.domain.job import Phase
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import DEFAULT, preset, preset_names, presets_folder
 from carbon_sched.policy.schema import json_schema
+from tests.bench.bench_presets import BEGIN, END, HEADER, README
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +44,16 @@ def test_run_now_never_delays(phase):
     settings = preset("run-now").settings(Selected(phase=phase.value))
     assert settings.delay_s(None, duration_s=60) == 0
     assert settings.delay_s(3600, duration_s=60) == 0
+
+
+def test_the_readmes_table_has_the_form_that_its_command_writes():
+    _, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    table, end, _ = rest.partition(END)
+    assert end
+    assert table.startswith(HEADER)
+    rows = [row.split("|")[1:-1] for row in table.removeprefix(HEADER).splitlines()]
+    assert [row[0].strip() for row in rows] == [f"`{name}`" for name in preset_names()]
+    assert all(re.fullmatch(r" [+-]?\d+\.\d (%|h) ", cell) for row in rows for cell in row[1:])
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are():

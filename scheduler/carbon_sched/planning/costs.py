@@ -134,7 +134,13 @@ class Costs:
     def key(self, job: WaitingJob, lanes: Sequence[int]) -> tuple[object, ...]:
         """Jobs with equal keys (and equal lanes) cost the same per unit; see `per_unit`."""
         powers = (job.belief.moved_power_w, job.belief.power_w)
-        return *self._alike(job, lanes), *(_power_step(power, job) for power in powers), job.weights, job.preferred
+        return (
+            *self._alike(job, lanes),
+            *(_power_step(power, job) for power in powers),
+            job.weights,
+            job.preferred,
+            job.home,
+        )
 
     def per_unit(self, job: WaitingJob, lanes: Sequence[int], least: float) -> Singles:
         """`[L, S]` ranked grams per unit; infinite on other lanes.
@@ -143,7 +149,7 @@ class Costs:
         than the ratio's error.
         """
         out = np.full((len(self._lanes), self._grid.starts), np.inf, dtype=np.float32)
-        favoured = job.preferred or {self._home}
+        favoured = job.preferred or {job.home or self._home}
         for lane in lanes:
             site, crossed = self._site(lane), self.ratio(job, lanes, lane)
             belief, overhead = job.belief, self._overhead(job, lane)

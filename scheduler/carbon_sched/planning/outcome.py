@@ -269,7 +269,7 @@ class Outcomes:
         """Expected grams of the reference choices, by the identical method; those that cannot be known are left out."""
         snapshot = self._of.snapshot
         sites = {
-            "run-now-home": self._numbers.get(snapshot.home or ""),
+            "run-now-home": self._numbers.get(row.job.home or snapshot.home or ""),
             "best-fixed": self._numbers.get(snapshot.best_fixed or ""),
             "run-now-here": spot.site if spot else None,
         }

@@ -116,9 +116,9 @@ class WaitingJob:
     `min_gain` is the relative saving a move in time or space must promise before the job waits. `share` is what its
     team has had of late (less goes first among equal priorities, higher priority first). The job may only run on
     clusters where every `residency` holds; `allowed` (None: all) and `denied` are clusters by name, and those dearer
-    than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: home) is left only where that pays
-    `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them. `confidence` is the
-    probability with which a run from `latest_start` on meets the deadline.
+    than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: `home`, None for the snapshot's) is left
+    only where that pays `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them.
+    `confidence` is the probability with which a run from `latest_start` on meets the deadline.
     """
 
     job_id: str
@@ -136,6 +136,7 @@ class WaitingJob:
     denied: frozenset[str] = frozenset()
     max_price_per_gpu_hour: float | None = None
     preferred: frozenset[str] = frozenset()
+    home: str | None = None
     quiet: tuple[QuietHours, ...] = ()
     weights: Weights = Weights()
     confidence: float = 0.95

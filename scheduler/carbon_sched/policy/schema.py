@@ -141,11 +141,14 @@ class WeightsForm(Form):
 
 
 class SignalForm(Form):
-    """What to do without a grid signal."""
+    """What to do without a grid signal, or with an old one."""
 
     on_missing: Literal["fallback", "run-now"] = Field(
         "fallback",
         description="Without live signal or forecast: fallback (yearly averages, graded lower) or run-now (no wait).",
+    )
+    max_age: Duration | None = Field(
+        None, description="A signal that was issued longer ago counts as missing: a duration like 3h."
     )
 
 
@@ -156,6 +159,9 @@ class ClustersForm(Form):
     denied: Lines = Field([], description="Clusters that may not be used, as a list of names.")
     preferred: Lines = Field(
         [], description="Clusters that a job leaves only for minimum_gain or more, as a list of names."
+    )
+    home: Line | None = Field(
+        None, description="Where jobs would run without a scheduler, which savings are told against: a cluster's name."
     )
     max_price_per_gpu_hour: float | None = Field(
         None, gt=0, description="Dearer clusters are out: a price in the currency of the clusters' own prices."

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
+    from carbon_sched.domain.intensity import Reading
+
 
 class Declared(str, Enum):
     """What becomes of flexibility that a job declares itself (a deadline, a longest delay)."""
@@ -103,7 +105,9 @@ class Settings:
             in the comparison of candidates; in grams while carbon weighs 1.
         minimum_gain: share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save.
         on_missing: what to do about time without live signal or forecast.
+        max_age_s: a signal issued longer ago than this counts as missing; None for any age.
         allowed, denied, preferred: clusters by name; None allows all. Leaving a preferred one must pay `minimum_gain`.
+        home: the cluster that savings are told against; None for the one that is registered as home.
         max_price_per_gpu_hour: dearer clusters are out; None for any price.
         residency: the job may only run on clusters that carry one of these tags; empty for anywhere.
         data_classes: likewise by the job's label `data-class`, on top of `residency`.
@@ -123,9 +127,11 @@ class Settings:
     waiting_weight: float = 0.0
     minimum_gain: float = 0.0
     on_missing: OnMissing = OnMissing.FALLBACK
+    max_age_s: float | None = None
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     preferred: frozenset[str] = frozenset()
+    home: str | None = None
     max_price_per_gpu_hour: float | None = None
     residency: frozenset[str] = frozenset()
     data_classes: Mapping[str, frozenset[str]] | None = None
@@ -140,9 +146,11 @@ class Settings:
             return max(self.max_delay_s, self.max_delay_of_duration * duration_s)
         return max(0.0, declared_s)
 
-    def may_wait_on(self, grade: Grade) -> bool:
-        """Whether a delay may be decided on data of this grade; without forecasts only if the policy falls back."""
-        return self.on_missing is OnMissing.FALLBACK or grade.rank <= Grade.OWN_FORECAST.rank
+    def may_wait_on(self, signal: Reading, now: datetime) -> bool:
+        """Whether a delay may be decided on what is said of now; where nothing is, only if the policy falls back."""
+        forecast = signal.grade.rank <= Grade.OWN_FORECAST.rank
+        fresh = self.max_age_s is None or (now - signal.issued_at).total_seconds() <= self.max_age_s
+        return self.on_missing is OnMissing.FALLBACK or (forecast and fresh)
 
     def tags(self, data_class: str | None) -> dict[str, frozenset[str]]:
         """By key, the tags of which a cluster must carry one for a job whose data is of this class; each must hold.
@@ -195,8 +203,9 @@ def _classes(bound: Mapping[str, frozenset[str]] | None, value: Mapping[str, fro
     return {name: _one_of(bound.get(name, frozenset()), value.get(name, frozenset())) for name in {**bound, **value}}
 
 
-def _cheaper(bound: float | None, value: float | None) -> float | None:
-    return min((price for price in (bound, value) if price is not None), default=None)
+def _least(bound: float | None, value: float | None) -> float | None:
+    """None stands for any."""
+    return min((one for one in (bound, value) if one is not None), default=None)
 
 
 def _lower(bound: Priority, value: Priority) -> Priority:
@@ -219,10 +228,12 @@ KEYS: Mapping[str, Key] = {
     "weights.waiting": Key("waiting_weight", _same),
     "minimum_gain": Key("minimum_gain", max),
     "signal.on_missing": Key("on_missing", _same),
+    "signal.max_age": Key("max_age_s", _least),
     "clusters.allowed": Key("allowed", _within),
     "clusters.denied": Key("denied", _with),
     "clusters.preferred": Key("preferred", _same),
-    "clusters.max_price_per_gpu_hour": Key("max_price_per_gpu_hour", _cheaper),
+    "clusters.home": Key("home", _same),
+    "clusters.max_price_per_gpu_hour": Key("max_price_per_gpu_hour", _least),
     "data.residency": Key("residency", _one_of),
     "data.classes": Key("data_classes", _classes),
     "queue.priority": Key("priority", _lower),

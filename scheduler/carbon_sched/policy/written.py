@@ -9,13 +9,13 @@ from typing import Any
 from carbon_sched.policy.schema import DAYS
 from carbon_sched.policy.settings import QuietHours
 
-DURATIONS = frozenset({"flexibility.max_delay"})
+DURATIONS = frozenset({"flexibility.max_delay", "signal.max_age"})
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def written(key: str, value: Any) -> Any:
     """The value of a dotted key in JSON types; `duration_s` of a written duration is the value again."""
-    return _duration(value) if key in DURATIONS else _plain(value)
+    return _duration(value) if key in DURATIONS and value is not None else _plain(value)
 
 
 def _plain(value: Any) -> Any:

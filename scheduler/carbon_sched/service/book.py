@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.records import ACTUAL, BEST_FIXED, HOME
+from carbon_sched.service.outlooks import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock
     from carbon_sched.service.outlooks import Outlooks
+    from carbon_sched.service.policies import Policies
     from carbon_sched.service.statements import Statements
 
 
@@ -36,8 +38,8 @@ class Place:
 class Book:
     """Chooses readings for an attempt and its references; the arithmetic is the ledger's."""
 
-    def __init__(self, outlooks: Outlooks, statements: Statements, clock: Clock) -> None:
-        self._outlooks, self._statements, self._clock = outlooks, statements, clock
+    def __init__(self, outlooks: Outlooks, statements: Statements, policies: Policies, clock: Clock) -> None:
+        self._outlooks, self._statements, self._policies, self._clock = outlooks, statements, policies, clock
 
     def facts(
         self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
@@ -56,7 +58,7 @@ class Book:
         places[attempt.cluster] = Place(opened.cluster, opened.zone, opened.pue_ppm, opened.pue_source)
         zero = timedelta(0)
         shift = job.submitted_at - attempt.opened_at
-        home = next((c.name for c in clusters if c.home), clusters[0].name if clusters else None)
+        home = self._policies.now().settings(job.spec).home or home_of(clusters)
         best = self._outlooks.best_fixed(clusters, job.submitted_at)
         choices = [(ACTUAL, attempt.cluster, zero), (HOME, home, shift), (BEST_FIXED, best, shift)]
         facts, used = [], []

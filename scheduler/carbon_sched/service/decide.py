@@ -21,6 +21,7 @@ from carbon_sched.policy.settings import after_quiet
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
+from carbon_sched.service.outlooks import home_of
 from carbon_sched.service.planner import OwnPlanner
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
@@ -187,7 +188,7 @@ class Decide:
             now,
             views,
             tuple(self._waiting(job, views, now, policies, had) for job in queued),
-            home=_home(clusters),
+            home=home_of(clusters),
             best_fixed=self._outlooks.best_fixed(clusters, now),
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
             expected_counts=counts,
@@ -217,7 +218,7 @@ class Decide:
         belief = self._belief(job.spec)
         earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
         patient = not (job.spec.start_now and settings.start_now)
-        foresight = patient and any(settings.may_wait_on(view.outlook.readings[0].grade) for view in views)
+        foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)
         return WaitingJob(
             job_id=job.job_id,
             spec=job.spec,
@@ -234,6 +235,7 @@ class Decide:
             denied=settings.denied,
             max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
             preferred=settings.preferred,
+            home=settings.home,
             quiet=settings.quiet_hours,
             weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
             confidence=settings.deadline_confidence,
@@ -308,12 +310,6 @@ class Decide:
             "start_by": to_rfc3339(attempt.start_by),
         }
         tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
-
-
-def _home(clusters: list[Cluster]) -> str | None:
-    """The declared home cluster, else the one registered first."""
-    declared = next((cluster.name for cluster in clusters if cluster.home), None)
-    return declared or (clusters[0].name if clusters else None)
 
 
 def _residency(spec: JobSpec, policy: Policy, settings: Settings) -> tuple[Residency, ...]:

@@ -17,7 +17,6 @@ from carbon_sched.domain.errors import CarbonSchedError, ClusterError, NotFound,
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobEvent, JobState, ending_event
 from carbon_sched.domain.time import from_epoch, to_rfc3339
-from carbon_sched.policy.matching import Selected
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.faults import fault, supervisor_lost
@@ -265,7 +264,7 @@ class Follow:
         if not cause:
             return ending
         faults = sum(1 for earlier in tx.attempts(job_id=job.job_id) if earlier.cause in RETRIED)
-        retries = self._policies.in_force(tx).followed(job.spec).settings(Selected.of(job.spec)).retries
+        retries = self._policies.in_force(tx).settings(job.spec).retries
         if cause in RETRIED and faults >= retries:
             return replace(ending, cause=cause, reason=f"{ending.reason}; the policy allows {retries} retries")
         reason = attempt.reason if attempt.recalled else ending.reason

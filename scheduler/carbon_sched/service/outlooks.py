@@ -16,6 +16,12 @@ TRAILING = timedelta(days=28)
 """Window of the "best fixed cluster" reference: the past only, never hindsight (design section 7)."""
 
 
+def home_of(clusters: Sequence[Cluster]) -> str | None:
+    """The declared home cluster, else the one registered first; None without clusters."""
+    declared = next((cluster.name for cluster in clusters if cluster.home), None)
+    return declared or (clusters[0].name if clusters else None)
+
+
 class Grid(Protocol):
     """What the service needs from `grid.chain`."""
 

@@ -14,6 +14,7 @@ from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound, Unchang
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.policy_version import PolicyVersion
 from carbon_sched.policy.load import parse_policy
+from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.model import EVERY_TEAM, Policy
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.domain.policy_version import Trial
     from carbon_sched.policy.budget import Budget
+    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
 
 DEFAULT = "balanced"
@@ -54,6 +56,10 @@ class PolicySet:
     def followed(self, spec: JobSpec) -> Policy:
         """The policy of a job."""
         return self.get(spec.policy or self.teams.get(spec.team) or self.teams.get(EVERY_TEAM) or DEFAULT)
+
+    def settings(self, spec: JobSpec) -> Settings:
+        """What that policy means for the job."""
+        return self.followed(spec).settings(Selected.of(spec))
 
 
 class Policies:

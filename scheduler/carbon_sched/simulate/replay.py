@@ -12,7 +12,6 @@ import numpy as np
 from carbon_sched.domain.energy import EnergySpan, Reporter, SourceClass
 from carbon_sched.domain.job import Flexibility, Job, JobEvent, JobSpec, JobState
 from carbon_sched.domain.units import UJ_PER_KWH
-from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.model import EVERY_TEAM
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.decide import Decide
@@ -213,7 +212,7 @@ class _Run:
     def submit(self, i: int) -> None:
         """A job comes in."""
         spec = self._of.specs[i] if self._of.specs else self._spec(i)
-        priority = self._following.followed(spec).settings(Selected.of(spec)).priority.rank
+        priority = self._following.settings(spec).priority.rank
         self._store.add_job(Job(_name(i), spec, JobState.QUEUED, self._clock.now(), priority=priority))
 
     def _spec(self, i: int) -> JobSpec:

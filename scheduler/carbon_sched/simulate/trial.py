@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import Conflict, InvalidInput
 from carbon_sched.domain.policy_version import Trial
 from carbon_sched.domain.units import PPM, UG_PER_G
-from carbon_sched.policy.matching import Selected
 from carbon_sched.service.decide import HORIZON
 from carbon_sched.simulate import history
 from carbon_sched.simulate.outcome import started
@@ -80,7 +79,7 @@ def _over(one: Ran, policies: tuple[PolicySet, ...], now: datetime) -> bool:
     waits = [] if declared.max_delay_s is None else [declared.max_delay_s]
     if declared.deadline is not None:
         waits.append((declared.deadline - one.submitted_at).total_seconds())
-    granted = [known.followed(one.spec).settings(Selected.of(one.spec)) for known in policies]
+    granted = [known.settings(one.spec) for known in policies]
     longest = max(settings.delay_s(min(waits, default=None), one.hours * 3600) for settings in granted)
     return one.submitted_at + min(timedelta(seconds=longest), HORIZON) <= now
 

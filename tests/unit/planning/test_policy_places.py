@@ -51,3 +51,12 @@ def test_a_preferred_cluster_is_left_only_for_the_minimum_gain():
     far = replace(job("far"), preferred=frozenset({"ours"}), min_gain=0.02)
     found = decided(clusters, near, far, job("indifferent"))
     assert [found[name].cluster for name in ("near", "far", "indifferent")] == ["ours", "theirs", "theirs"]
+
+
+def test_a_policys_home_is_what_savings_are_told_against_and_left_only_for_the_minimum_gain():
+    clusters = [cluster("ours", (200.0,)), cluster("near", (100.0,)), cluster("far", (97.0,))]
+    theirs = replace(job("theirs"), home="near", min_gain=0.05)
+    found = decided(clusters, theirs, replace(job("default"), min_gain=0.05), home="ours")
+    assert [found[name].cluster for name in ("theirs", "default")] == ["near", "far"]
+    told = {name: dict(decision.references)["run-now-home"] for name, decision in found.items()}
+    assert told["default"] == 2 * told["theirs"]

@@ -160,6 +160,22 @@ def test_data_of_a_class_that_residency_excludes_can_run_nowhere_and_both_levels
     world.close()
 
 
+def test_a_receipt_is_told_against_the_teams_own_home(tmp_path):
+    clusters = [a_cluster("dirty", "PL", home=True), a_cluster("clean", "SE"), a_cluster("mine", "DE")]
+    world = World(tmp_path, clusters, {"PL": [(0, 800.0)], "SE": [(0, 50.0)], "DE": [(0, 400.0)]})
+    world.policies.apply(HEAD + "name: vision\nteam: vision\nclusters: {home: mine}\n", by="olga")
+    homes = {}
+    for seq, team in enumerate(("vision", "speech")):
+        job = world.submit(team=team)
+        world.settle()
+        world.run_to_end(job, seq=seq)
+        world.settle()
+        told = {one["name"]: one for one in world.statements.receipt(job.job_id)["references"]}["run-now-home"]
+        homes[team] = (told["cluster"], round(told["co2e_g"], 3))
+    assert homes == {"vision": ("mine", 0.4), "speech": ("dirty", 0.8)}
+    world.close()
+
+
 def test_only_allowed_keys_of_the_runtime_environment_are_taken(tmp_path):
     world = World(tmp_path, [a_cluster("a", "DE")], {"DE": [(0, 50.0)]})
     world.policies.apply(HEAD + "name: acme\nteam: '*'\nruntime_env: {allowed: [env_vars]}\n", by="olga")
