@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.postgres import postgres_server, postgres_url
 from tests.fakes.ray_cluster import real_ray_head
+from tests.suites import SUITES
 
 __all__ = ["postgres_server", "postgres_url", "real_ray_head"]
 
@@ -29,7 +30,6 @@ SUITE_OF_FOLDER = {
     "e2e": "ray",
     "hardware": "ray",
 }
-SUITES = ("unit", "contract", "postgres", "crash", "ray", "browser")
 
 # How fast a shared machine draws examples is no property of the code.
 hypothesis.settings.register_profile(
@@ -55,8 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
-        if not any(item.get_closest_marker(suite) for suite in SUITES):
-            item.add_marker(SUITE_OF_FOLDER[folder(item)])
+        where = folder(item)
+        if not any(item.get_closest_marker(suite.name) for suite in SUITES):
+            item.add_marker(SUITE_OF_FOLDER[where])
+        runs_in = [suite for suite in SUITES if item.get_closest_marker(suite.name)][-1]
+        if where not in runs_in.folders:
+            text = f"the suite {runs_in.name} does not read tests/{where}; tests/suites.py says what it reads"
+            raise pytest.UsageError(f"{item.nodeid}: {text}")
 
 
 def folder(item: pytest.Item) -> str:
