@@ -386,6 +386,10 @@ class Client:
         """What the server says of its own chain."""
         return cast("VerifyView", self._get("/v1/ledger/verify"))
 
+    def footprint(self, path: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """A model's life cycle, a comparison or a chargeback: GET `path` with what is asked."""
+        return cast("dict[str, Any]", self._get(path, asked))
+
     def report(
         self,
         *,

@@ -5,6 +5,7 @@
     with meter.window("epoch-3", tokens=2_000_000, zone="DE", pue=1.0) as w:
         train()
     print(w.result.energy_j, w.result.co2e_g, w.result.per_unit["tokens"].joules)
+    meter.report(accuracy=0.83)  # what came out, for `carbon-sched audit compare`
 
 No scheduler, server or cluster is needed. Inside a job of carbon-sched the window is also written beside the attempt's
 energy journal. On clusters where this package is not installed, `from carbon_sched_runtime import windows` travels with
@@ -19,14 +20,14 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import EPOCH
 from carbon_sched_runtime import windows
-from carbon_sched_runtime.windows import Carbon, Measurement, PerUnit, Window
+from carbon_sched_runtime.windows import Carbon, Measurement, PerUnit, Window, report
 
 if TYPE_CHECKING:
     import os
 
     from carbon_sched.grid.yearly import YearlyTable
 
-__all__ = ["Carbon", "Measurement", "PerUnit", "Window", "window"]
+__all__ = ["Carbon", "Measurement", "PerUnit", "Window", "report", "window"]
 
 
 def window(

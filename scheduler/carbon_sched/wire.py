@@ -273,6 +273,7 @@ class Receipt(TypedDict):
     expected_co2e_g: float | None
     references: list[ReceiptReference]
     notes: list[str]
+    quality: dict[str, float]
     windows: list[ReceiptWindow]
     ledger_head: str
 

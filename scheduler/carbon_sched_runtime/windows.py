@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 INTENSITY, PUE, ZONE = "CARBON_SCHED_INTENSITY", "CARBON_SCHED_PUE", "CARBON_SCHED_ZONE"
 LARGEST_INTENSITY = 2_500.0  # g/kWh, as for readings of grids
 LARGEST_PUE = 10.0
+QUALITY = "quality"
+"""The window of a report; carbon_sched knows it by the same name (domain/energy.py)."""
 UJ_PPM_MG_PER_UG = 3_600_000_000_000 * 1_000_000 // 1_000  # as in carbon_sched.domain.units; a test compares the two
 NAME_LIMIT = 100
 
@@ -295,6 +297,15 @@ def window(
         name=name, units=_checked_units(units), intensity=intensity, pue=pue, zone=zone, averages=averages,
         codecarbon_csv=codecarbon_csv,
     )  # fmt: skip
+
+
+def report(**metrics: float) -> None:
+    """Tell what came out of the job: `report(accuracy=0.83, loss=1.2)`, for `carbon-sched compare`.
+
+    The newest word on a metric holds. Kept as a window named `quality`, in millionths. ValueError for a name that is
+    none and for what does not lie between 0 and 9e12.
+    """
+    Window(QUALITY, _checked_units(metrics)).start().stop()
 
 
 # this process ----------------------------------------------------------------------------------------------------

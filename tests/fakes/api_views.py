@@ -177,6 +177,7 @@ def receipt_view(**changes: Any) -> dict[str, Any]:
             },
         ],
         "notes": [],
+        "quality": {"accuracy": 0.83},
         "windows": [
             {
                 "attempt": "cs-0123456789-a1",

@@ -10,6 +10,7 @@ from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, next_entry
 
 AT = from_rfc3339("2026-03-01T09:00:00Z")
+KWH = 3_600_000_000_000
 
 
 def at(clock: str) -> str:
@@ -110,8 +111,11 @@ class WrittenLedger:
             missing=list(missing),
         )  # fmt: skip
 
-    def collected(self, attempt: str, *missing: str) -> None:
-        self.add(FactKind.ATTEMPT_COLLECTED, attempt=attempt, job=attempt[3:-3], missing=list(missing), segments=1)
+    def collected(self, attempt: str, *missing: str, windows: tuple[dict[str, Any], ...] = ()) -> None:
+        self.add(
+            FactKind.ATTEMPT_COLLECTED, attempt=attempt, job=attempt[3:-3], missing=list(missing), segments=1,
+            windows=list(windows),
+        )  # fmt: skip
 
     def job_ended(self, job: str, state: str = "succeeded", attempts: int = 1) -> None:
         self.add(FactKind.JOB_ENDED, job=job, state=state, exit_code=0, reason="", attempts=attempts)
@@ -134,3 +138,37 @@ def reading(start: datetime | str, end: datetime | str, g_per_kwh: int, **more: 
         "fetched_at": at("12:00"), "sha256": "2" * 64, "licence": "CC-BY-4.0",
     } | more  # fmt: skip
     return values | {"start": text(start), "end": text(end), "mg_per_kwh": 1000 * g_per_kwh}
+
+
+def window(name: str, start: str = "10:00", end: str = "11:00", **units: float) -> dict[str, Any]:
+    amounts = {unit: round(amount * 1_000_000) for unit, amount in units.items()}
+    return {"name": name, "start": at(start), "end": at(end), "units_millionths": amounts}
+
+
+class Worked(WrittenLedger):
+    """A ledger of jobs of an hour, each from 10:00 on `north` at PUE 1.2 and 50 g/kWh: 1 kWh is 60 g."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster("north", "SE", 1_200_000)
+
+    def ran(
+        self,
+        job: str,
+        kwh: float,
+        *windows: dict[str, Any],
+        end: str = "11:00",
+        spans: list[dict[str, Any]] | None = None,
+        collected: bool = True,
+        known: bool = True,
+        **labels: str,
+    ) -> None:
+        self.job(job, **labels)
+        attempt = self.opened(job)
+        self.energy(attempt, *(spans or [span(at("10:00"), at("11:00"), round(kwh * KWH))]))
+        self.ended(attempt, start="10:00", end=end)
+        self.job_ended(job)
+        if known:
+            self.used(attempt, "actual", "north", "SE", 1_200_000, reading(at("10:00"), at("11:00"), 50))
+        if collected:
+            self.collected(attempt, windows=windows)

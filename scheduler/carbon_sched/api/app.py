@@ -13,6 +13,7 @@ from carbon_sched import __version__
 from carbon_sched.api import (
     budgets,
     clusters,
+    footprints,
     grid,
     jobs,
     journal,
@@ -40,7 +41,7 @@ ROUTERS = (
     (metrics.router, ""),
     (ray.router, "/api"),
     *((module.router, "/v1") for module in (server, tokens, jobs, streams, journal, clusters)),
-    *((module.router, "/v1") for module in (policies, budgets, grid, ledger)),
+    *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints)),
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from carbon_sched.cli.footprints import chargeback, lifecycle
 from carbon_sched.cli.output import json_option, print_json, say
 from carbon_sched.domain.errors import InvalidInput, LedgerBroken
 
@@ -56,7 +57,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
 
     checkpoints = [one for text in checkpoint for one in _checkpoints(text, key)]
     with Progress("verifying"):
-        found = verify_entries(_entries(file), checkpoints=checkpoints)
+        found = verify_entries(entries(file), checkpoints=checkpoints)
     if as_json:
         print_json({
             "ok": found.ok, "size": found.size, "head": found.head,
@@ -66,6 +67,10 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
     found.require()
     click.echo(f"the ledger verifies: {found.size} entries\nhead {found.head}")
     return 0
+
+
+audit.add_command(lifecycle)
+audit.add_command(chargeback)
 
 
 @audit.command()
@@ -179,7 +184,7 @@ def report(
     say(f"the report is in {output}")
 
 
-def _entries(file: Path | None) -> Iterator[Entry]:
+def entries(file: Path | None) -> Iterator[Entry]:
     """The ledger's entries: from a copy, or from the server."""
     from carbon_sched.ledger.copy import entry_of
 

@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Accounts": {
         "audit": ("audit:audit", "Reports, and the proof that nobody changed them."),
+        "compare": ("footprints:compare", "Compare ways to do the same work: energy, time, quality, CO2e."),
     },
     "Shell": {
         "completion": ("completion:completion", "Print a completion script for bash, zsh or fish."),

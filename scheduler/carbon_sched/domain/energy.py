@@ -62,6 +62,10 @@ class EnergySpan:
             raise ValueError(message)
 
 
+QUALITY = "quality"
+"""The name of a window that holds what came out of a job (`accuracy`, `loss`) in place of work done."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A stretch `[start, end)` of an attempt that its own code named; `units` is work done in it, in millionths."""

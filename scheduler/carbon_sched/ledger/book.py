@@ -10,7 +10,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass, Window
+from carbon_sched.domain.energy import QUALITY, EnergySpan, IndependentCover, Reporter, SourceClass, Window
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
@@ -149,7 +149,11 @@ class Book:
         known = attempt.missing_at_end
         attempt.missing = [*known, *(text for text in body["missing"] if text not in known)]
         attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
-        attempt.windows = [_window(item) for item in body.get("windows", ())]
+        windows = [_window(item) for item in body.get("windows", ())]
+        attempt.windows = [window for window in windows if window.name != QUALITY]
+        attempt.quality = {}
+        for told in sorted((window for window in windows if window.name == QUALITY), key=lambda one: one.end):
+            attempt.quality.update(told.units)
 
     def _energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         attempt = self._attempts[body["attempt"]]

@@ -78,6 +78,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "expected_co2e_g": _expected(job),
         "references": [_reference(one) for one in compared if not one.problem],
         "notes": _notes(attempts, parts, compared),
+        "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
         "ledger_head": book.head,
     }

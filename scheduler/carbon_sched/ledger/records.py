@@ -78,6 +78,7 @@ class AttemptRecord:
     missing_at_end: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    quality: dict[str, int] = field(default_factory=dict)
     recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.receipt import receipt
@@ -11,7 +11,7 @@ from carbon_sched.ledger.report import report
 from carbon_sched.ledger.verify import Verification, verify_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from carbon_sched.domain.facts import Entry
     from carbon_sched.ledger.records import AttemptRecord
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Store
     from carbon_sched.wire import Receipt
 
+Answer = TypeVar("Answer")
 PAGE = 2_000
 
 
@@ -47,6 +48,11 @@ class Statements:
         """A report over the selected jobs."""
         with self._lock:
             return report(self._read_on(), selection)
+
+    def ask(self, question: Callable[[Book], Answer]) -> Answer:
+        """Any pure function of the book, as the ledger stands."""
+        with self._lock:
+            return question(self._read_on())
 
     def verify(self) -> Verification:
         """Walk the whole chain, from its first entry."""

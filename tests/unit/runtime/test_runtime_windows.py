@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from carbon_sched import meter
 from carbon_sched.domain.emissions import co2e_ug
+from carbon_sched.domain.energy import QUALITY
 from carbon_sched_runtime import windows
 from carbon_sched_runtime.codecarbon import COLUMNS
 from carbon_sched_runtime.counters import Reading
@@ -335,6 +336,17 @@ def test_inside_an_attempt_windows_lie_beside_its_journal(sources, monkeypatch, 
     assert inner.end_mono_ns - inner.start_mono_ns == 3 * SECOND_NS
     assert [(p.device, p.energy_uj) for p in around.parts][1:] == [("gpu:a", 5_000_000), ("gpu:b", 0)]
     assert outer.id == around.id
+
+
+def test_what_came_out_of_a_job_is_told_in_a_window_of_its_own(sources, monkeypatch, journal):
+    look = sources.sample
+    monkeypatch.setattr(sources, "sample", lambda: sources.advance(0.001) or look())
+    meter.report(accuracy=0.83, loss=1.25)
+    (told,) = parse_windows(journal.read_bytes(), A).windows
+    assert (told.name, told.units) == (QUALITY, (("accuracy", 830_000), ("loss", 1_250_000)))
+    assert told.end_us > told.start_us
+    with pytest.raises(ValueError, match="not the name of a unit"):
+        meter.report(**{"F1 score": 1})
 
 
 def test_outside_an_attempt_nothing_is_written(sources, journal, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbon_sched.domain.energy import EnergySpan, IndependentCover, Reporter, SourceClass
+from carbon_sched.domain.energy import QUALITY, EnergySpan, IndependentCover, Reporter, SourceClass
 from carbon_sched.meter_keys import SigningKey
 from carbon_sched.service.remarks import WINDOWS
 from carbon_sched.service.shelf import FILES_A_MINUTE
@@ -496,6 +496,19 @@ def test_windows_of_user_code_are_stretches_of_the_attempt_with_its_own_energy_a
     assert (second["name"], second["energy_j"], second["j_per_unit"]) == ("epoch-2", 1800.0, {})
     assert first["co2e_g"] + second["co2e_g"] == pytest.approx(receipt["co2e_g"], abs=2e-6)
     assert receipt["energy_kwh"] == pytest.approx(0.001)
+
+
+def test_what_the_code_reports_is_kept_however_many_windows_there_are(world):
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    world.segment(attempt, START, START + timedelta(seconds=10), {me: WH})
+    told = [replace(window(me, WINDOWS + 1 + n, 6 + n, 7 + n), name=QUALITY, units=(("loss", 2 - n),)) for n in (0, 1)]
+    data = b"".join(format_window(one) for one in [*(window(me, n, 0, 5) for n in range(WINDOWS)), *told])
+    world.clusters["c"].files[windows_name(me)] = data
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert receipt["quality"] == {"loss": 1e-6}
+    assert len(receipt["windows"]) == WINDOWS - 2
 
 
 def test_windows_without_end_are_listed_so_far_and_the_rest_counted(world):

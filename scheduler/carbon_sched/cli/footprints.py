@@ -1,0 +1,147 @@
+"""Commands over the ledger as a whole: a model's life cycle, jobs beside each other, what teams are charged."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from carbon_sched.cli.output import json_option, print_json
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.time import UTC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from carbon_sched.ledger.book import Book
+
+BY = ("team", "project", "model", "phase", "cluster")
+export_option = click.option(
+    "--export", "export", type=click.Path(path_type=Path), help="From a copy made by `audit export`; no server needed."
+)
+month_option = click.option("--month", metavar="YYYY-MM", help="Only what was used in this month, in UTC.")
+
+
+@click.command()
+@click.option("--model", required=True, help="As the jobs name it (`submit --model`).")
+@month_option
+@export_option
+@json_option
+def lifecycle(model: str, month: str | None, export: Path | None, as_json: bool) -> None:
+    """A model's whole footprint: its making by stages, its evaluation, its inference so far.
+
+    Per query, token or whatever the jobs counted; what the making comes to for each stands beside it, never in it.
+
+    \b
+    Example:
+      carbon-sched audit lifecycle --model llama-8b
+    """
+    since, until = _month(month)
+
+    def local(book: Book) -> Any:
+        from carbon_sched.ledger.account import Period
+        from carbon_sched.ledger.lifecycle import lifecycle as of_model
+
+        return of_model(book, model, Period(since, until))
+
+    view = _asked(export, "/v1/lifecycle", {"model": model, "since": since, "until": until}, local)
+    _shown(view, "lifecycle", as_json)
+
+
+@click.command()
+@click.argument("sides", nargs=-1, required=True, metavar="JOB_A JOB_B [JOB_C...]")
+@click.option("--per", default="job", show_default=True, metavar="UNIT", help="token, query, sample, epoch, ...")
+@click.option("--intensity", type=click.FloatRange(0, 10_000), metavar="G", help="gCO2e/kWh for every side.")
+@click.option("--pue", type=click.FloatRange(1, 10), help="PUE for every side.")
+@export_option
+@json_option
+def compare(
+    sides: tuple[str, ...], per: str, intensity: float | None, pue: float | None, export: Path | None, as_json: bool
+) -> None:
+    """Compare ways to do the same work: energy, time, quality, CO2e.
+
+    CO2e is by the same PUE and intensity for all: the averages over these jobs, or what is given.
+    Each side is a job's id, several with commas between (repeats), or a name: every job of it that succeeded. Three
+    runs or more of each tell a difference from chance. Jobs count work in windows (`meter.window`) and tell quality
+    by `meter.report(accuracy=0.83)`.
+
+    \b
+    Example:
+      carbon-sched compare train-fp16 train-int8 --per token
+    """
+    pue_ppm = None if pue is None else round(pue * 1_000_000)
+    mg_per_kwh = None if intensity is None else round(intensity * 1000)
+
+    def local(book: Book) -> Any:
+        from carbon_sched.ledger.compare import compare as of_sides
+        from carbon_sched.ledger.compare import sides_of
+
+        jobs = sides_of(book, sides, lambda _team: True)
+        return of_sides(book, jobs, per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh)
+
+    asked = {"side": list(sides), "per": per, "pue_ppm": pue_ppm, "mg_per_kwh": mg_per_kwh}
+    _shown(_asked(export, "/v1/compare", asked, local), "comparison", as_json)
+
+
+@click.command()
+@click.option("--by", type=click.Choice(BY), default="team", show_default=True, help="Who is charged.")
+@month_option
+@click.option("--team", help="Only this team.")
+@export_option
+@json_option
+def chargeback(by: str, month: str | None, team: str | None, export: Path | None, as_json: bool) -> None:
+    """What each team is charged for: energy and CO2e on independent evidence; the rest is shown beside it.
+
+    Independent is the word of a machine's own meter (`carbon-sched meter`), not of the job that is charged.
+
+    \b
+    Example:
+      carbon-sched audit chargeback --by team --month 2026-11
+    """
+    since, until = _month(month)
+
+    def local(book: Book) -> Any:
+        from carbon_sched.ledger.account import Period
+        from carbon_sched.ledger.chargeback import chargeback as of_book
+
+        return of_book(book, by, Period(since, until), team=team)
+
+    asked = {"by": by, "team": team, "since": since, "until": until}
+    _shown(_asked(export, "/v1/chargeback", asked, local), "chargeback", as_json)
+
+
+def _asked(export: Path | None, path: str, asked: dict[str, Any], local: Callable[[Book], Any]) -> dict[str, Any]:
+    """The server's answer, or the same computed here from a copy."""
+    if export is None:
+        from carbon_sched.cli.connection import connect
+
+        texts = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asked.items()}
+        return connect().client.footprint(path, texts)
+    from carbon_sched.cli.audit import entries
+    from carbon_sched.ledger.book import read_book
+
+    return asdict(local(read_book(entries(export))))
+
+
+def _shown(view: dict[str, Any], what: str, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    from carbon_sched.cli import render, render_footprints
+
+    render.show(getattr(render_footprints, what)(view))
+
+
+def _month(text: str | None) -> tuple[datetime | None, datetime | None]:
+    if text is None:
+        return None, None
+    found = re.fullmatch(r"([0-9]{4})-(0[1-9]|1[0-2])", text)
+    if found is None or found[1] == "0000":
+        raise InvalidInput("--month", text, "is not a month", "Write it as 2026-11")
+    year, month = int(found[1]), int(found[2])
+    following = (year + 1, 1) if month == 12 else (year, month + 1)
+    return datetime(year, month, 1, tzinfo=UTC), datetime(*following, 1, tzinfo=UTC)
