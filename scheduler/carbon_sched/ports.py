@@ -255,6 +255,9 @@ class Transaction(Protocol):
     def clusters(self) -> list[Cluster]:
         """By order of first insertion."""
 
+    def cluster_names(self) -> list[str]:
+        """Their names alone, likewise."""
+
     # energy, readings ----------------------------------------------------------------------------
     def add_segment(
         self,

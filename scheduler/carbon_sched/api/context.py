@@ -82,7 +82,7 @@ class Context:
     """What the server may be called in a request, lower case; `*` stands for anything."""
 
 
-def _context(connection: HTTPConnection) -> Context:
+async def _context(connection: HTTPConnection) -> Context:  # async: a function that is not is called in a thread
     return cast("Context", connection.app.state.context)
 
 

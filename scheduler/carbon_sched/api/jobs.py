@@ -81,8 +81,7 @@ def submit(
         return decision_view(context.decide.preview(spec))
     key = key_of(caller, idempotency_key)
     job = context.accept.submit(request, submitter=caller.name, idempotency_key=key)
-    with context.store.transaction(write=False) as tx:
-        return job_view(job, tx.attempts(job_id=job.job_id))
+    return view_of(context, caller, job.job_id) if job.attempts else job_view(job, ())
 
 
 @router.get("/jobs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,9 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in presets_folder().glob("*.yaml")))
 
 
+@cache
 def preset(name: str) -> Policy:
-    """A shipped preset by name; raises InvalidInput, naming those there are, for any other."""
+    """A shipped preset by name, read once; raises InvalidInput, naming those there are, for any other."""
     names = preset_names()
     if name not in names:
         raise InvalidInput("policy", name, "is not a shipped preset", f"Use one of: {', '.join(names)}")

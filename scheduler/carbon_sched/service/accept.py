@@ -18,6 +18,8 @@ from carbon_sched.service.spec import job_spec
 
 if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec
+    from carbon_sched.policy.model import Policy
+    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction, Vault
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.policies import Policies
@@ -53,8 +55,8 @@ class Accept:
         `ray_id` is the submission id it answers to under Ray's protocol, if one was chosen. Raises InvalidInput, or
         Conflict where the key was used for another request or the id for another job; nothing is stored then.
         """
-        spec = self._sealed(self.spec(request, submitter=submitter))
-        priority = self._priority(spec, request.get("priority"))
+        spec, priority = self._admitted(request, submitter)
+        spec = self._sealed(spec)
         digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
         for attempt in range(ID_TRIES):
             now = self._clock.now()
@@ -73,38 +75,32 @@ class Accept:
 
     def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
+        return self._admitted(request, submitter)[0]
+
+    def _admitted(self, request: JobRequest, submitter: str) -> tuple[JobSpec, int]:
+        """The validated spec and the rank of its priority, by one look at the database."""
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
-        self._require_allowed(request, spec)
-        self._priority(spec, request.get("priority"))
-        self._require_known(spec)
-        known = {cluster.name for cluster in self._fleet.ensure_any()}
+        with self._store.transaction(write=False) as tx:
+            policy, known = self._policies.in_force(tx).followed(spec), tx.cluster_names()
+            settings = policy.settings(Selected.of(spec))
+            _require_allowed(request, spec, policy, settings)
+            priority = _priority(request.get("priority"), policy, settings)
+            _require_known(tx, spec)
+        known = known or [cluster.name for cluster in self._fleet.ensure_any()]
         for name in spec.clusters:
             if name not in known:
                 raise InvalidInput("cluster", name, "is not configured", f"Use one of: {', '.join(sorted(known))}")
         for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
             self._vault.secret(name, ref)
-        # last: whoever hears of a missing bundle may upload it, and is sure that it was not for nothing
-        named = {"bundle_sha256": spec.bundle_sha256} if spec.bundle_sha256 else {}
-        for field, sha256 in (
-            *named.items(),
-            *(("runtime_env.py_modules", one.sha256) for one in stored_modules(spec)),
-        ):
+        self._require_stored(spec)  # last: whoever hears of a missing bundle may upload it, and not for nothing
+        return spec, priority
+
+    def _require_stored(self, spec: JobSpec) -> None:
+        named = [("bundle_sha256", spec.bundle_sha256)] if spec.bundle_sha256 else []
+        modules = [("runtime_env.py_modules", module.sha256) for module in stored_modules(spec)]
+        for field, sha256 in (*named, *modules):
             if not self._bundles.has(sha256):
                 raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
-        return spec
-
-    def _require_allowed(self, request: JobRequest, spec: JobSpec) -> None:
-        """The policy must be known, and let the job do what it asks for beside being placed."""
-        policy = self._policies.now().followed(spec)
-        settings = policy.settings(Selected.of(spec))
-        if spec.start_now and not settings.start_now:
-            remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
-            raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
-        for key in request.get("runtime_env", {}):
-            if settings.runtime_env is not None and key not in settings.runtime_env:
-                allowed = ", ".join(sorted(settings.runtime_env)) or "none"
-                remedy = f"Leave it out; allowed are: {allowed} (runtime_env.allowed)"
-                raise InvalidInput("runtime_env", key, f"is not allowed by the policy {policy.label}", remedy)
 
     def stop(self, job_id: str) -> Job:
         """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone."""
@@ -127,31 +123,6 @@ class Accept:
         self._signals.job_changed()
         return job
 
-    def _require_known(self, spec: JobSpec) -> None:
-        """The jobs that it is to start after."""
-        if not spec.after:
-            return
-        with self._store.transaction(write=False) as tx:
-            for dependency in spec.after:
-                try:
-                    tx.job(dependency.job_id)
-                except NotFound as error:
-                    remedy = "Give the id of a job, and :ok behind it if that must succeed"
-                    raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
-
-    def _priority(self, spec: JobSpec, asked: str | None) -> int:
-        """The rank of the class that the policy gives, or of a lower one that was asked for."""
-        policy = self._policies.now().followed(spec)
-        given = policy.settings(Selected.of(spec)).priority
-        if asked is None:
-            return given.rank
-        known = [one.value for one in Priority]
-        if asked not in known or Priority(asked).rank > given.rank:
-            allowed = ", ".join(known[: given.rank + 2])
-            problem = "is not a class" if asked not in known else f"is more than the policy {policy.label} gives"
-            raise InvalidInput("priority", asked, problem, f"Use one of: {allowed}")
-        return Priority(asked).rank
-
     def _sealed(self, spec: JobSpec) -> JobSpec:
         """Environment variables often hold passwords: they are stored encrypted and nowhere else."""
         public = {key: value for key, value in spec.runtime_env.items() if key != "env_vars"}
@@ -166,6 +137,41 @@ class Accept:
                 if ray_id is not None:
                     tx.name_for_ray(job.job_id, ray_id)
             return stored
+
+
+def _require_allowed(request: JobRequest, spec: JobSpec, policy: Policy, settings: Settings) -> None:
+    """The policy must let the job do what it asks for beside being placed."""
+    if spec.start_now and not settings.start_now:
+        remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
+        raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
+    for key in request.get("runtime_env", {}):
+        if settings.runtime_env is not None and key not in settings.runtime_env:
+            allowed = ", ".join(sorted(settings.runtime_env)) or "none"
+            remedy = f"Leave it out; allowed are: {allowed} (runtime_env.allowed)"
+            raise InvalidInput("runtime_env", key, f"is not allowed by the policy {policy.label}", remedy)
+
+
+def _priority(asked: str | None, policy: Policy, settings: Settings) -> int:
+    """The rank of the class that the policy gives, or of a lower one that was asked for."""
+    given = settings.priority
+    if asked is None:
+        return given.rank
+    known = [one.value for one in Priority]
+    if asked not in known or Priority(asked).rank > given.rank:
+        allowed = ", ".join(known[: given.rank + 2])
+        problem = "is not a class" if asked not in known else f"is more than the policy {policy.label} gives"
+        raise InvalidInput("priority", asked, problem, f"Use one of: {allowed}")
+    return Priority(asked).rank
+
+
+def _require_known(tx: Transaction, spec: JobSpec) -> None:
+    """The jobs that it is to start after."""
+    for dependency in spec.after:
+        try:
+            tx.job(dependency.job_id)
+        except NotFound as error:
+            remedy = "Give the id of a job, and :ok behind it if that must succeed"
+            raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
 
 
 def _accepted(tx: Transaction, job: Job, digest: str) -> Fact:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from carbon_sched.store.session import Session
 
 _ALL = select(clusters.c.document).order_by(clusters.c.id)
+_NAMES = select(clusters.c.name).order_by(clusters.c.id)
 _REPLACE = update(clusters).where(clusters.c.name == bindparam("its_name")).values(document=bindparam("document"))
 _REMOVE = delete(clusters).where(clusters.c.name == bindparam("its_name"))
 _OPEN_THERE = select(attempts.c.attempt_id).where(OPEN, attempts.c.cluster == bindparam("cluster"))
@@ -44,3 +45,7 @@ class ClusterRows:
     def clusters(self) -> list[Cluster]:
         """By order of first insertion."""
         return [cluster_from_json(row.document) for row in self._db.rows(_ALL)]
+
+    def cluster_names(self) -> list[str]:
+        """Without reading what is known of each."""
+        return [row.name for row in self._db.rows(_NAMES)]
