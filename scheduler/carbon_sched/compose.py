@@ -92,6 +92,9 @@ DRAIN_S = 15.0
 """How long an ending server waits for its loops, and then for a submission under way."""
 SHORTEST_TOKEN = 32
 TOKEN_REMEDY = f"Name a file with one secret of at least {SHORTEST_TOKEN} characters, such as `openssl rand -hex 32`"
+SWITCH_S = 0.0005
+"""How long a loop that computes may keep the interpreter from a thread that has an answer to give. Python's 5 ms are
+paid at every statement of a request: its thread gives the interpreter up to wait for the database."""
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_EPOCH = 1_735_689_600
 """2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""
@@ -316,6 +319,7 @@ def serve(settings: Settings) -> int:
     The port is bound before anything starts, so a port in use is a clear error and the address is known. One server per
     data folder: a second one raises Conflict.
     """
+    sys.setswitchinterval(SWITCH_S)
     database = sqlite_file(settings.database_url)
     if database is not None:
         check_local_filesystem(database)

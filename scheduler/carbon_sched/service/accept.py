@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
@@ -15,6 +16,7 @@ from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import Priority
 from carbon_sched.service.runtime_env import stored_modules
 from carbon_sched.service.spec import job_spec
+from carbon_sched.service.together import Together
 
 if TYPE_CHECKING:
     from carbon_sched.domain.job import JobSpec
@@ -45,6 +47,7 @@ class Accept:
     ) -> None:
         self._store, self._bundles, self._fleet = store, bundles, fleet
         self._policies, self._vault = policies, vault
+        self._together = Together(store)
         self._clock, self._ids, self._signals = clock, ids, signals
 
     def submit(
@@ -63,7 +66,8 @@ class Accept:
             reason = "accepted, not planned yet"
             job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason=reason, priority=priority)
             try:
-                stored = self._store_job(job, digest, idempotency_key, ray_id)
+                store_it = partial(_store, job=job, digest=digest, key=idempotency_key, ray_id=ray_id)
+                stored = self._together.run(store_it)
                 break
             except Conflict:
                 # an id drawn twice is drawn anew; every other conflict is one again
@@ -129,15 +133,6 @@ class Accept:
         sealed = self._vault.seal(json.dumps(spec.runtime_env.get("env_vars", {})))
         return replace(spec, runtime_env=public, sealed_env=sealed)
 
-    def _store_job(self, job: Job, digest: str, key: str | None, ray_id: str | None) -> Job:
-        with self._store.transaction() as tx:
-            stored = tx.add_job(job, idempotency_key=key, request_sha256=digest)
-            if stored.job_id == job.job_id:
-                tx.append_fact(_accepted(tx, job, digest))
-                if ray_id is not None:
-                    tx.name_for_ray(job.job_id, ray_id)
-            return stored
-
 
 def _require_allowed(request: JobRequest, spec: JobSpec, policy: Policy, settings: Settings) -> None:
     """The policy must let the job do what it asks for beside being placed."""
@@ -172,6 +167,15 @@ def _require_known(tx: Transaction, spec: JobSpec) -> None:
         except NotFound as error:
             remedy = "Give the id of a job, and :ok behind it if that must succeed"
             raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
+
+
+def _store(tx: Transaction, *, job: Job, digest: str, key: str | None, ray_id: str | None) -> Job:
+    stored = tx.add_job(job, idempotency_key=key, request_sha256=digest)
+    if stored.job_id == job.job_id:
+        tx.append_fact(_accepted(tx, job, digest))
+        if ray_id is not None:
+            tx.name_for_ray(job.job_id, ray_id)
+    return stored
 
 
 def _accepted(tx: Transaction, job: Job, digest: str) -> Fact:

@@ -39,6 +39,7 @@ class Estimates:
         self._classes = Classes()
         self._names: dict[str, list[PastRun]] = {}
         self._last = 0
+        self._made: dict[tuple[object, ...], Belief] = {}
 
     def learn(self, tx: Transaction) -> None:
         """Take in the runs that were stored since the last call."""
@@ -49,17 +50,25 @@ class Estimates:
                 if run.name in self._names:
                     self._names[run.name] = [*self._names[run.name], run][-HISTORY:]
             self._last = max([self._last, *(run.number for run in new)])
+            if new:
+                self._made.clear()
 
     def belief(self, spec: JobSpec) -> Belief:
-        """Duration distribution and power expected of a job with this spec."""
+        """Duration distribution and power expected of a job with this spec; made once for jobs that are alike."""
+        alike = (spec.name, spec.phase, spec.estimate, repr(spec.resources))  # resources hold maps, which have no hash
         with self._lock:
-            if spec.name not in self._names:
-                with self._store.transaction(write=False) as tx:
-                    known = [run for run in tx.runs(name=spec.name, limit=HISTORY) if run.number <= self._last]
-                    self._names[spec.name] = known
-            history = self._names[spec.name]
-            peers = self._classes.of(spec.phase, spec.resources, spec.resources.gpu_type)
-        return belief(spec, history, peers)
+            known = self._made.get(alike)
+            if known is None:
+                known = self._made[alike] = self._new(spec)
+            return known
+
+    def _new(self, spec: JobSpec) -> Belief:
+        if spec.name not in self._names:
+            with self._store.transaction(write=False) as tx:
+                known = [run for run in tx.runs(name=spec.name, limit=HISTORY) if run.number <= self._last]
+                self._names[spec.name] = known
+        peers = self._classes.of(spec.phase, spec.resources, spec.resources.gpu_type)
+        return belief(spec, self._names[spec.name], peers)
 
 
 def past_run(

@@ -23,6 +23,7 @@ from carbon_sched.domain.errors import InvalidInput, StoreError
 from carbon_sched.store import schema
 from carbon_sched.store.session import Session, translated
 from carbon_sched.store.transaction import SqlTransaction
+from carbon_sched.store.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ class SqlStore:
         self._engine, self._clock, self._wait_s = engine, clock, wait_s
         self._reader = engine.execution_options(write=False)
         self._writer = engine.execution_options(write=True)
-        self._turn = threading.Lock()
+        self._turns = Turns()
         self._mine = threading.local()
 
     @contextmanager
@@ -94,14 +95,14 @@ class SqlStore:
     def _my_turn(self) -> Iterator[None]:
         if getattr(self._mine, "writing", False):
             raise RuntimeError("a write transaction was begun inside another one of this thread")
-        if not self._turn.acquire(timeout=self._wait_s):
+        if not self._turns.take(self._wait_s):
             raise StoreError(f"the database was busy with another write for {self._wait_s} s. Try again")
         self._mine.writing = True
         try:
             yield
         finally:
             self._mine.writing = False
-            self._turn.release()
+            self._turns.give()
 
     @contextmanager
     def _session(self, engine: Engine, *, write: bool) -> Iterator[Session]:

@@ -22,11 +22,14 @@ class LedgerRows:
     """The part of `ports.Transaction` about the ledger."""
 
     _db: Session
+    _appended: tuple[int, str] | None = None
+    """The ledger's head once this transaction has written it: nobody else does before it ends."""
 
     def append_fact(self, fact: Fact) -> Entry:
         """Chain to the head. Raises TypeError or ValueError for a fact without canonical form."""
-        entry = next_entry(*self.ledger_head(), fact)
+        entry = next_entry(*(self._appended or self.ledger_head()), fact)
         self._db.write(insert(ledger), entry._asdict())
+        self._appended = entry.seq, entry.hash
         return entry
 
     def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
