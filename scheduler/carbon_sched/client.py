@@ -75,6 +75,7 @@ TIMEOUT_S = 30.0
 CONNECT_S = 10.0
 LONG_POLL_S = 25.0
 BACKTEST_S = 600.0
+STATEMENT_S = 120.0
 MAX_ANSWER = 64 * 1024 * 1024
 TRIES = 4
 UNCLEAR_STATUS = (429, 502, 503, 504)
@@ -405,6 +406,27 @@ class Client:
         period = {key: at.isoformat() for key, at in (("since", since), ("until", until)) if at is not None}
         where = {"job": job, "team": team, "project": project, "phase": phase, "format": format, **period}
         return self._bytes("GET", "/v1/report", params=where).decode("utf-8")
+
+    def statement(
+        self,
+        *,
+        format: str = "json",  # noqa: A002 - the name of the query parameter
+        jobs: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        **where: str | None,
+    ) -> bytes:
+        """The statement over the jobs that match, as a file in `format`.
+
+        `where` may name `team`, `project`, `model`, `phase` and `cluster`.
+        """
+        period = {key: at.isoformat() for key, at in (("since", since), ("until", until)) if at is not None}
+        params = {"job": list(jobs), "format": format, **where, **period}
+        return self._bytes("GET", "/v1/statement", params=params, wait_s=STATEMENT_S)
+
+    def declare(self, declaration: Mapping[str, Any]) -> None:
+        """Declare what statements need to be told (`ledger/declaration.py`); it is in the ledger from then on."""
+        self._call("POST", "/v1/ledger/declaration", json=declaration)
 
     # transport -----------------------------------------------------------------------------------
 

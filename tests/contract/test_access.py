@@ -76,6 +76,8 @@ TABLE = {
     "GET /v1/lifecycle": EVERYBODY,
     "GET /v1/compare": EVERYBODY,
     "GET /v1/chargeback": EVERYBODY,
+    "GET /v1/statement": EVERYBODY,
+    "POST /v1/ledger/declaration": ADMINS,
     "GET /api/version": EVERYBODY,
     "GET /api/packages/{protocol}/{name}": CHANGERS,
     "PUT /api/packages/{protocol}/{name}": CHANGERS,
@@ -92,6 +94,7 @@ BODIES = {
     "POST /v1/jobs": {"entrypoint": "true", "team": "nlp"},
     "POST /v1/jobs/{job_id}/resolve": {"resolution": "requeue"},
     "POST /v1/jobs/{job_id}/approve": {"reason": "needed"},
+    "POST /v1/ledger/declaration": {"organisation": "Org"},
     "POST /v1/people/erase": {"person": "nobody"},
 }
 OWN_PROOF = ("GET /login", "POST /v1/journal/{attempt}/{name}")

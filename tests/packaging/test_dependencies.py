@@ -24,7 +24,12 @@ OURS = {"carbon_sched", "carbon_sched_runtime"}
 SERVER_ONLY = ("api", "clusters", "compose.py", "grid", "planning", "service", "simulate", "store")
 
 # Features of an extra, imported when they are asked for; without it they say which extra is missing.
-OPTIONAL = {"cli/chart.py": "reports", "machine_meter.py": "server"}
+OPTIONAL = {
+    "cli/chart.py": "reports",
+    "ledger/documents/pdf.py": "reports",
+    "ledger/statement/parquet.py": "reports",
+    "machine_meter.py": "server",
+}
 
 
 def normalised(name: str) -> str:

@@ -9,14 +9,18 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from carbon_sched.api.access import Auditor, Reader
+from carbon_sched.api.access import Admin, Auditor, Reader
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.copy import line_of
+from carbon_sched.ledger.declaration import Declaration
 from carbon_sched.ledger.export import MEDIA_TYPES, render
 from carbon_sched.ledger.selection import Selection
+from carbon_sched.ledger.statement import formats
+from carbon_sched.ledger.statement import statement as compute
+from carbon_sched.service.declare import Declarations
 from carbon_sched.wire import SealView, VerifyView
 
 router = APIRouter()
@@ -91,3 +95,30 @@ def report(
         jobs=(job,) if job else (), team=caller.team_of(team), project=project, phase=phase, period=period
     )
     return Response(render(context.statements.report(selection), form), media_type=MEDIA_TYPES[form])
+
+
+@router.get("/statement")
+def statement(
+    context: Ctx,
+    caller: Reader,
+    job: Annotated[list[str] | None, Query(max_length=1000)] = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    team: str | None = None,
+    project: str | None = None,
+    model: str | None = None,
+    phase: str | None = None,
+    cluster: str | None = None,
+    form: Annotated[str, Query(alias="format", pattern=f"^({'|'.join(formats.MEDIA_TYPES)})$")] = "json",
+) -> Response:
+    """The statement over the jobs that match, as a file; energy counts by when it was used."""
+    period = Period(aware("since", since), aware("until", until))
+    selection = Selection(tuple(job or ()), caller.team_of(team), project, model, phase, cluster, period)
+    made = formats.render(context.statements.ask(lambda book: compute(book, selection)), form)
+    return Response(made, media_type=formats.MEDIA_TYPES[form])
+
+
+@router.post("/ledger/declaration", status_code=204)
+def declare(context: Ctx, caller: Admin, declaration: Declaration) -> None:
+    """Declare what statements need to be told; the newest declaration holds."""
+    Declarations(context.store, context.clock).declare(declaration, caller.name)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from carbon_sched.cli.footprints import chargeback, lifecycle
+from carbon_sched.cli.ledger_files import entries, writable
 from carbon_sched.cli.output import json_option, print_json, say
+from carbon_sched.cli.statement import declare, statement
 from carbon_sched.domain.errors import InvalidInput, LedgerBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
-    from carbon_sched.domain.facts import Entry
     from carbon_sched.ledger.verify import Checkpoint
     from carbon_sched.signing import PublicKey
 
@@ -34,7 +32,7 @@ def audit() -> None:
 
 @audit.command()
 @click.option(
-    "--file", "file", type=click.Path(path_type=Path), help="A copy made by `audit export`; no server needed."
+    "--file", "--export", "file", type=click.Path(path_type=Path), help="A copy of `audit export`; no server needed."
 )
 @click.option(
     "--checkpoint", multiple=True, metavar="SIZE:HEAD|FILE", help="What was noted, or a file of seals. Repeatable."
@@ -71,6 +69,8 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
 
 audit.add_command(lifecycle)
 audit.add_command(chargeback)
+audit.add_command(statement)
+audit.add_command(declare)
 
 
 @audit.command()
@@ -136,7 +136,7 @@ def export(output: Path | None) -> None:
             click.echo(line)
         return
     count = 0
-    with _writable(output) as file, Progress(lambda _: f"copying the ledger, {count} entries so far"):
+    with writable(output) as file, Progress(lambda _: f"copying the ledger, {count} entries so far"):
         for line in lines:
             file.write(line + b"\n")
             count += 1
@@ -179,35 +179,9 @@ def report(
     if output is None:
         click.echo(text, nl=not text.endswith("\n"))
         return
-    with _writable(output) as file:
+    with writable(output) as file:
         file.write(text.encode())
     say(f"the report is in {output}")
-
-
-def entries(file: Path | None) -> Iterator[Entry]:
-    """The ledger's entries: from a copy, or from the server."""
-    from carbon_sched.ledger.copy import entry_of
-
-    for number, line in enumerate(_lines(file), 1):
-        try:
-            yield entry_of(line)
-        except ValueError:
-            place = f"{file or 'the server'}, line {number}"
-            raise InvalidInput("ledger", place, "is not an entry", "Make a copy with `audit export`") from None
-
-
-def _lines(file: Path | None) -> Iterator[bytes]:
-    if file is None:
-        from carbon_sched.cli.connection import connect
-
-        yield from connect().client.entry_lines()
-        return
-    try:
-        with file.open("rb") as lines:
-            yield from lines
-    except OSError as error:
-        remedy = "Name a copy made by `audit export`"
-        raise InvalidInput("--file", file, f"cannot be read ({error.strerror})", remedy) from None
 
 
 def _checkpoints(text: str, key: str | None) -> list[Checkpoint]:
@@ -238,10 +212,3 @@ def _key(text: str | None) -> PublicKey | None:
     if raw is None:
         raise InvalidInput("--key", text, "is no public key", "Write it as `audit seal` prints it: ed25519:BASE64")
     return PublicKey(raw)
-
-
-def _writable(path: Path) -> BinaryIO:
-    try:
-        return path.open("wb")
-    except OSError as error:
-        raise InvalidInput("--output", path, f"cannot be written ({error.strerror})", "Name another file") from None

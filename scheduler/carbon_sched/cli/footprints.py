@@ -121,7 +121,7 @@ def _asked(export: Path | None, path: str, asked: dict[str, Any], local: Callabl
 
         texts = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asked.items()}
         return connect().client.footprint(path, texts)
-    from carbon_sched.cli.audit import entries
+    from carbon_sched.cli.ledger_files import entries
     from carbon_sched.ledger.book import read_book
 
     return asdict(local(read_book(entries(export))))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
+from carbon_sched.ledger.documents.text import aligned, bullets, piped
+from carbon_sched.ledger.figures import co2e, decimal, escaped, kwh, percent, safe_cell, shown
 from carbon_sched.ledger.report import GROUPINGS, Line, Totals
 
 if TYPE_CHECKING:
@@ -81,40 +83,28 @@ def _csv(report: Report) -> str:
 
 def _for_people(totals: Totals) -> dict[str, str]:
     return {
-        "energy_kwh": _decimal(totals.energy_uj, UJ_PER_KWH),
-        "facility_kwh": _decimal(totals.facility_uj, UJ_PER_KWH),
-        "co2e_g": _decimal(totals.co2e_ug, UG_PER_G),
+        "energy_kwh": decimal(totals.energy_uj, UJ_PER_KWH),
+        "facility_kwh": decimal(totals.facility_uj, UJ_PER_KWH),
+        "co2e_g": decimal(totals.co2e_ug, UG_PER_G),
     }
-
-
-def safe_cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula: text that could start one gets a leading apostrophe."""
-    if isinstance(value, str):
-        text = _shown(value)
-        return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
-    return value
-
-
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").replace(".", "", 1).isdigit() and text.isascii()
 
 
 # -------------------------------------------------------------------------------------------------------- for people
 
 
 def _text(report: Report) -> str:
-    blocks = ["\n".join(_heading(report)), *(_aligned(title, rows) for title, rows in _tables(report))]
+    blocks = ["\n".join(_heading(report)), *(aligned(title, rows) for title, rows in _tables(report))]
     return "\n\n".join([*blocks, *filter(None, ["\n".join(_remarks(report))])]) + "\n"
 
 
 def _markdown(report: Report) -> str:
     title, *facts = _heading(report)
-    blocks = [f"# {title}", _bullets(facts), *(_piped(title, rows) for title, rows in _tables(report))]
-    return "\n\n".join([*blocks, *filter(None, [_bullets(_remarks(report))])]) + "\n"
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
+    blocks = [
+        f"# {title}",
+        bullets(facts),
+        *(f"## {escaped(title)}\n\n{piped(rows)}" for title, rows in _tables(report)),
+    ]
+    return "\n\n".join([*blocks, *filter(None, [bullets(_remarks(report))])]) + "\n"
 
 
 _Rows = list[list[str]]
@@ -125,18 +115,18 @@ def _heading(report: Report) -> list[str]:
     selection, totals = report.selection, report.totals
     which = selection.words
     since, until = _time(selection.period.since), _time(selection.period.until)
-    known = _percent(totals.covered_uj, totals.energy_uj)
+    known = percent(totals.covered_uj, totals.energy_uj)
     lines = [
         "Energy and emissions of jobs",
         f"Selection: {which}, from {since or 'the beginning'} to {until or 'now'}",
         f"Jobs: {len(report.jobs)}",
-        f"Energy: {_kwh(totals.energy_uj)} IT, {_kwh(totals.facility_uj)} with the building's share (PUE)",
-        f"CO2e: {_co2e(totals.co2e_ug)}, location-based",
+        f"Energy: {kwh(totals.energy_uj)} IT, {kwh(totals.facility_uj)} with the building's share (PUE)",
+        f"CO2e: {co2e(totals.co2e_ug)}, location-based",
         f"Intensity known for {known} of the energy; the rest is not in the CO2e",
         f"Ledger: {report.ledger_size} entries",
         f"Head: {report.ledger_head}",
     ]
-    return [_shown(line) for line in lines]
+    return [shown(line) for line in lines]
 
 
 def _tables(report: Report) -> list[tuple[str, _Rows]]:
@@ -150,12 +140,12 @@ def _tables(report: Report) -> list[tuple[str, _Rows]]:
         if len(rows) > 1:
             tables.append((f"By {grouping}", [[grouping, *_TOTALS], *rows]))
     compared = [
-        [one.role, str(one.jobs), _co2e(one.ours_ug), _co2e(one.co2e_ug), _co2e(one.saved_ug)]
+        [one.role, str(one.jobs), co2e(one.ours_ug), co2e(one.co2e_ug), co2e(one.saved_ug)]
         for one in report.comparisons
     ]
     if compared:
         tables.append(("Against other choices", [["choice", "jobs", "ours", "theirs", "saved"], *compared]))
-    unowned = [[one.machine, one.pot, _kwh(one.energy_uj)] for one in report.unowned]
+    unowned = [[one.machine, one.pot, kwh(one.energy_uj)] for one in report.unowned]
     if unowned:
         title = "Metered beside jobs, owned by none of them, not in the totals"
         tables.append((title, [["machine", "what", "energy"], *unowned]))
@@ -164,69 +154,13 @@ def _tables(report: Report) -> list[tuple[str, _Rows]]:
 
 def _remarks(report: Report) -> list[str]:
     missing = [f"missing: {job.job}: {text}" for job in report.jobs for text in job.missing]
-    return [_shown(line) for line in [*missing, *(f"not compared: {text}" for text in report.not_compared)]]
+    return [shown(line) for line in [*missing, *(f"not compared: {text}" for text in report.not_compared)]]
 
 
 def _cells(totals: Totals) -> list[str]:
-    covered = _percent(totals.covered_uj, totals.energy_uj)
-    return [_kwh(totals.energy_uj), _kwh(totals.facility_uj), _co2e(totals.co2e_ug), covered]
-
-
-def _aligned(title: str, rows: _Rows) -> str:
-    rows = [[_shown(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([title, *lines])
-
-
-def _piped(title: str, rows: _Rows) -> str:
-    lines = [f"| {' | '.join(_escaped(_shown(cell)) for cell in row)} |" for row in rows]
-    return "\n".join([f"## {title}", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
-
-
-def _escaped(text: str) -> str:
-    """Plain text in Markdown: no HTML, no table border, no markup."""
-    for special in ("\\", "`", "*", "_", "[", "]", "|", "#"):
-        text = text.replace(special, f"\\{special}")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _shown(text: str) -> str:
-    """One line without control characters: they could steer a terminal, or start a row of their own."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    covered = percent(totals.covered_uj, totals.energy_uj)
+    return [kwh(totals.energy_uj), kwh(totals.facility_uj), co2e(totals.co2e_ug), covered]
 
 
 def _time(value: datetime | None) -> str | None:
     return None if value is None else to_rfc3339(value)
-
-
-def _percent(part: int, whole: int) -> str:
-    """One decimal, rounded down, so that 100.0 % means all of it."""
-    if not whole:
-        return "-"
-    per_mille = 1000 * part // whole
-    return f"{per_mille // 10}.{per_mille % 10} %"
-
-
-def _kwh(energy_uj: int) -> str:
-    return f"{_significant(energy_uj, UJ_PER_KWH)} kWh"
-
-
-def _co2e(co2e_ug: int) -> str:
-    return f"{_significant(co2e_ug, UG_PER_G)} g"
-
-
-def _decimal(value: int, scale: int) -> str:
-    """`value / scale` with nine decimals, rounded half up, from integers alone: 1_500_000 / 10**6 is 1.500000000."""
-    scaled = (2 * abs(value) * 10**9 + scale) // (2 * scale)
-    whole, fraction = divmod(scaled, 10**9)
-    return f"{'-' if value < 0 and scaled else ''}{whole}.{fraction:09d}"
-
-
-def _significant(value: int, scale: int) -> str:
-    """`value / scale` with three decimals, or as many as show three digits of a small value."""
-    text = _decimal(value, scale)
-    whole, fraction = text.split(".")
-    leading = len(fraction) - len(fraction.lstrip("0"))
-    keep = 3 if whole not in ("0", "-0") else min(9, leading + 3)
-    return f"{whole}.{fraction[:keep]}"

@@ -1,7 +1,7 @@
 """The statement: what an auditor, a sustainability team and a model's author need after the run, from facts alone.
 
 One pure function, `statement(book, selection)`. `model.py` says what it holds, row by row of the checklist; the other
-modules each compute some of them. Formats are in `ledger/formats/`. See `scheduler/STATEMENT.md`.
+modules each compute some of them. `formats.py` renders it. See `scheduler/STATEMENT.md`.
 """
 
 from __future__ import annotations

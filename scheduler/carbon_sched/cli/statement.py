@@ -1,0 +1,156 @@
+"""`audit statement` and `audit declare`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from carbon_sched.cli.ledger_files import entries, writable
+from carbon_sched.cli.output import say
+from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.time import UTC
+
+if TYPE_CHECKING:
+    from carbon_sched.ledger.account import Period
+    from carbon_sched.ledger.declaration import Declaration
+
+FORMATS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet")
+ENDINGS = {".txt": "text", ".md": "markdown"} | {f".{name}": name for name in FORMATS}
+BINARY = ("pdf", "parquet")
+_PERIOD = re.compile(r"(\d{4})(?:-(?:(\d\d)|Q([1-4])))?")
+_LARGEST_FILE = 1_000_000
+
+
+@click.command()
+@click.option("--job", "jobs", multiple=True, help="Only this job: an id, or a name that only one has. Repeatable.")
+@click.option("--team", help="Only this team.")
+@click.option("--project", help="Only this project.")
+@click.option("--model", help="Only jobs of this model.")
+@click.option("--phase", help="Only this phase.")
+@click.option("--cluster", help="Only attempts on this cluster.")
+@click.option("--period", help="2026, 2026-Q4 or 2026-11, in UTC; or FROM..UNTIL, such as 2026-11-01..2026-11-08.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the file's ending, else text.")
+@click.option(
+    "--export", "file", type=click.Path(path_type=Path), help="Compute from a copy of `audit export`, offline."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: stdout).")
+def statement(
+    jobs: tuple[str, ...], period: str | None, form: str | None, file: Path | None, output: Path | None, **where: Any
+) -> None:
+    """The full statement: energy, emissions by scope, evidence, gaps, uncertainty, decisions, completeness.
+
+    The same ledger gives the same bytes, from the server or from a copy: with --export nothing but the copy is used,
+    and its chain is checked on the way.
+
+    \b
+    Examples:
+      carbon-sched audit statement --team nlp --period 2026-11 -o november.html
+      carbon-sched audit statement --model llama-7b --format pdf -o llama.pdf
+      carbon-sched audit statement --export ledger.jsonl
+    """
+    chosen = form or ENDINGS.get(output.suffix.lower() if output else "", "text")
+    if output is None and chosen in BINARY and sys.stdout.isatty():
+        raise InvalidInput("--format", chosen, "is not for a terminal", "Name a file with --output")
+    span = _period(period)
+    made = _from_copy(file, jobs, span, where, chosen) if file else _from_server(jobs, span, where, chosen)
+    if output is None:
+        click.echo(made, nl=False)
+        return
+    with writable(output) as out:
+        out.write(made)
+    say(f"the statement is in {output}")
+
+
+def _from_copy(file: Path, jobs: tuple[str, ...], period: Period, where: dict[str, Any], form: str) -> bytes:
+    from carbon_sched.ledger.book import read_book
+    from carbon_sched.ledger.selection import Selection
+    from carbon_sched.ledger.statement import statement as compute
+    from carbon_sched.ledger.statement.formats import render
+
+    book = read_book(entries(file))
+    ids = []
+    for name in jobs:
+        found = [job.job_id for job in book.jobs.values() if name in (job.job_id, job.name)]
+        if len(found) != 1:
+            problem = "is not known to this ledger" if not found else f"is the name of {len(found)} jobs"
+            raise InvalidInput("--job", name, problem, "Give the id of one job")
+        ids += found
+    return render(compute(book, Selection(tuple(ids), period=period, **where)), form)
+
+
+def _from_server(jobs: tuple[str, ...], period: Period, where: dict[str, Any], form: str) -> bytes:
+    from carbon_sched.cli.connection import connect, find_job
+
+    client = connect().client
+    ids = [find_job(client, job)["job_id"] for job in jobs]
+    return client.statement(format=form, jobs=ids, since=period.since, until=period.until, **where)
+
+
+def _period(text: str | None) -> Period:
+    """A calendar year, quarter or month in UTC, or two times with `..` between, of which one may be left out."""
+    from carbon_sched.cli.clock import now
+    from carbon_sched.ledger.account import Period
+    from carbon_sched.options.times import parse_past
+
+    if text is None:
+        return Period()
+    if ".." in text:
+        since, until = (parse_past("--period", side, now(), UTC) if side else None for side in text.split("..", 1))
+        if since and until and until <= since:
+            raise InvalidInput("--period", text, "ends before it begins", "Give a later second time")
+        return Period(since, until)
+    found = _PERIOD.fullmatch(text)
+    month = int(found[2] or 1) if found else 0
+    if found is None or not 1 <= month <= 12 or found[1] == "0000":
+        remedy = "Use 2026, 2026-Q4, 2026-11 or 2026-11-01..2026-11-08"
+        raise InvalidInput("--period", text, "is no period", remedy)
+    first, months = (1, 12) if not found[2] and not found[3] else (month, 1)
+    if found[3]:
+        first, months = 3 * int(found[3]) - 2, 3
+    year = int(found[1])
+    last = first + months
+    return Period(datetime(year, first, 1, tzinfo=UTC), datetime(year + last // 13, (last - 1) % 12 + 1, 1, tzinfo=UTC))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def declare(file: Path) -> None:
+    """Declare for statements who is accountable, who runs each cluster, and contracts for its electricity.
+
+    FILE is YAML; `scheduler/STATEMENT.md` shows one. What it says is in the ledger from then on, under your pseudonym;
+    the newest declaration holds for every statement.
+
+    \b
+    Example:
+      carbon-sched audit declare organisation.yaml
+    """
+    from carbon_sched.cli.connection import connect
+
+    said = _read(file)
+    connect().client.declare(said.model_dump(mode="json"))
+    say(f"declared: {len(said.clusters)} clusters, {len(said.offsets)} offsets or certificates")
+
+
+def _read(file: Path) -> Declaration:
+    import yaml
+    from pydantic import ValidationError
+
+    from carbon_sched.ledger.declaration import Declaration
+
+    try:
+        with file.open("rb") as content:
+            document = yaml.safe_load(content.read(_LARGEST_FILE))
+        return Declaration.model_validate(document)
+    except OSError as error:
+        raise InvalidInput("FILE", file, f"cannot be read ({error.strerror})", "Name a YAML file") from None
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput("FILE", file, f"is no YAML ({error})", "Correct it there") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the document"
+        raise InvalidInput(place, first["input"], first["msg"], f"Correct it in {file}") from None
