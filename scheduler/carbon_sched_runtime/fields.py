@@ -64,8 +64,8 @@ class Fields:
         return self.integer(key, low, high)
 
     def words(self, key: str) -> tuple[str, ...]:
-        """A list of at most 16 lower-case words."""
-        value = self._take(key)
+        """A list of at most 16 lower-case words; none where the field is absent."""
+        value = self._values.pop(key, [])
         if not isinstance(value, list) or len(value) > 16:
             refuse(f"field {key} is not a list of words")
         if not all(isinstance(word, str) and WORD.fullmatch(word) for word in value):

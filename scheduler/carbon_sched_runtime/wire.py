@@ -12,7 +12,9 @@ A segment is UTF-8 text, one JSON object per line, at most 60 KiB:
     sig ed25519 <key id> <base64>       only from a separately owned machine meter; over every byte before this line
 
 Times `t*` are UTC microseconds since the Unix epoch, `m*` nanoseconds of the machine's boot clock, energies
-microjoules; every number is an integer. A record is one JSON object per line, one line per event of one attempt.
+microjoules; every number is an integer. What goes without saying is left out: times of a row that are its span's, of a
+span that are the segment's, no flags, nothing known. A record is one JSON object per line, one line per event of one
+attempt.
 
 Everything here reads bytes that a hostile job may have written: sizes, types, ranges, order and the sum of the rows
 are checked before anything is returned, and every refusal is a `WireError`.
@@ -181,8 +183,10 @@ def format_segment(segment: Segment) -> bytes:
     spans = {(s.device, s.epoch, s.source): index for index, s in enumerate(segment.spans)}
     lines = [FORMAT, _dump(_header(segment))]
     lines += [_dump(_device_line(device)) for device in segment.devices.values()]
-    lines += [_dump(_span_line(span, ids[span.device])) for span in segment.spans]
-    lines += [_dump(_row_line(row, spans[(row.device, row.epoch, row.source)])) for row in segment.rows]
+    lines += [_dump(_lean(_span_line(span, ids[span.device]), segment)) for span in segment.spans]
+    for row in segment.rows:
+        index = spans[(row.device, row.epoch, row.source)]
+        lines.append(_dump(_lean(_row_line(row, index), segment.spans[index])))
     lines += [_dump(_note_line(note)) for note in segment.notes]
     body = ("\n".join(lines) + "\n").encode()
     data = body + f"end {hashlib.sha256(body).hexdigest()}\n".encode()
@@ -206,6 +210,12 @@ def _header(s: Segment) -> dict[str, Scalar]:
 
 def _device_line(d: Device) -> dict[str, Scalar]:
     return {"k": "device", "id": d.id, "kind": d.kind, "name": d.name, "scope": d.scope, "limit_mw": d.limit_mw}
+
+
+def _lean(line: dict[str, Scalar], around: Segment | Span) -> dict[str, Scalar]:
+    """The line without what goes without saying."""
+    said: dict[str, Scalar] = {"t0": around.start_us, "t1": around.end_us, "f": []}
+    return {key: value for key, value in line.items() if value is not None and value != said.get(key)}
 
 
 def _span_line(s: Span, device: int) -> dict[str, Scalar]:
@@ -328,7 +338,7 @@ def _parse_device(line: Fields) -> Device:
 
 def _parse_span(line: Fields, devices: list[Device], bounds: tuple[int, int]) -> Span:
     device = devices[line.integer("d", 0, len(devices) - 1)]
-    start, end = line.integer("t0"), line.integer("t1")
+    start, end = _times(line, bounds)
     first, last = line.integer("c0"), line.integer("c1")
     if end <= start or last < first or start < bounds[0] or end > bounds[1]:
         refuse("a span runs backwards or outside its segment")
@@ -341,7 +351,7 @@ def _parse_span(line: Fields, devices: list[Device], bounds: tuple[int, int]) ->
 
 def _parse_row(line: Fields, spans: list[Span]) -> Row:
     span = spans[line.integer("s", 0, len(spans) - 1)]
-    start, end = line.integer("t0"), line.integer("t1")
+    start, end = _times(line, (span.start_us, span.end_us))
     if end <= start or start < span.start_us or end > span.end_us:
         refuse("a row runs backwards or outside its span")
     return Row(
@@ -349,6 +359,12 @@ def _parse_row(line: Fields, spans: list[Span]) -> Row:
         start_us=start, end_us=end, energy_uj=line.integer("uj"), rule=line.text("r", WORD),
         error_ppm=line.integer("err", 0, 1_000_000), flags=line.words("f"),
     )  # fmt: skip
+
+
+def _times(line: Fields, around: tuple[int, int]) -> tuple[int, int]:
+    """A line's own beginning and end, or those of what it belongs to."""
+    start, end = line.optional_integer("t0"), line.optional_integer("t1")
+    return around[0] if start is None else start, around[1] if end is None else end
 
 
 def _parse_note(line: Fields) -> Note:

@@ -70,6 +70,13 @@ def test_what_is_written_is_read_back():
     assert parse_segment(DATA, str(SEGMENT.name)) == SEGMENT
 
 
+def test_what_goes_without_saying_is_left_out_and_may_be_said_all_the_same():
+    assert {"t0", "t1", "f"} & json.loads(DATA.decode().split("\n")[SPAN]).keys() == set()
+    assert {"t0", "f"} & json.loads(DATA.decode().split("\n")[ROW]).keys() == set()
+    assert parse_segment(edited(SPAN, t0=START, t1=END, f=[])) == SEGMENT
+    assert parse_segment(edited(ROW, t0=START, f=[])) == SEGMENT
+
+
 def test_a_name_says_machine_boot_reader_and_number():
     name = "carbon-sched-0123456789ab-35a06fda-00c0ffee-000007.seg"
 
