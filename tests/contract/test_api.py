@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 import zipfile
+from datetime import timedelta
 
 import pytest
 import requests
@@ -14,6 +15,8 @@ from carbon_sched.client import Client
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from carbon_sched.domain.facts import Entry
 from carbon_sched.ledger.verify import verify_entries
+from carbon_sched_runtime.sinks import Refused, Server
+from carbon_sched_runtime.wire import format_segment
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.served import TOKEN, served
 
@@ -119,6 +122,26 @@ def test_logs_are_served_by_byte_and_wait_for_more(served):
     served.world.clusters["clean"].files[f"job-driver-{attempt}.log"] = "one\nzwei ☕".encode()
     chunk = served.client.logs(job["job_id"], offset=4, wait_s=5)
     assert chunk["text"] == "zwei ☕"
+
+
+def test_a_nodes_segments_are_taken_from_the_runtime_as_it_pushes_them(served):
+    job, world = served.client.submit({"entrypoint": "true"}, idempotency_key="k"), served.world
+    world.settle()
+    with world.store.transaction(write=False) as tx:
+        attempt = tx.attempt(f"cs-{job['job_id']}-a1")
+    start = world.clock.now()
+    made = [world.made_segment(start, start + timedelta(seconds=30), {attempt.attempt_id: energy}) for energy in (7, 8)]
+    name, (data, other) = str(made[0].name), map(format_segment, made)
+
+    sink = Server(served.url, world.push_token(attempt), attempt.attempt_id)
+    for content in (data, data, other):  # again is fine, and other content is known by then: nothing to try again
+        sink.take(name, content)
+    with pytest.raises(Refused, match="401"):
+        Server(served.url, "wrong", attempt.attempt_id).take(name, data)
+    with pytest.raises(Refused, match=r"400|422"):
+        sink.take(name, data[:-1])
+    with world.store.transaction(write=False) as tx:
+        assert [span.energy_uj for span in tx.spans([attempt.attempt_id])] == [7]
 
 
 def test_what_is_not_there_and_what_contradicts(served):
