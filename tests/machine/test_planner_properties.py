@@ -6,10 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import hypothesis.strategies as st
+import numpy as np
 from hypothesis import given, settings
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.planning.plan import plan
+from carbon_sched.planning.problem import Problem
+from carbon_sched.planning.solving import Warm, solve
 from tests.fakes.planning import NOW, cluster, job, node, snapshot
 
 intensities = st.lists(st.integers(5, 900), min_size=1, max_size=30)
@@ -140,6 +143,46 @@ def test_nothing_is_decided_about_jobs_that_are_only_expected(sites, waiting, co
     for wants, decision in zip(waiting, made.decisions, strict=True):
         if decision.verdict is Verdict.DELAY:
             assert wants.earliest_start <= decision.start <= max(wants.latest_start, wants.earliest_start)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.booleans())
+def test_from_whatever_was_planned_before_the_plan_is_as_good_as_a_fresh_one(number, stands):
+    rng = np.random.default_rng(number)
+    asked = crowded(rng)
+    fresh = solve(asked)
+    # where jobs were: anywhere in their windows, as far as there is room for all of them together
+    lane, start = rng.integers(0, asked.lanes, asked.jobs), rng.integers(asked.first, asked.last + 1)
+    was = Warm(fresh.prices, lane, start, asked.grams(lane, start), stands=stands)
+    warm = solve(asked, was)
+    left_out = [[int((~made.placed)[asked.level == level].sum()) for level in (0, 1)] for made in (fresh, warm)]
+    assert left_out[1] <= left_out[0]
+    assert left_out[1] < left_out[0] or warm.grams <= 1.005 * fresh.grams
+
+
+def crowded(rng) -> Problem:
+    """Twenty jobs, some as large as a lane, on two lanes that they fill to three quarters of half a day."""
+    groups, lanes, starts, jobs = 3, 2, 48, 20
+    slots = np.array([2, 8, 16])
+    group, units = rng.integers(0, groups, jobs), rng.integers(1, 9, jobs).astype(float)
+    first = rng.integers(0, 24, jobs)
+    hour = rng.uniform(20, 600, (lanes, starts + 16)).cumsum(axis=1)
+    begin = np.arange(starts)
+    cost = np.stack([hour[:, begin + length] - hour[:, begin] for length in slots]).astype(np.float32)
+    room = max(np.ceil((units * slots[group]).sum() / (0.75 * lanes * starts)), 8.0)
+    return Problem(
+        step_h=0.25,
+        coarse=4,
+        cost=cost,
+        slots=slots,
+        capacity=np.full((lanes, starts + 16), room),
+        group=group,
+        units=units,
+        first=first,
+        last=first + rng.choice([4, 12, 23], jobs),
+        level=rng.integers(0, 2, jobs),
+        urgent=np.zeros(jobs, dtype=bool),
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -51,8 +51,9 @@ def plan(snapshot: Snapshot, previous: Plan | None = None, *, brief: bool = Fals
     """Decide about every waiting job of a snapshot, all at once.
 
     Higher priorities, then smaller shares, then jobs that may not wait come first; among equals the expected CO2e of
-    all together is what counts. The order of jobs and clusters in the snapshot does not matter. From any `previous` the
-    plan is within half a percent of a fresh one; it saves time, and keeps jobs and words where they were.
+    all together is what counts. The order of jobs and clusters in the snapshot does not matter. A `previous` plan saves
+    time, and keeps jobs and words where they were; from any of them a plan of few jobs (`solving.MOST_COMPARED`) is
+    within half a percent of a fresh one, and one of many keeps near (`make bench-plan-speed` prints how near).
 
     A `brief` plan leaves out what explains a decision (candidates, numbers, words): for backtests, which decide alike
     and read none of it.

@@ -27,6 +27,11 @@ KEPT = 0.95
 """Share of the prices that counts as a cost where arrivals are expected; without any, prices only guide the placing."""
 MOST_INSERTED = 32
 """Up to this many new jobs are put into a plan whose world has not changed without touching the others."""
+MOST_COMPARED = 64
+"""Up to so many jobs every plan that began from an earlier one is held against a fresh one: a few large jobs decide
+then, and a fresh plan takes a fraction of a second. How near the two are among more, `make bench-plan-speed` prints."""
+WORTH_MOVING = 0.004
+"""Share of the grams that a fresh plan must save before jobs are moved for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,14 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
         expected: jobs that are likely to come, whose wishes count in the prices.
         seed: makes the local search repeatable.
     """
+    made = _level_by_level(problem, warm, expected, seed)
+    if warm is None or problem.jobs > MOST_COMPARED:
+        return made
+    fresh = _level_by_level(problem, None, expected, seed)
+    return fresh if _better(fresh, made) else made
+
+
+def _level_by_level(problem: Problem, warm: Warm | None, expected: Expected | None, seed: int) -> Solution:
     lane, start = np.full(problem.jobs, NOWHERE), np.full(problem.jobs, NOWHERE)
     prices = Prices(np.zeros((problem.lanes, problem.price_slots)), 0.0, 0)
     capacity = problem.capacity
@@ -113,6 +126,15 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
         lane[which], start[which] = field.lane, field.start
         capacity = np.maximum(field.free.astype(np.float64), 0.0)
     return Solution(problem, lane, start, prices)
+
+
+def _better(fresh: Solution, made: Solution) -> bool:
+    """Whether a fresh plan is worth moving jobs for: it leaves fewer out, the first levels first, or saves enough."""
+    levels = np.unique(fresh.problem.level)
+    out = [[int((~of.placed)[of.problem.level == level].sum()) for level in levels] for of in (fresh, made)]
+    if out[0] != out[1]:
+        return out[0] < out[1]
+    return fresh.grams < (1 - WORTH_MOVING) * made.grams
 
 
 @dataclass(frozen=True, eq=False)
