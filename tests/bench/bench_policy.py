@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     slowest, largest = refusals()
+    print(f"{options.jobs} jobs that follow a shipped preset: {unnamed(options):.3f} s (goal {GOAL_S})")
     rounds = [resolve(options) for _ in range(options.rounds)]
     median, compared = (statistics.median(took) for took in zip(*rounds, strict=True))
     print(f"{options.jobs} jobs under {options.rules} rules: {median:.3f} s (median of {len(rounds)}; goal {GOAL_S})")
@@ -62,6 +63,16 @@ def resolve(options: argparse.Namespace) -> tuple[float, float]:
         for selector in selectors:
             selector.matches(selected)
     return resolved, time.perf_counter() - begun
+
+
+def unnamed(options: argparse.Namespace) -> float:
+    """Seconds for the settings of jobs where nothing was applied."""
+    known, draw = PolicySet(0, {}, preset, {}), random.Random(1)
+    jobs = [job(draw, number) for number in range(options.jobs)]
+    begun = time.perf_counter()
+    for spec in jobs:
+        known.settings(spec)
+    return time.perf_counter() - begun
 
 
 def rules(count: int, draw: random.Random) -> str:

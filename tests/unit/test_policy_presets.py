@@ -56,6 +56,11 @@ def test_the_readmes_table_has_the_form_that_its_command_writes():
     assert all(re.fullmatch(r" [+-]?\d+\.\d (%|h) ", cell) for row in rows for cell in row[1:])
 
 
+def test_a_preset_is_read_once_and_places_are_named_by_its_file():
+    assert preset("cost-aware") is preset("cost-aware")
+    assert preset("cost-aware").origin(Selected(), "minimum_gain").place.startswith("balanced.yaml:")
+
+
 def test_an_unknown_preset_is_answered_with_those_there_are():
     with pytest.raises(
         InvalidInput, match=r"policy: 'balnced' is not a shipped preset\. Use one of: balanced, cost-aware, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import carbon_sched
 from carbon_sched.domain.errors import InvalidInput
-from carbon_sched.policy.load import load_policy
+from carbon_sched.policy.load import parse_policy
 
 if TYPE_CHECKING:
     from carbon_sched.policy.model import Policy
@@ -37,4 +37,5 @@ def preset(name: str) -> Policy:
     names = preset_names()
     if name not in names:
         raise InvalidInput("policy", name, "is not a shipped preset", f"Use one of: {', '.join(names)}")
-    return load_policy(presets_folder() / f"{name}.yaml", preset)
+    file = f"{name}.yaml"
+    return parse_policy((presets_folder() / file).read_bytes(), file, preset)

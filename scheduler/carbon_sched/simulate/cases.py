@@ -32,6 +32,7 @@ from carbon_sched.service.statements import Statements
 from carbon_sched.simulate.clusters_file import ClusterForm
 from carbon_sched.simulate.memory import Memory
 from carbon_sched.simulate.replay import Fixed, Unlimited
+from carbon_sched.simulate.sizing import roomy
 from carbon_sched.simulate.world import Fields, Machines, VirtualClock
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.job import JobSpec
     from carbon_sched.policy.model import Policy
     from carbon_sched.ports import Store
 
@@ -131,6 +133,8 @@ def _decided(
     start: datetime,
     policy_set: Callable[[Store, VirtualClock], Policies],
 ) -> Outcome:
+    spec = _spec(case, start)
+    clusters = [cluster if cluster.pools else roomy(cluster, [spec.resources]) for cluster in clusters]
     clock, memory = VirtualClock(start), Memory()
     store = cast("Store", memory)  # what deciding uses of the port is all there, as in a replay
     outlooks = grid.outlooks([cluster.zone for cluster in clusters], start, start)
@@ -142,13 +146,18 @@ def _decided(
     budgets = Unlimited(store, policies, Statements(store), clock)
     estimates = Estimates(store)
     decide = Decide(store, fleet, Outlooks(grid), estimates, policies, clock, signals, budgets, OwnPlanner())
+    decision = decide.preview(spec)
+    return Outcome(case.name, decision, tuple(_problems(case.expect, decision, start)))
+
+
+def _spec(case: CaseForm, start: datetime) -> JobSpec:
+    """The job as it would be submitted."""
     for key in sorted(case.job.keys() - known_options()):
         remedy = f"Known are: {', '.join(sorted(known_options()))}"
         raise InvalidInput(f"job of {case.name!r}", key, "is not an option of a job", remedy)
     options = {key: Given(value, f"job.{key} of {case.name!r}") for key, value in case.job.items()}
     request = build(ENTRYPOINT, options, start, UTC).request
-    decision = decide.preview(job_spec(request, submitter="test", now=start))
-    return Outcome(case.name, decision, tuple(_problems(case.expect, decision, start)))
+    return job_spec(request, submitter="test", now=start)
 
 
 def _problems(expect: ExpectForm, decision: Decision, start: datetime) -> list[str]:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carbon_sched.domain.cluster import Pool
 from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.domain.intensity import Kind
 from carbon_sched.domain.job import FINAL_STATES
 from carbon_sched.domain.units import UJ_PER_KWH
 from carbon_sched.ledger.account import actual
 from carbon_sched.ports import JobFilter
-from carbon_sched.service.estimates import ACCELERATOR
 from carbon_sched.simulate.feed import forecasts
 from carbon_sched.simulate.scenario import TRAILING_H, Scenario, unit_kw
 from carbon_sched.simulate.setup import step_min
+from carbon_sched.simulate.sizing import merged
 from carbon_sched.simulate.traces import Jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.domain.job import Job, JobSpec, Resources
+    from carbon_sched.domain.job import Job, JobSpec
     from carbon_sched.ports import Store, Transaction
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.statements import Statements
@@ -101,7 +99,7 @@ def scenario(ran: Sequence[Ran], clusters: Sequence[Cluster], outlooks: Outlooks
         jobs=jobs,
         slack_h=np.array([_slack_h(one) for one in ran]),
         home=np.full(len(ran), next((i for i, cluster in enumerate(clusters) if cluster.home), 0)),
-        clusters=tuple(_merged(cluster, [one.spec.resources for one in ran]) for cluster in clusters),
+        clusters=tuple(merged(cluster, [one.spec.resources for one in ran]) for cluster in clusters),
         resource=UNIT,
         truth=truth,
         begin=TRAILING_H,
@@ -140,21 +138,3 @@ def _hourly(readings: Sequence[Reading], zero: datetime, hours: int) -> Floats:
         weights[within] += shares[: hours - first]
     out: Floats = sums / weights
     return out
-
-
-def _merged(cluster: Cluster, asked: Sequence[Resources]) -> Cluster:
-    """With all nodes of a pool as one (see `sizing`); one whose pools are not known has room for all jobs of a kind."""
-    pools = [_one_node(p.name, p.node_resources, p.max_nodes, p.gpu_type) for p in cluster.pools]
-    if not pools:
-        totals: Counter[str] = Counter()
-        for bundle in (bundle for resources in asked for bundle in resources.bundles):
-            totals.update(bundle.as_resources())
-        kinds = sorted({resources.gpu_type for resources in asked}, key=str)
-        pools = [_one_node(f"all-{n}", totals, 1, kind) for n, kind in enumerate(kinds)]
-    return replace(cluster, pools=tuple(pools), cordoned=False)
-
-
-def _one_node(name: str, resources: Mapping[str, float], nodes: int, gpu_type: str | None) -> Pool:
-    amounts = {resource: amount * nodes for resource, amount in resources.items()}
-    kind = {f"{ACCELERATOR}{gpu_type}": float(nodes)} if gpu_type else {}
-    return Pool(name, {**amounts, **kind}, 1, gpu_type)

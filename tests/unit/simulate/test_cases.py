@@ -59,6 +59,13 @@ def test_a_change_that_matters_fails_the_case_that_guards_against_it(changed, fi
     assert any(problem in found for found in changed(file, old, new)[case].problems)
 
 
+@pytest.mark.parametrize("job", ["{}", "{gpus: 64, gpu-type: H100}", "{workers: 4, gpus-per-worker: 8}"])
+def test_a_cluster_without_pools_has_room_for_every_job(tmp_path, job):
+    head = "apiVersion: carbon-sched/v1\nclusters: [{name: main, zone: DE}]\ngrid: {DE: 400.0}\ncases:\n"
+    (tmp_path / "cases.yaml").write_text(f"{head}- {{name: a, job: {job}, expect: {{verdict: placed}}}}\n")
+    assert [outcome.problems for outcome in run_cases(tmp_path / "cases.yaml", of_files([], preset))] == [()]
+
+
 def test_quiet_hours_are_kept_in_cases_too(changed):
     found = changed("cases.yaml", "2026-03-03T14:00:00Z", "2026-03-03T08:30:00Z")["training"]
     assert found.problems == ("expected placed, was delayed",)
