@@ -15,6 +15,7 @@ import time
 TYPE_CHECKING = False  # without importing typing
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
     from carbon_sched_runtime.attend import Attendance, Outcome
 
@@ -24,6 +25,7 @@ STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT
 FINISH_S = 12.0
 URGENT_FINISH_S = 5.0
 RECORD_READ = 64 * 1024
+PR_SET_PDEATHSIG = 1
 SINK_SETTINGS = ("CARBON_SCHED_PUSH", "CARBON_SCHED_PUSH_TOKEN", "CARBON_SCHED_STORE")
 
 
@@ -162,13 +164,47 @@ class Wrapper:
 def spawn(entrypoint: str) -> int:
     """Start the entrypoint as `subprocess.Popen(entrypoint, shell=True)` does in Ray's supervisor; returns its pid.
 
-    Same shell, same process group and session (Ray kills the group), same standard streams, same environment.
+    Same shell, same process group and session (Ray kills the group), same standard streams, same environment. On Linux
+    the shell dies with us: after kill -9 of the wrapper nobody would end the job, or know of it.
     """
     environment = dict(os.environb)
     if b"LC_CTYPE" in environment and not _came_with(b"LC_CTYPE"):
         del environment[b"LC_CTYPE"]  # this interpreter's own doing (PEP 538)
-    shell = [b"/bin/sh", b"-c", os.fsencode(entrypoint)]
-    return os.posix_spawn("/bin/sh", shell, environment, setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ])
+    wrapper = os.getpid()
+    # A stop signal that comes between fork and exec is for the shell, not for our handler in the child.
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, STOP_SIGNALS)
+    child = os.fork()
+    if child == 0:
+        _become_shell(entrypoint, environment, mask, wrapper)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    return child
+
+
+def _become_shell(entrypoint: str, environment: dict[bytes, bytes], mask: set[int], wrapper: int) -> NoReturn:
+    """The child's part: from here on it runs the shell, or ends as a shell that cannot be run (126)."""
+    try:
+        _die_with_parent(wrapper)
+        for number in (*STOP_SIGNALS, _signal.SIGPIPE, _signal.SIGXFSZ):
+            if number not in STOP_SIGNALS or _signal.getsignal(number) is not _signal.SIG_IGN:
+                _signal.signal(number, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        os.execve("/bin/sh", [b"/bin/sh", b"-c", os.fsencode(entrypoint)], environment)  # noqa: S606 - as Ray does it
+    except BaseException as error:  # noqa: BLE001 - nothing may leave the child as a second wrapper
+        complain(f"cannot start a shell: {error}")
+    os._exit(126)
+
+
+def _die_with_parent(wrapper: int) -> None:
+    """Have the kernel end this process with the wrapper, where it can (Linux); what it starts itself is not meant."""
+    if not sys.platform.startswith("linux"):
+        return
+    # `ctypes` takes ten milliseconds of every job's start, what it is made of takes none.
+    import _ctypes  # noqa: PLC0415
+
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None is the process itself
+    _ctypes.call_function(prctl, (PR_SET_PDEATHSIG, _signal.SIGKILL))
+    if os.getppid() != wrapper:  # it died before it was asked for
+        os._exit(128 + _signal.SIGKILL)
 
 
 def main(arguments: list[str]) -> int:

@@ -68,7 +68,7 @@ def test_kill_9_of_the_wrapper(installation, tmp_path):
     assert receipt["state"] == "failed"
     assert any("no final record" in text for text in receipt["missing"])
     assert any("did not finish its energy journal" in text for text in receipt["missing"])
-    os.kill(pid, signal.SIGKILL)  # nobody else ends what is left without its wrapper
+    assert eventually(lambda: gone(pid)), "the kernel ends it with its wrapper"
     assert json.loads(installation.run("audit", "verify", "--json").stdout)["ok"]
 
 

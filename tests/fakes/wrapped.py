@@ -72,6 +72,15 @@ class Workplace:
         out, error = process.communicate(timeout=60)
         return process.returncode, out.decode(), error.decode()
 
+    def start_held(self, attempt: str = A, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a job that says its pid and runs until its `release`, and wait until it is metered."""
+        process = self.start(f"echo $$; while [ ! -e {attempt}.go ]; do sleep 0.02; done", attempt, **environment)
+        self.wait_for("metering", attempt)
+        return process
+
+    def release(self, attempt: str = A) -> None:
+        (self.folder / f"{attempt}.go").touch()
+
     def record(self, attempt: str = A) -> Record:
         path = self.journal / f"carbon-sched-{attempt}.record"
         return parse_record(path.read_bytes() if path.exists() else b"", attempt)

@@ -184,6 +184,23 @@ def test_processes_that_outlive_the_entrypoint_are_said(place):
     assert place.record().last("closed").reason == "1 processes outlive the entrypoint"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("entrypoint", ["exec sleep 600", "echo up; sleep 600; echo more"])
+def test_after_kill_9_of_the_wrapper_its_job_ends_too(place, entrypoint):
+    process = place.start(entrypoint)
+    place.wait_for("spawned")
+    child = place.record().last("spawned").child_pid
+
+    process.kill()
+    process.wait(20)
+
+    until = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{child}").exists()
+    assert place.record().last("ended") is None
+
+
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +238,12 @@ def gpus(place: Workplace, stubbed_nvml: StubbedNvml) -> StubbedNvml:
     return stubbed_nvml
 
 
+def look_twice(gpus: StubbedNvml) -> None:
+    """Until whoever meters has looked at the first GPU twice more."""
+    before = len(gpus.readings_mj(0))
+    wait_until(lambda: len(gpus.readings_mj(0)) >= before + 2)
+
+
 def test_the_rows_are_the_counter_difference_exactly(place, gpus):
     now = time.time()
     gpus.write("count 2", f"origin {now - 1000}", "at 0 0 watts 310", "at 0 1 watts 73", f"at {now + 1} 0 watts 650")
@@ -240,11 +263,13 @@ def test_a_gpu_belongs_to_the_attempt_whose_process_is_on_it(place, gpus):
     now = time.time()
     script = ["count 2", f"origin {now - 1000}", "at 0 * watts 300"]
     gpus.write(*script)
-    first = place.start("echo $$; exec sleep 1.8", A, CARBON_SCHED_GPUS="1")
-    second = place.start("echo $$; exec sleep 1.8", B, CARBON_SCHED_GPUS="1")
+    first, second = place.start_held(A, CARBON_SCHED_GPUS="1"), place.start_held(B, CARBON_SCHED_GPUS="1")
     pids = [int(process.stdout.readline()) for process in (first, second)]
     gpus.write(*script, f"at 0 0 pids {pids[1]}", f"at 0 1 pids {pids[0]}")
-    first.wait(20), second.wait(20)
+    look_twice(gpus)
+    for attempt, process in ((A, first), (B, second)):
+        place.release(attempt)
+        process.wait(20)
 
     rows = [row for segment in place.segments() for row in segment.rows]
     # The scripted driver goes on listing both after their end: what it then says is nobody's.
@@ -257,9 +282,11 @@ def test_a_gpu_belongs_to_the_attempt_whose_process_is_on_it(place, gpus):
 def test_a_gpu_in_mig_mode_is_split_by_slices(place, gpus):
     script = ["count 1", f"origin {time.time() - 1000}", "at 0 0 watts 350", "mig 0 3", "mig 0 2"]
     gpus.write(*script)
-    process = place.start("echo $$; exec sleep 1.3", A, CUDA_VISIBLE_DEVICES="MIG-00000000-0000-0000-0000-000000000000")
+    process = place.start_held(A, CUDA_VISIBLE_DEVICES="MIG-00000000-0000-0000-0000-000000000000")
     pid = int(process.stdout.readline())
     gpus.write(*script, f"at 0 0.1 pids {pid}")
+    look_twice(gpus)
+    place.release()
     process.wait(20)
 
     rows = [row for segment in place.segments() for row in segment.rows if row.device == uuid(0)]
@@ -274,11 +301,10 @@ def test_rapl_of_a_server_is_split_and_adds_up(place):
     tree = Powercap(place.folder / "powercap")
     tree.zone("intel-rapl:0", "package-0", 262_143_000_000)
     tree.zone("intel-rapl:0:0", "dram", 5_000_000)
-    process = place.start("sleep 1.2")
-    place.wait_for("metering")
-    time.sleep(0.2)
+    process = place.start_held()
     tree.set("intel-rapl:0", 40_000_000)  # it goes round
     tree.set("intel-rapl:0:0", 9_000_000)
+    place.release()
     process.wait(20)
 
     assert place.total_uj("cpu:package-0") == 262_143_328_850 - 262_143_000_000 + 40_000_000
@@ -300,8 +326,10 @@ def test_without_any_counter_figures_are_marked_estimated(place):
 def test_many_attempts_at_once_add_up_to_one_counter_difference(place, gpus):
     gpus.write("count 1", f"origin {time.time() - 1000}", "at 0 0 watts 300")
     attempts = [f"{A[:-1]}{n + 2}" for n in range(6)]
-    for number, attempt in enumerate(attempts):
-        place.start(f"sleep {1 + 0.15 * number}", attempt, CARBON_SCHED_GPUS="0.1")
+    for attempt in attempts:
+        place.start_held(attempt, CARBON_SCHED_GPUS="0.1")
+    for attempt in attempts:
+        place.release(attempt)
     assert [process.wait(30) for process in place.processes] == [0] * len(attempts)
 
     readings = gpus.readings_mj(0)
@@ -328,8 +356,8 @@ def test_many_attempts_at_once_add_up_to_one_counter_difference(place, gpus):
     ],
 )
 def test_a_job_that_abuses_its_journal_changes_no_figure(place, abuse):
-    process = place.start(f"read go <go; {abuse}; touch done; exec sleep 60", A)
     os.mkfifo(place.folder / "go")
+    process = place.start(f"read go <go; {abuse}; touch done; exec sleep 60", A)
     place.wait_for("metering")
     place.run("true", B)  # its end makes the reader seal a segment
     wait_until(lambda: list(place.journal.glob("*.seg")))

@@ -35,6 +35,7 @@ PLAN_WAIT_S = 2.0
 RECEIPT_S = 60.0
 RECEIPT_POLL_S = 0.5
 INTERRUPTED = 130
+NO_PLAN = "planning-failed"
 STATES = {
     "dispatching": "going to {where}",
     "starting": "starting on {where}",
@@ -151,8 +152,7 @@ class Follower:
 
     def _show_decision(self) -> None:
         """Show the decision unless the same one was shown; by its reason alone where the table would say no more."""
-        with Progress("planning"):
-            decision = self._decision()
+        decision = self._decision()
         if decision is None or _same(decision, self._shown):
             return
         last, self._shown = self._shown, decision
@@ -167,7 +167,20 @@ class Follower:
         say("")
 
     def _decision(self) -> DecisionView | None:
-        """The newest decision, once there is one; None for a job that ended before."""
+        """The newest decision, once there is one; None for a job that ended before.
+
+        Why no plan can be made is told, once, while it is waited for.
+        """
+        while True:
+            with self._progress(lambda _seconds: "planning", "planning"):
+                decision = self._newest_decision()
+            if decision is not None or self._job["state"] in FINAL:
+                return decision
+            self._told.add(self._job["reason"])
+            warn(self._job["reason"])
+
+    def _newest_decision(self) -> DecisionView | None:
+        """The same; None also when no plan can be made for a reason that was not told."""
         while True:
             if self._shown is None:
                 self._refresh(PLAN_WAIT_S)
@@ -176,6 +189,8 @@ class Follower:
             except NotFound:
                 if self._job["state"] in FINAL:
                     return None
+            if self._job["cause"] == NO_PLAN and self._job["reason"] not in self._told:
+                return None
 
     def _remarks(self, decision: DecisionView) -> None:
         chosen = next((c for c in decision["candidates"] if c["cluster"] == decision["cluster"]), None)

@@ -13,6 +13,7 @@ class Cause(str, Enum):
     DELAYED = "delayed-by-policy"
     NO_ROOM = "waiting-for-capacity"
     AFTER = "waiting-for-job"
+    NO_PLAN = "planning-failed"
     # an attempt ended without a result of the job, and another one may follow
     CLUSTER_UNUSABLE = "cluster-unusable"
     NOT_STARTED = "not-started-in-time"

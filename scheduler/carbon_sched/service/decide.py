@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.decision import Decision, Verdict
+from carbon_sched.domain.errors import CarbonSchedError, NotLeading, StoreError
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
 from carbon_sched.domain.time import to_rfc3339
@@ -105,7 +106,19 @@ class Decide:
         self._arrivals = Arrivals()
 
     def step(self) -> float:
-        """Plan once; returns the seconds after which to look again even if nothing happens."""
+        """Plan once; returns the seconds after which to look again even if nothing happens.
+
+        What no plan can be made for is told to the jobs that wait for one; who waits at a terminal reads it there.
+        """
+        try:
+            return self._step()
+        except (NotLeading, StoreError):
+            raise
+        except Exception as error:
+            self._tell_waiting(error)
+            raise
+
+    def _step(self) -> float:
         read = self._read()
         self._block(read.blocked)
         self._budgets.settle()
@@ -122,6 +135,15 @@ class Decide:
                 tx.put_plan_state(news.state)
         wait = (news.next_look - self._clock.now()).total_seconds()
         return min(LONGEST_LOOK_S, max(0.05, wait))
+
+    def _tell_waiting(self, error: Exception) -> None:
+        what = str(error) if isinstance(error, CarbonSchedError) else f"a bug ({type(error).__name__}: {error})"
+        reason = f"no plan can be made: {what}. It is tried again; see `carbon-sched server logs`"
+        with self._store.transaction() as tx:
+            for job in tx.live_jobs():
+                if job.state is JobState.QUEUED and job.reason != reason:
+                    tx.amend_job(job, not_before=job.not_before, reason=reason, cause=Cause.NO_PLAN)
+        self._signals.job_changed()
 
     def _block(self, job_ids: Sequence[str]) -> None:
         """Say of jobs that wait for others what they wait for, or refuse them."""

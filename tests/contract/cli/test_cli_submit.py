@@ -170,6 +170,15 @@ def test_a_job_that_is_held_is_explained_once_and_its_place_shown_later(api, she
     assert err.count("waits: no answer") == 1
 
 
+def test_who_waits_for_a_plan_that_cannot_be_made_is_told_why_once(api, shell):
+    trouble = job_view(reason="no plan can be made: a bug", cause="planning-failed")
+    api.tell(job_view(), trouble, trouble, job_view(state="refused", reason="gave up", finished_at=AT))
+    api.decisions.clear()
+    code, _, err = shell("submit", "train.py")
+    assert code == 120
+    assert err.count("no plan can be made: a bug") == 1
+
+
 def test_a_world_average_is_pointed_out_with_the_remedy(api, shell):
     api.tell(
         job_view(), job_view(state="succeeded", exit_code=0, **ENDED),

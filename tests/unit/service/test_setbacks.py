@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.cluster import Pue
 from carbon_sched.domain.errors import ClusterUnclear
 from carbon_sched.domain.job import JobState
@@ -151,6 +152,23 @@ def test_a_bug_in_following_or_collecting_one_job_stops_no_other(world, monkeypa
     world.settle()
     assert world.statements.receipt(jobs[1].job_id)["final"]
     assert not world.statements.receipt(jobs[0].job_id)["final"]
+
+
+def test_a_bug_in_planning_is_told_to_all_who_wait_until_a_plan_is_made(world, monkeypatch):
+    job = world.submit()
+    plan = world.decide._planner.plan
+    monkeypatch.setattr(world.decide._planner, "plan", lambda *_, **__: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            world.decide.step()
+    told = world.job(job)
+    assert (told.state, told.cause) == (JobState.QUEUED, Cause.NO_PLAN)
+    assert "no plan can be made: a bug (ZeroDivisionError: division by zero)" in told.reason
+    assert "carbon-sched server logs" in told.reason
+    assert told.version == job.version + 1, "told once"
+    monkeypatch.setattr(world.decide._planner, "plan", plan)
+    world.settle()
+    assert world.job(job).state is JobState.STARTING
 
 
 def test_a_first_plan_waits_for_no_cluster_that_hangs(tmp_path, monkeypatch):
