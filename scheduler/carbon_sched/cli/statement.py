@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from carbon_sched.ledger.account import Period
     from carbon_sched.ledger.declaration import Declaration
 
-FORMATS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet")
-ENDINGS = {".txt": "text", ".md": "markdown"} | {f".{name}": name for name in FORMATS}
+DOCUMENTS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet")
+FORMATS = (*DOCUMENTS, "codecarbon", "model-card", "ai-act", "inventory", "prometheus")
+ENDINGS = {".txt": "text", ".md": "markdown"} | {f".{name}": name for name in DOCUMENTS}
 BINARY = ("pdf", "parquet")
 _PERIOD = re.compile(r"(\d{4})(?:-(?:(\d\d)|Q([1-4])))?")
 _LARGEST_FILE = 1_000_000
@@ -45,7 +46,8 @@ def statement(
     """The full statement: energy, emissions by scope, evidence, gaps, uncertainty, decisions, completeness.
 
     The same ledger gives the same bytes, from the server or from a copy: with --export nothing but the copy is used,
-    and its chain is checked on the way.
+    and its chain is checked on the way. Other tools' forms: CodeCarbon's emissions.csv, a model card of Hugging Face,
+    the AI Act's training energy, an inventory (GHG Protocol, ESRS E1), Prometheus.
 
     \b
     Examples:
