@@ -62,7 +62,9 @@ from carbon_sched.service.policies import Policies
 from carbon_sched.service.rates import Rates
 from carbon_sched.service.recall import Recall
 from carbon_sched.service.receive import Receive
+from carbon_sched.service.reconcile import Reconcile
 from carbon_sched.service.refresh import Archive, Refresh
+from carbon_sched.service.restate import Restate
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.seal import Sealing
 from carbon_sched.service.signals import Signals
@@ -170,7 +172,7 @@ def build(
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
-    book = Book(outlooks, statements, policies, clock)
+    book = Book(outlooks, statements, policies, clock, grid.direct)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
     collect = Collect(fenced, fleet, journals, FolderJournals(), book, logs, clock, signals, Lanes("collect"), gauge)
 
@@ -186,6 +188,8 @@ def build(
         *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
         Step("gauge", leadership.only(gauge.step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
+        Step("reconcile", leadership.only(Reconcile(fenced, fleet, statements, clock).step), threading.Event()),
+        Step("restate", leadership.only(Restate(fenced, statements, book, clock).step), threading.Event()),
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),
         *_declared(settings, leadership, fleet, policies, configured.known_zone, signals),

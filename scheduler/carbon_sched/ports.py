@@ -486,7 +486,8 @@ class RaySubmission:
 class RayJob:
     """A job as Ray tells it; evidence, not truth.
 
-    `status` is Ray's own word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+    `status` is Ray's own word: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. `lasted_us` is from its submission to
+    its end, None before it or where Ray does not tell.
     """
 
     submission_id: str
@@ -495,6 +496,7 @@ class RayJob:
     error_type: str | None = None
     driver_node_id: str | None = None
     driver_exit_code: int | None = None
+    lasted_us: int | None = None
 
 
 @dataclass(frozen=True)

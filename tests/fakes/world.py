@@ -165,7 +165,8 @@ class World:
         package = folder / "runtime.zip"
         package.write_bytes(b"zip")
         self.fleet = Fleet(self.store, adapters, self.clock, self.signals)
-        self.outlooks = outlooks = Outlooks(FakeGrid(grid))
+        self.grid = FakeGrid(grid)
+        self.outlooks = outlooks = Outlooks(self.grid)
         self.leadership = Leadership(
             self.store, f"server {id(self)}", 15.0, self.signals.lead, begun=Dispatch.begin_term, sole=True
         )
@@ -191,12 +192,13 @@ class World:
         self.follow = Follow(fenced, self.fleet, journals, policies, self.clock, self.signals, lanes("follow"))
         self.recall = Recall(self.store, self.clock, self.signals)
         self.gauge = Gauge(fenced, self.fleet, Keep(fenced, self.clock), self.clock, lanes("gauge"))
+        self.book = Book(outlooks, self.statements, policies, self.clock)
         self.collect = Collect(
             fenced,
             self.fleet,
             journals,
             FolderJournals(),
-            Book(outlooks, self.statements, policies, self.clock),
+            self.book,
             self.logs,
             self.clock,
             self.signals,

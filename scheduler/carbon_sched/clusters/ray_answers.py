@@ -53,6 +53,8 @@ class JobDetails(_Answer):
     error_type: str | None = None
     driver_node_id: str | None = None
     driver_exit_code: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
 
 
 class Submitted(_Answer):

@@ -375,8 +375,15 @@ def _ray_job(job: ray_answers.JobDetails) -> RayJob:
     message = job.message or ""
     for value in _confidential(job.runtime_env):  # a failed setup may quote the whole environment
         message = message.replace(value, "***")
+    ended = job.start_time and job.end_time and job.end_time >= job.start_time
     return RayJob(
-        job.submission_id or "", job.status, message, job.error_type, job.driver_node_id, job.driver_exit_code
+        submission_id=job.submission_id or "",
+        status=job.status,
+        message=message,
+        error_type=job.error_type,
+        driver_node_id=job.driver_node_id,
+        driver_exit_code=job.driver_exit_code,
+        lasted_us=1000 * (job.end_time - job.start_time) if ended and job.end_time and job.start_time else None,
     )
 
 

@@ -14,7 +14,7 @@ from carbon_sched.domain.errors import NotFound
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import MG_PER_G, PPM, grams, joules, kwh
 from carbon_sched.ledger.account import Period, actual, references
-from carbon_sched.ledger.records import ACTUAL
+from carbon_sched.ledger.records import ACTUAL, ORACLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,7 +76,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "co2e_g": grams(total_ug),
         "co2e_ug": total_ug,
         "expected_co2e_g": _expected(job),
-        "references": [_reference(one) for one in compared if not one.problem],
+        "references": [_reference(one) for one in compared if not one.problem and one.role != ORACLE],
         "notes": _notes(attempts, parts, compared),
         "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
@@ -233,7 +233,7 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
         notes.append(f"{len(ran)} attempts used energy; all of it is booked")
     restated = [attempt.attempt_id for attempt in attempts if len(attempt.readings.get(ACTUAL, ())) > 1]
     notes += [f"the readings of {name} were revised; the newest hold here" for name in restated]
-    notes += [f"no comparison with {one.role}: {one.problem}" for one in compared if one.problem]
+    notes += [f"no comparison with {one.role}: {one.problem}" for one in compared if one.problem and one.role != ORACLE]
     return notes
 
 

@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.facts import Fact, FactKind
-from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.ledger.records import ACTUAL, BEST_FIXED, HOME
+from carbon_sched.domain.time import from_rfc3339, to_rfc3339
+from carbon_sched.ledger.records import ACTUAL, BEST_FIXED, HOME, ORACLE
+from carbon_sched.service.hindsight import LONGEST, SLOT, least, profile, tiled
 from carbon_sched.service.outlooks import home_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -38,8 +39,17 @@ class Place:
 class Book:
     """Chooses readings for an attempt and its references; the arithmetic is the ledger's."""
 
-    def __init__(self, outlooks: Outlooks, statements: Statements, policies: Policies, clock: Clock) -> None:
+    def __init__(
+        self,
+        outlooks: Outlooks,
+        statements: Statements,
+        policies: Policies,
+        clock: Clock,
+        direct: Callable[[str, datetime, datetime, datetime], Sequence[Reading]] = lambda *_: (),
+    ) -> None:
+        """`direct` knows combustion-only readings of a zone in `[start, end)` by now; with holes."""
         self._outlooks, self._statements, self._policies, self._clock = outlooks, statements, policies, clock
+        self._direct = direct
 
     def facts(
         self, job: Job, attempt: Attempt, spans: Sequence[EnergySpan], clusters: Sequence[Cluster]
@@ -47,7 +57,8 @@ class Book:
         """`readings-used` facts of one attempt and the readings they name. No spans, no facts.
 
         The references run the identical energy profile as if it had been dispatched at submission: on the home cluster,
-        and on the best fixed cluster of the 28 days before. The time Ray took to start the job is in both. Zone and PUE
+        and on the best fixed cluster of the 28 days before. The time Ray took to start the job is in both. The third is
+        the best of all that was allowed, known only now. Zone and PUE
         of where it ran are those of its opening: a cluster that is described anew, or removed, changes no figure of it.
         """
         if not spans:
@@ -61,6 +72,7 @@ class Book:
         home = self._policies.now().settings(job.spec).home or home_of(clusters)
         best = self._outlooks.best_fixed(clusters, job.submitted_at)
         choices = [(ACTUAL, attempt.cluster, zero), (HOME, home, shift), (BEST_FIXED, best, shift)]
+        choices += self._in_hindsight(job, spans, places)
         facts, used = [], []
         for role, name, by in choices:
             if name not in places:
@@ -68,13 +80,44 @@ class Book:
             place = places[name]
             readings = self._outlooks.actual(place.zone, start + by, end + by, self._clock.now())
             used += readings
-            facts.append(self._fact(job, attempt, role, place, by, readings))
+            direct = self._direct(place.zone, start, end, self._clock.now()) if role == ACTUAL else ()
+            facts.append(self._fact(job, attempt, role, place, by, readings, direct))
         return facts, used
 
+    def _in_hindsight(
+        self, job: Job, spans: Sequence[EnergySpan], places: Mapping[str, Place]
+    ) -> list[tuple[str, str | None, timedelta]]:
+        """The best start on the best cluster, of those the decision allowed and of times that are over by now."""
+        decision = self._statements.ask(lambda book: book.jobs[job.job_id].placed)
+        if decision is None or decision.get("latest_start") is None:
+            return []
+        start, end = min(span.start for span in spans), max(span.end for span in spans)
+        shape = profile(spans, start)
+        first, now = job.submitted_at, self._clock.now()
+        last = min(from_rfc3339(decision["latest_start"]), now - (end - start), first + LONGEST)
+        if last < first or end - start > LONGEST:
+            return []
+        found = []
+        for name in dict.fromkeys(item["cluster"] for item in decision["candidates"] if item["feasible"]):
+            place = places.get(name)
+            until = last + len(shape) * SLOT
+            readings = self._outlooks.actual(place.zone, first, until, now) if place else []
+            if place and tiled(readings, first, until):
+                sum_, at = least(shape, readings, first, last)
+                found.append((sum_ * place.pue_ppm, name, at - start))
+        return [(ORACLE, *min(found)[1:])] if found else []
+
     def _fact(
-        self, job: Job, attempt: Attempt, role: str, place: Place, shift: timedelta, readings: Sequence[Reading]
+        self,
+        job: Job,
+        attempt: Attempt,
+        role: str,
+        place: Place,
+        shift: timedelta,
+        readings: Sequence[Reading],
+        direct: Sequence[Reading],
     ) -> Fact:
-        body = {
+        body: dict[str, object] = {
             "job": job.job_id,
             "attempt": attempt.attempt_id,
             "role": role,
@@ -86,6 +129,8 @@ class Book:
             "provider": ", ".join(dict.fromkeys(reading.provider for reading in readings)),
             "readings": [_reading(reading) for reading in readings],
         }
+        if direct:
+            body["direct"] = [_reading(reading) for reading in direct]
         return Fact(FactKind.READINGS_USED, self._clock.now(), body)
 
 

@@ -24,6 +24,7 @@ from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
 from carbon_sched.service.outlooks import home_of
 from carbon_sched.service.planner import OwnPlanner
+from carbon_sched.service.reserved import reserved
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
 
@@ -285,8 +286,9 @@ class Decide:
             return False
         decision = self._budgets.admit(tx, job, decision)
         if _is_news(tx.decision(job.job_id), decision):
-            tx.put_decision(_explained(decision, read.waiting[job.job_id], read.curves))
-            tx.append_fact(_decided(decision))
+            explained = _explained(decision, read.waiting[job.job_id], read.curves)
+            tx.put_decision(explained)
+            tx.append_fact(_decided(explained))
         self._apply(tx, job, decision)
         return True
 
@@ -330,6 +332,7 @@ class Decide:
             "pue_ppm": cluster.pue.ppm,
             "pue_source": cluster.pue.source,
             "start_by": to_rfc3339(attempt.start_by),
+            "reserved": reserved(job.spec, cluster, self._fleet.status(cluster.name)),
         }
         tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
 
@@ -415,5 +418,6 @@ def _decided(decision: Decision) -> Fact:
         "candidates": candidates,
         "references": {name: _ug(value) for name, value in decision.references},
         "policy": decision.policy,
+        "latest_start": to_rfc3339(decision.latest_start) if decision.latest_start else None,
     }
     return Fact(FactKind.JOB_DECIDED, decision.decided_at, body)

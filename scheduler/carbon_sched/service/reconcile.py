@@ -1,0 +1,89 @@
+"""Note what each cluster's own list of jobs shows, so that statements can tell what came past us.
+
+A job is noted once, when it is first seen at its end; ids of others are hashed, since people write names into them.
+Drivers that nobody submitted (`ray.init` from a shell) are not in that list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.domain.errors import ClusterError
+from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.time import to_rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from carbon_sched.ledger.book import Book
+    from carbon_sched.ledger.records import Listing
+    from carbon_sched.ports import Clock, RayJob, Store
+    from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.statements import Statements
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 600.0
+ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+
+
+class Reconcile:
+    """One loop over clusters that answer."""
+
+    def __init__(self, store: Store, fleet: Fleet, statements: Statements, clock: Clock) -> None:
+        self._store, self._fleet, self._statements, self._clock = store, fleet, statements, clock
+
+    def step(self) -> float:
+        """List every usable cluster once; returns the seconds until the next time."""
+        for cluster in self._fleet.all():
+            status = self._fleet.status(cluster.name)
+            if status is None or not status.usable:
+                continue
+            try:
+                jobs = self._fleet.client(cluster).jobs()
+            except ClusterError as error:
+                log.warning("jobs not listed cluster=%s: %s", cluster.name, error)
+                continue
+            self._note(cluster.name, jobs)
+        return EVERY_S
+
+    def _note(self, cluster: str, jobs: Sequence[RayJob]) -> None:
+        listings, attempts = self._statements.ask(lambda book: _known(book, cluster))
+        noted = {name for one in listings for name in (*one.ours, *(item["job"] for item in one.others))}
+        ended = [job for job in jobs if job.status in ENDED]
+        ours = sorted({job.submission_id for job in ended} & attempts - noted)
+        now = self._clock.now()
+        others = [_other(job, now) for job in ended if job.submission_id not in attempts]
+        new = [item for item in others if item["job"] not in noted]
+        if listings and not ours and not new:
+            return
+        body = {
+            "cluster": cluster,
+            "since": to_rfc3339(listings[-1].until) if listings else None,
+            "until": to_rfc3339(now),
+            "ours": ours,
+            "others": new,
+        }
+        with self._store.transaction() as tx:
+            tx.append_fact(Fact(FactKind.CLUSTER_JOBS_LISTED, now, body))
+
+
+def _known(book: Book, cluster: str) -> tuple[list[Listing], set[str]]:
+    """The listings of a cluster so far, and the names of our attempts there."""
+    attempts = {
+        name for job in book.jobs.values() for name, attempt in job.attempts.items() if attempt.cluster == cluster
+    }
+    return [listing for listing in book.listings if listing.cluster == cluster], attempts
+
+
+def _other(job: RayJob, now: datetime) -> dict[str, Any]:
+    return {
+        "job": hashlib.sha256(job.submission_id.encode()).hexdigest()[:16],
+        "kind": "SUBMISSION",
+        "state": job.status,
+        "seen_at": to_rfc3339(now),
+        "lasted_us": job.lasted_us,
+    }
