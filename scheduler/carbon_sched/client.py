@@ -63,6 +63,8 @@ if TYPE_CHECKING:
         Receipt,
         ResolveRequest,
         RollbackRequest,
+        ScheduleRequest,
+        ScheduleView,
         SealView,
         ServerView,
         SessionView,
@@ -299,6 +301,18 @@ class Client:
     def effective_policy(self, request: JobRequest) -> EffectiveView:
         """The same for a job that is not submitted."""
         return cast("EffectiveView", self._call("POST", "/v1/policies/effective", json=request))
+
+    def add_schedule(self, request: ScheduleRequest) -> ScheduleView:
+        """Submit a request whenever a cron expression is due."""
+        return cast("ScheduleView", self._call("POST", "/v1/schedules", json=request))
+
+    def schedules(self) -> list[ScheduleView]:
+        """Those of one's teams that were not stopped."""
+        return cast("list[ScheduleView]", self._get("/v1/schedules"))
+
+    def stop_schedule(self, schedule_id: str) -> ScheduleView:
+        """Submit no more of it; its jobs go on."""
+        return cast("ScheduleView", self._call("DELETE", f"/v1/schedules/{_part(schedule_id)}"))
 
     def budgets(self) -> list[BudgetView]:
         """Every budget of one's teams in its present period."""

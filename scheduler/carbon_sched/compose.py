@@ -66,6 +66,7 @@ from carbon_sched.service.reconcile import Reconcile
 from carbon_sched.service.refresh import Archive, Refresh
 from carbon_sched.service.restate import Restate
 from carbon_sched.service.runtime_env import RuntimePackage
+from carbon_sched.service.schedules import Schedules
 from carbon_sched.service.seal import Sealing
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
@@ -150,10 +151,8 @@ def build(
     )
     fenced = FencedStore(store, leadership)
     _prepare(settings.shared)
-    vault = FileVault(settings.shared / "vault.key")
-    bundles = FileBundles(settings.shared / "bundles")
-    clusters = RayClusters(settings.data_dir, clock, sys.executable)
-    archive = Archive(store)
+    vault, bundles = FileVault(settings.shared / "vault.key"), FileBundles(settings.shared / "bundles")
+    clusters, archive = RayClusters(settings.data_dir, clock, sys.executable), Archive(store)
     # What is archived goes back further, what is in memory or in a file has the level of the zone's other readings.
     forecasts = OwnForecasts(clock, lambda zone, a, b: [*archive.known(zone, a, b), *grid.actual(zone, a, b, b)])
     configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
@@ -169,6 +168,8 @@ def build(
     planner = ChildPlanner()
     closing.callback(planner.close)
     budgets, sealing = Budgets(store, policies, statements, clock), _sealing(settings, fenced, clock)
+    accept = Accept(store, bundles, fleet, policies, vault, clock, ids, signals)
+    schedules = Schedules(store, accept, vault, clock, ids)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
@@ -187,6 +188,7 @@ def build(
         Step("poll", _poll(fleet, Awake(clock, moved)), signals.poll),
         *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
         Step("gauge", leadership.only(gauge.step), threading.Event()),
+        Step("schedules", leadership.only(schedules.step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("reconcile", leadership.only(Reconcile(fenced, fleet, statements, clock).step), threading.Event()),
         Step("restate", leadership.only(Restate(fenced, statements, book, clock).step), threading.Event()),
@@ -223,7 +225,8 @@ def build(
         boundaries=Boundaries(settings.secrets_dir),
         recall=Recall(store, clock, signals),
         receive=Receive(store, fleet, vault, Keep(store, clock), clock, collect.arrived),
-        accept=Accept(store, bundles, fleet, policies, vault, clock, ids, signals),
+        accept=accept,
+        schedules=schedules,
         decide=decide,
         fleet=fleet,
         outlooks=outlooks,

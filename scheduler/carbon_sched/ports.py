@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
+    from carbon_sched.domain.schedule import Schedule
 
 
 class Clock(Protocol):
@@ -370,6 +371,22 @@ class Transaction(Protocol):
 
     def revoke_credential(self, token_id: str, *, at: datetime) -> bool:
         """Mark as revoked; False where it was so already. NotFound where there is none."""
+
+    # schedules -----------------------------------------------------------------------------------
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Insert."""
+
+    def schedules(self) -> list[Schedule]:
+        """Those that were not stopped, oldest first."""
+
+    def schedule(self, schedule_id: str) -> Schedule:
+        """One, stopped or not; NotFound where there is none."""
+
+    def advance_schedule(self, schedule: Schedule, *, next_at: datetime, last_job: str, problem: str) -> bool:
+        """Go on to the next moment, if it still stands at the one that was read; an empty `last_job` keeps the last."""
+
+    def stop_schedule(self, schedule_id: str, *, at: datetime) -> None:
+        """Mark as stopped, once; NotFound where there is none."""
 
     # Ray's job protocol --------------------------------------------------------------------------
     def name_for_ray(self, job_id: str, submission_id: str) -> None:

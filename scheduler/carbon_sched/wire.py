@@ -67,6 +67,30 @@ class JobRequest(TypedDict):
     after: NotRequired[list[str]]
 
 
+class ScheduleRequest(TypedDict):
+    """Body of POST /v1/schedules: a request that is submitted whenever `cron` is due in `zone` (UTC by default)."""
+
+    cron: str
+    zone: NotRequired[str]
+    request: JobRequest
+
+
+class ScheduleView(TypedDict):
+    """A schedule; `problem` is why its last moment brought no job, empty where it did."""
+
+    schedule_id: str
+    name: str
+    team: str
+    submitter: str
+    cron: str
+    zone: str
+    created_at: str
+    next_at: str
+    last_job: str | None
+    problem: str
+    stopped_at: str | None
+
+
 class ResolveRequest(TypedDict):
     """Body of POST /v1/jobs/{id}/resolve: succeeded, failed, stopped or requeue."""
 

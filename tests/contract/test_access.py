@@ -49,6 +49,9 @@ TABLE = {
     "POST /v1/jobs/{job_id}/resolve": CHANGERS,
     "POST /v1/jobs/{job_id}/approve": KEEPERS,
     "GET /v1/budgets": EVERYBODY,
+    "POST /v1/schedules": CHANGERS,
+    "GET /v1/schedules": EVERYBODY,
+    "DELETE /v1/schedules/{schedule_id}": CHANGERS,
     "POST /v1/clusters/{name}/cordon": KEEPERS,
     "POST /v1/clusters/{name}/uncordon": KEEPERS,
     "POST /v1/clusters/{name}/drain": KEEPERS,
@@ -92,6 +95,7 @@ TABLE = {
 """Who may use each route, by role. A route that is not here fails the first test."""
 BODIES = {
     "POST /v1/jobs": {"entrypoint": "true", "team": "nlp"},
+    "POST /v1/schedules": {"cron": "0 3 * * *", "request": {"entrypoint": "true", "team": "nlp"}},
     "POST /v1/jobs/{job_id}/resolve": {"resolution": "requeue"},
     "POST /v1/jobs/{job_id}/approve": {"reason": "needed"},
     "POST /v1/ledger/declaration": {"organisation": "Org"},
@@ -105,7 +109,14 @@ BOUND = (V, S, K)
 def ask(served, row: str, token: str | None, *, job: str = "nosuchjob0") -> int:
     """The status of one request to a route of the table."""
     method, _, path = row.partition(" ")
-    names = {"name": "nowhere", "sha256": "0" * 64, "token_id": "nobody", "protocol": "gcs", "attempt": job}
+    names = {
+        "name": "nowhere",
+        "sha256": "0" * 64,
+        "token_id": "nobody",
+        "schedule_id": "nothing",
+        "protocol": "gcs",
+        "attempt": job,
+    }
     filled = path.format(job_id=job, submission_id=job, **names)
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
     if method == "WS":

@@ -11,6 +11,7 @@ from carbon_sched.domain.access import Credential, Kind, Role
 from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Job, JobEvent, JobSpec, JobState
+from carbon_sched.domain.schedule import Schedule
 from carbon_sched.ledger.verify import verify_entries
 from carbon_sched.store.tables import metadata
 from tests.fakes.clock import START
@@ -64,6 +65,8 @@ def test_an_erased_name_is_nowhere_and_the_chain_is_what_it_was(store, clock):
     token_of(store, "bob", clock, "t2", by=NAME)
     with store.transaction() as tx:
         tx.add_policy("p", "version: 1", at=START, by=NAME, reason="why")
+        tx.add_schedule(Schedule("s1", "0 3 * * *", "UTC", "nightly", "", NAME, "sealed", START, START))
+        tx.stop_schedule("s1", at=START)
         tx.put_package(NAME, "x.zip", sha256="0" * 64, at=START)
         tx.approve_budget("job0000001", "p/b", START, at=START, by=NAME, reason="why")
         tx.revoke_credential("t1", at=START)
@@ -83,6 +86,10 @@ def test_an_erased_name_is_nowhere_and_the_chain_is_what_it_was(store, clock):
 def test_who_may_still_act_is_not_erased(store, clock):
     work_of(store, "ada", "job0000001", end=False)
     with pytest.raises(Conflict, match="not ended: job0000001"):
+        erase(store, "ada")
+    with store.transaction() as tx:
+        tx.add_schedule(Schedule("s1", "0 3 * * *", "UTC", "nightly", "", "ada", "sealed", START, START))
+    with pytest.raises(Conflict, match="schedules that go on: s1"):
         erase(store, "ada")
     token_of(store, "ada", clock, "t1")
     with pytest.raises(Conflict, match="Revoke t1 first"):

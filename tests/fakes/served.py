@@ -64,6 +64,7 @@ class Served:
             store=self.world.store,
             bundles=self.world.bundles,
             accept=self.world.accept,
+            schedules=self.world.schedules,
             recall=self.world.recall,
             receive=self.world.receive,
             decide=self.world.decide,

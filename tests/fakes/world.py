@@ -33,6 +33,7 @@ from carbon_sched.service.policies import Policies
 from carbon_sched.service.recall import Recall
 from carbon_sched.service.receive import Receive, push_token
 from carbon_sched.service.runtime_env import RuntimePackage
+from carbon_sched.service.schedules import Schedules
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
 from carbon_sched.store.bundles import FileBundles
@@ -174,6 +175,7 @@ class World:
         self.policies = policies = Policies(self.store, preset, self.clock)
         estimates = Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
+        self.schedules = Schedules(self.store, self.accept, vault, self.clock, self.ids)
         self.statements = Statements(self.store)
         self.budgets = budgets = Budgets(self.store, policies, self.statements, self.clock)
         self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals, budgets)

@@ -21,6 +21,7 @@ from carbon_sched.api import (
     metrics,
     policies,
     problems,
+    schedules,
     server,
     streams,
     tokens,
@@ -40,7 +41,7 @@ ROUTERS = (
     (tokens.public, ""),
     (metrics.router, ""),
     (ray.router, "/api"),
-    *((module.router, "/v1") for module in (server, tokens, jobs, streams, journal, clusters)),
+    *((module.router, "/v1") for module in (server, tokens, jobs, schedules, streams, journal, clusters)),
     *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints)),
 )
 

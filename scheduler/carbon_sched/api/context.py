@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.rates import Rates
     from carbon_sched.service.recall import Recall
     from carbon_sched.service.receive import Receive
+    from carbon_sched.service.schedules import Schedules
     from carbon_sched.service.seal import Sealing
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
@@ -55,6 +56,7 @@ class Context:
     rates: Rates
     boundaries: Boundaries
     accept: Accept
+    schedules: Schedules
     recall: Recall
     receive: Receive
     decide: Decide

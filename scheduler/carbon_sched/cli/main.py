@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "stop": ("jobs:stop", "Stop a job."),
         "resolve": ("jobs:resolve", "Say what became of a lost job."),
         "explain": ("jobs:explain", "Tell why a job runs where it does, or waits."),
+        "schedules": ("schedules:schedules", "See and stop what `submit --every` began."),
         "receipt": ("jobs:receipt", "Show the energy and emissions of a job."),
     },
     "Clusters and server": {

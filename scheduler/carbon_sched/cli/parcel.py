@@ -6,19 +6,22 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from carbon_sched.cli.progress import Progress
 from carbon_sched.cli.runtime_env import is_local
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from carbon_sched.cli.job_source import JobSource
     from carbon_sched.client import Client
     from carbon_sched.wire import JobRequest, JobView
     from carbon_sched.working_dir import WorkingDir
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,16 @@ def name_files(request: JobRequest, parcel: Parcel) -> None:
 
 
 def submit(client: Client, request: JobRequest, parcel: Parcel, key: str) -> JobView:
-    """Submit, uploading what the server says it lacks: a request that is refused leaves nothing there."""
+    """Submit a job with its files."""
+    return with_files(client, parcel, lambda: client.submit(request, idempotency_key=key))
+
+
+def with_files(client: Client, parcel: Parcel, ask: Callable[[], Answer]) -> Answer:
+    """Ask, uploading what the server says it lacks: a request that is refused leaves nothing there."""
     files = {one.sha256: one for one in (parcel.folder, *(files for _, files in parcel.modules.values())) if one}
     while True:
         try:
-            return client.submit(request, idempotency_key=key)
+            return ask()
         except InvalidInput as error:
             lacking = files.pop(error.value, None)
             if lacking is None:

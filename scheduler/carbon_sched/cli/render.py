@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         DecisionView,
         JobView,
         Receipt,
+        ScheduleView,
         StartView,
         TokenView,
     )
@@ -478,6 +479,16 @@ def tokens(views: Sequence[TokenView]) -> RenderableType:
 def facts(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
     """A heading and named facts."""
     return Group(Text(title, "bold"), *(_fact_line(name, text) for name, text in rows))
+
+
+def schedules(views: Sequence[ScheduleView]) -> RenderableType:
+    """One line per schedule: when it is due next, and how it went last."""
+    table = listing(("schedule", 10), ("name", 20), ("cron", 16), ("zone", 16), ("next, UTC", 16), ("last job", 40))
+    for view in views:
+        due = view["next_at"].replace("T", " ")[:16]
+        last = view["problem"] or view["last_job"] or "none yet"
+        table.add_row(view["schedule_id"], view["name"], view["cron"], view["zone"], due, last)
+    return table
 
 
 def listing(*columns: tuple[str, int]) -> Table:

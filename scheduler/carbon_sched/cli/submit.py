@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from carbon_sched.client import Client
     from carbon_sched.options.given import Given
     from carbon_sched.options.request import Built
-    from carbon_sched.wire import JobRequest, JobView
+    from carbon_sched.wire import JobRequest, JobView, ScheduleRequest
 
 MOST_IN_ARRAY = 10_000
 TIMES = ("deadline", "earliest")
@@ -46,18 +46,21 @@ def _submit(
     no_wait: bool,
     dry_run: bool,
     array: str | None,
+    every: str | None,
+    tz: str | None,
     **given: Any,
 ) -> int:
     """Returns the exit code."""
     from carbon_sched.cli.connection import connect
     from carbon_sched.cli.parcel import leave, name_files, packed
 
-    if as_json and not (no_wait or dry_run or array):
+    if as_json and not (no_wait or dry_run or array or every):
         raise InvalidInput(
-            "--json", "", "needs --no-wait, --array or --dry-run", "An attached job's output is the job's own"
+            "--json", "", "needs --no-wait, --array, --every or --dry-run", "An attached job's output is the job's own"
         )
     if array is not None and dry_run:
         raise InvalidInput("--array", array, "does not go with --dry-run", "Try one of its lines without --array")
+    _require_fits(every, tz, {"--array": array is not None, "--dry-run": dry_run})
     lines = None if array is None else array_lines(array)
     source = _read(words, is_command, given)
     built = request_of(source)
@@ -70,6 +73,8 @@ def _submit(
             leave(built.request)
             return _preview(connection.client, built, as_json)
         name_files(built.request, parcel)
+        if every is not None:
+            return _scheduled(connection, built, parcel, every, tz, as_json=as_json)
         if lines is not None:
             return _array_handed_over(_post_array(connection, built, parcel, lines), as_json)
         job = _post(connection, built, parcel)
@@ -159,6 +164,34 @@ def _post_array(connection: Connection, built: Built, parcel: Parcel, lines: Seq
         warn(f"{len(jobs)} of {len(lines)} jobs of the array were submitted; `carbon-sched list` shows them")
         raise
     return jobs
+
+
+def _require_fits(every: str | None, tz: str | None, others: dict[str, bool]) -> None:
+    if every is None and tz is not None:
+        raise InvalidInput("--tz", tz, "needs --every", "It is the time zone of a schedule")
+    for flag in (flag for flag, given in others.items() if given and every is not None):
+        raise InvalidInput("--every", every, f"does not go with {flag}", "Give one of them")
+
+
+def _scheduled(
+    connection: Connection, built: Built, parcel: Parcel, every: str, tz: str | None, *, as_json: bool
+) -> int:
+    """Hand a schedule over with its files."""
+    from carbon_sched.cli.clock import local_zone
+    from carbon_sched.cli.parcel import with_files
+
+    zone = tz or getattr(local_zone(), "key", None)
+    if zone is None:
+        raise InvalidInput("--tz", "", "is needed: this machine's time zone has no name", "Write --tz Europe/Berlin")
+    body: ScheduleRequest = {"cron": every, "zone": zone, "request": built.request}
+    view = with_files(connection.client, parcel, lambda: connection.client.add_schedule(body))
+    if as_json:
+        print_json(view)
+    else:
+        say(f"{view['name']} is submitted whenever {every!r} is due in {zone}, next at {view['next_at']}")
+        say(f"end it with: carbon-sched schedules stop {view['schedule_id']}")
+        print(view["schedule_id"])  # noqa: T201 - the one thing on stdout, for scripts
+    return 0
 
 
 def _array_handed_over(jobs: Sequence[JobView], as_json: bool) -> int:

@@ -33,6 +33,8 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Who goes first": (
         ("priority", "CLASS", "Class in the queue: low, or what the policy gives (normal, high, urgent)."),
         ("after", "JOB[:ok]", "Start only after this job has ended; with :ok, after its success only. Repeatable."),
+        ("every", "CRON", 'Submit it again and again: "30 2 * * 1-5" is 02:30 on weekdays.'),
+        ("tz", "ZONE", "Time zone of --every, such as Europe/Berlin; default: yours."),
         ("array", "FILE", "One job for each line of the file, whose words go behind the command's own."),
     ),
     "Where it may run": (

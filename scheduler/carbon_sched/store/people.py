@@ -10,7 +10,16 @@ from sqlalchemy import Text, bindparam, delete, insert, select, type_coerce, upd
 from carbon_sched.domain.access import Kind
 from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.store.columns import clean_text
-from carbon_sched.store.tables import budget_approvals, credentials, jobs, people, policies, ray_packages
+from carbon_sched.store.tables import (
+    RUNNING,
+    budget_approvals,
+    credentials,
+    jobs,
+    people,
+    policies,
+    ray_packages,
+    schedules,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,7 +33,14 @@ _VALID_TOKENS = select(credentials.c.token_id).where(
     credentials.c.revoked_at.is_(None),
     credentials.c.expires_at > bindparam("now"),
 )
-_NAMES = (credentials.c.name, credentials.c.created_by, policies.c.applied_by, budget_approvals.c.approved_by)
+_THEIR_SCHEDULES = select(schedules.c.schedule_id).where(RUNNING, schedules.c.submitter == bindparam("its_name"))
+_NAMES = (
+    schedules.c.submitter,
+    credentials.c.name,
+    credentials.c.created_by,
+    policies.c.applied_by,
+    budget_approvals.c.approved_by,
+)
 
 
 class PeopleRows:
@@ -51,6 +67,9 @@ class PeopleRows:
             raise Conflict(
                 f"{person!r} still has tokens, whose next use would tell the name again. Revoke {held} first"
             )
+        if running := self._db.rows(_THEIR_SCHEDULES, {"its_name": person}):
+            named = ", ".join(row.schedule_id for row in running)
+            raise Conflict(f"{person!r} has schedules that go on: {named}. Stop them first")
         pseudonym = f"person-{known.id}"
         self._rename_jobs(person, pseudonym)
         for column in _NAMES:

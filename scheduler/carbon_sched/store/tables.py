@@ -357,6 +357,25 @@ credentials = Table(
     Column("parent", Text),  # no foreign key: the server's own token has no row
 )
 
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("schedule_id", Text, primary_key=True),
+    Column("cron", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("name", OutsideText, nullable=False),
+    Column("team", OutsideText, nullable=False),
+    Column("submitter", OutsideText, nullable=False),
+    Column("sealed_request", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    Column("last_job", Text, nullable=False),
+    Column("problem", OutsideText, nullable=False),
+    Column("stopped_at", Instant),
+)
+RUNNING = schedules.c.stopped_at.is_(None)
+Index("ix_schedules_running", schedules.c.created_at, sqlite_where=RUNNING, postgresql_where=RUNNING)
+
 plan_state = Table(
     "plan_state",
     metadata,

@@ -18,6 +18,7 @@ from carbon_sched.store.plans import PlanRows
 from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
 from carbon_sched.store.runs import RunRows
+from carbon_sched.store.schedules import ScheduleRows
 from carbon_sched.store.usage import UsageRows
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SqlTransaction(
     PlanRows,
     PolicyRows,
     BudgetRows,
+    ScheduleRows,
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 

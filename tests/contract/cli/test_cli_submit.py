@@ -217,7 +217,7 @@ def test_json_of_a_submission(api, shell):
     assert json.loads(out)["job_id"] == "0000000000"
     code, out, err = shell("submit", "--json", "train.py")
     assert (code, out) == (120, "")
-    assert "--no-wait, --array or --dry-run" in err
+    assert "--no-wait, --array, --every or --dry-run" in err
 
 
 @pytest.mark.parametrize(

@@ -94,4 +94,4 @@ def test_what_completion_and_help_offer_is_what_there_is():
 
 def test_flags_and_files_know_the_same_options():
     flags = {name.removesuffix("-json") for rows in TEXT.values() for name, *_ in rows}
-    assert flags - {"array"} | {"interruptible", "now"} == set(OPTIONS)
+    assert flags - {"array", "every", "tz"} | {"interruptible", "now"} == set(OPTIONS)
