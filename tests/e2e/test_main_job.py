@@ -27,9 +27,9 @@ sys.exit(int(sys.argv[1]))
 
 
 def gpu_counter_uj(installation, gpu: int) -> tuple[int, int]:
-    """Energy of one GPU in uJ: what all rows of the ledger say, idle ones too, and what its counter said."""
+    """Energy of one GPU in uJ: what all rows of our readers say, idle ones too, and what its counter said."""
     with installation.client() as client:
-        spans = [span for span in recorded_spans(client) if span["device"] == uuid(gpu)]
+        spans = [s for s in recorded_spans(client) if s["device"] == uuid(gpu) and s["reporter"] != "ray"]
     readings = installation.nvml.readings_mj(gpu)
     return sum(span["energy_uj"] for span in spans), (readings[-1] - readings[0]) * 1000
 

@@ -97,8 +97,8 @@ def test_jobs_carry_signed_segments_that_add_up(place, stubbed_nvml):
 )
 def test_whatever_a_job_does_to_its_journal_the_signed_segments_are_there_in_the_end(place, abuse):
     meter = place.start_meter()
-    process = place.start(f"read go <go; {abuse}; touch done; exec sleep 60", A)
     os.mkfifo(place.folder / "go")
+    process = place.start(f"read go <go; {abuse}; touch done; exec sleep 60", A)
     place.wait_for("metering")
     place.run("true", B)  # its end makes the meter seal a segment
     wait_until(lambda: place.signed("journal"))
