@@ -20,7 +20,7 @@ h2 { font-size: 1.08rem; margin: 2.4rem 0 .4rem; }
 h3 { font-size: .92rem; margin: 1rem 0 .2rem; font-weight: 600; }
 p { margin: .25rem 0; max-width: 52rem; overflow-wrap: anywhere; }
 .quiet { opacity: .72; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
 .figure { border-top: 3px solid var(--s1); padding: .5rem 0; }
 .figure b { display: block; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .figure span { display: block; font-size: .84rem; opacity: .76; }
@@ -28,6 +28,7 @@ p { margin: .25rem 0; max-width: 52rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 40%; }
 th, td { padding: .26rem .8rem .26rem 0; text-align: left; vertical-align: top; max-width: 26rem; }
 td { overflow-wrap: break-word; }
+.short { white-space: nowrap; }
 th { font-weight: 600; font-size: .8rem; border-bottom: 1px solid currentColor; vertical-align: bottom; }
 tbody tr + tr td { border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .right { text-align: right; white-space: nowrap; }
@@ -36,6 +37,10 @@ nav { columns: 3 13rem; font-size: .84rem; margin: 1rem 0; } nav a { display: bl
 @media print { body { margin: 0; max-width: none; font-size: 10.5px; } nav { display: none; }
   h2, h3 { break-after: avoid; } tr, figure { break-inside: avoid; } .scroll { overflow: visible; } }
 """
+
+
+SHORT = 24
+"""Letters of a cell that is kept in one line: a time has 20."""
 
 
 def html(document: Document) -> str:
@@ -78,8 +83,13 @@ def _table(table: Table) -> str:
 
 def _row(tag: str, cells: tuple[str, ...], right_from: int | None) -> str:
     right = len(cells) if right_from is None else right_from
-    marks = ["" if column < right else ' class="right"' for column in range(len(cells))]
+    marks = [_mark(cell, column >= right) for column, cell in enumerate(cells)]
     return f"<tr>{''.join(f'<{tag}{mark}>{_text(cell)}</{tag}>' for mark, cell in zip(marks, cells, strict=True))}</tr>"
+
+
+def _mark(cell: str, right: bool) -> str:  # noqa: FBT001 - a column is one or the other
+    """Figures stand right; what is short, such as a time, stays in one line."""
+    return ' class="right"' if right else ' class="short"' if len(cell) <= SHORT else ""
 
 
 def _text(text: str) -> str:

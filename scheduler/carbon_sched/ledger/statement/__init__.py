@@ -78,7 +78,7 @@ def statement(book: Book, selection: Selection) -> Statement:
         compared=tuple(compared),
         comparisons=tuple(decisions.comparisons(compared)),
         hindsight=decisions.hindsight(compared),
-        uncertainty=uncertainty(rows, {pue.cluster: ASSUMED in pue.source for pue in pues}),
+        uncertainty=uncertainty(rows, {pue.cluster for pue in pues if ASSUMED in pue.source}),
         restatements=tuple(
             row for job, mine in jobs for row in decisions.restatements(job, (one.attempt for one in mine), period)
         ),

@@ -213,12 +213,9 @@ def _days(one: Statement) -> tuple[Chart, ...]:
 
 
 def _intensity(one: Statement) -> Section:
-    head = (
-        "zone", "provider", "signal", "basis", "perimeter", "kind", "grade", "version", "values", "g/kWh", "issued",
-        "sha256", "applied to",
-    )  # fmt: skip
+    head = ("zone", "provider", "what", "grade", "version", "values", "g/kWh", "issued", "sha256", "applied to")
     tables = [
-        Table(head, rows, title, 12)
+        Table(head, rows, title, 9)
         for use, title in (("booked", "Booked (life cycle)"), ("direct", "Beside it (direct)"))
         if (rows := tuple(_series(row) for row in one.series if row.use == use))
     ]
@@ -236,10 +233,7 @@ def _series(row: Series) -> tuple[str, ...]:
     return (
         row.zone,
         row.provider,
-        row.signal,
-        row.basis,
-        row.perimeter,
-        row.kind,
+        f"{row.signal}, {row.basis}, {row.perimeter}, {row.kind}",
         row.grade,
         row.model_version or "-",
         str(row.readings),

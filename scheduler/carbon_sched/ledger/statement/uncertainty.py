@@ -15,7 +15,7 @@ from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.statement.model import Assumed, Uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from carbon_sched.ledger.statement.model import Line
 
@@ -37,8 +37,8 @@ JUDGED = "judged, not measured"
 Factors = tuple[tuple[str, str], tuple[str, str], tuple[str, str]]
 
 
-def uncertainty(lines: Iterable[Line], assumed_pues: Mapping[str, bool]) -> Uncertainty:
-    """Bounds and percentiles of the sum of `co2e_ug`; `assumed_pues` says of which clusters nobody stated the PUE."""
+def uncertainty(lines: Iterable[Line], assumed_pues: Collection[str]) -> Uncertainty:
+    """Bounds and percentiles of the sum of `co2e_ug`; `assumed_pues` are clusters of which nobody stated the PUE."""
     sums: dict[Factors, int] = defaultdict(int)
     meter: dict[tuple[str, str], tuple[int, int]] = {}
     for line in lines:
@@ -61,7 +61,7 @@ def uncertainty(lines: Iterable[Line], assumed_pues: Mapping[str, bool]) -> Unce
 
 
 def _errors(
-    sums: Mapping[Factors, int], meter: Mapping[tuple[str, str], tuple[int, int]], assumed_pues: Mapping[str, bool]
+    sums: Mapping[Factors, int], meter: Mapping[tuple[str, str], tuple[int, int]], assumed_pues: Collection[str]
 ) -> dict[tuple[str, str], Assumed]:
     found = {}
     for kind, of in {factor for factors in sums for factor in factors}:
@@ -69,7 +69,7 @@ def _errors(
             error_uj, energy_uj = meter[kind, of]
             error_ppm, source = min(PPM, error_uj * PPM // energy_uj if energy_uj else 0), "the meter's own bound"
         elif kind == "PUE":
-            error_ppm, source = PUE_ERROR_PPM[assumed_pues.get(of, True)], JUDGED
+            error_ppm, source = PUE_ERROR_PPM[of in assumed_pues], JUDGED
         else:
             error_ppm, source = GRADE_ERROR_PPM[of.rpartition(", ")[2]], JUDGED
         found[kind, of] = Assumed(kind, of, error_ppm, source)
