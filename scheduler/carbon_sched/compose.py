@@ -44,7 +44,7 @@ from carbon_sched.service.decide import Decide
 from carbon_sched.service.declared import Declared
 from carbon_sched.service.dispatch import Dispatch
 from carbon_sched.service.estimates import Estimates
-from carbon_sched.service.fleet import Fleet
+from carbon_sched.service.fleet import STARTING, Fleet
 from carbon_sched.service.follow import Follow
 from carbon_sched.service.forecasts import OwnForecasts
 from carbon_sched.service.gauge import Gauge
@@ -201,11 +201,6 @@ def build(
     loops = Loops(steps, metrics.step)
     leadership.step()  # the first server of a database leads from its first answer on
 
-    def check(name: str) -> list[dict[str, str]]:
-        cluster = fleet.get(name)
-        found = check_cluster(clusters.client(cluster), cluster)
-        return [{"level": one.level.value, "topic": one.topic, "text": one.text} for one in found]
-
     def end(*, stop_local_clusters: bool) -> None:
         if stop_local_clusters:
             stop_local.set()
@@ -242,7 +237,7 @@ def build(
         known_zone=configured.known_zone,
         grid_providers=configured.describe,
         check_grid=lambda zones: configured.check(zones, clock.now()),
-        check_cluster=check,
+        check_cluster=_check(fleet, clusters),
         shutdown=end,
         leadership=leadership,
         faults=_faults(store, loops, shutdown),
@@ -287,6 +282,17 @@ def _declared(
         return []
     declared = Declared(clusters, folder, fleet=fleet, in_force=policies, known_zone=known_zone, signals=signals)
     return [Step("declared", leadership.only(declared.step), threading.Event())]
+
+
+def _check(fleet: Fleet, clusters: RayClusters) -> Callable[[str], list[dict[str, str]]]:
+    def check(name: str) -> list[dict[str, str]]:
+        cluster, status = fleet.get(name), fleet.status(name)
+        if status is not None and status.problem == STARTING:
+            return [{"level": "warning", "topic": "reachable", "text": f"{STARTING}: look again in a minute"}]
+        found = check_cluster(clusters.client(cluster), cluster)
+        return [{"level": one.level.value, "topic": one.topic, "text": one.text} for one in found]
+
+    return check
 
 
 def _sealing(settings: Settings, store: Store, clock: Clock) -> Sealing:
@@ -341,6 +347,7 @@ def serve(settings: Settings) -> int:
         shutdown, stop_local = threading.Event(), threading.Event()
         _end_on_signals(shutdown)
         server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
+        threading.Thread(target=_watch_home, args=(files, shutdown, stop_local), name="home", daemon=True).start()
         with server.closing:
             server.loops.start()
             _run_http(
@@ -368,6 +375,15 @@ def _own_token(settings: Settings, files: ServerFiles) -> str:
     if len(token) < SHORTEST_TOKEN:
         raise InvalidInput("token_file", settings.token_file, f"holds {len(token)} characters", TOKEN_REMEDY)
     return token
+
+
+def _watch_home(files: ServerFiles, shutdown: threading.Event, stop_local: threading.Event) -> None:
+    """End without the data folder: no command would find this server any more, and no other one its Ray heads."""
+    while not shutdown.wait(POLL_S):
+        if files.lost():
+            log.error("%s was removed or replaced: the server and its local Ray heads end", files.data_dir)
+            stop_local.set()
+            shutdown.set()
 
 
 def _announce(files: ServerFiles, url: str) -> None:

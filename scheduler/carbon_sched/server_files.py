@@ -57,6 +57,7 @@ class ServerFiles:
         self.data_dir = data_dir
         self.state, self.log = data_dir / "server.json", data_dir / "server.log"
         self._token, self._lock, self._start_lock = (data_dir / name for name in ("token", "server.lock", "start.lock"))
+        self._held: os.stat_result | None = None
 
     def prepare(self) -> None:
         """Make the data folder, for the user alone; InvalidInput when it cannot be written, or has no room left."""
@@ -79,7 +80,17 @@ class ServerFiles:
         with _locked(self._lock, timeout_s=1.0) as held:
             if not held:
                 raise Conflict(f"another server uses {self.data_dir} already ({self._holder()}); stop it first")
+            self._held = self._lock.stat()
             yield
+
+    def lost(self) -> bool:
+        """Whether the folder that this server holds was removed, or another one put in its place."""
+        try:
+            return self._held is not None and not os.path.samestat(self._held, self._lock.stat())
+        except FileNotFoundError:
+            return True
+        except OSError:  # a disk that does not answer may do so again
+            return False
 
     def token(self, make: Callable[[], str]) -> str:
         """The API's token; made by `make` on the first start. For the holder of the server's lock."""

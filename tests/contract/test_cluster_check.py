@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from carbon_sched import compose
 from carbon_sched.clusters.check import Finding, Level, check_cluster
 from carbon_sched.clusters.http import Endpoint
 from carbon_sched.clusters.ray_client import RayClient
-from carbon_sched.domain.cluster import Cluster, Pool, Pue, SecretRef
+from carbon_sched.domain.cluster import Cluster, ClusterStatus, Pool, Pue, SecretRef
 from carbon_sched.ports import RaySubmission
+from carbon_sched.service.fleet import STARTING
 from tests.fakes.ray_cluster import RealClock
 from tests.fakes.ray_head import FakeRayHead
 
@@ -42,6 +44,16 @@ def token_file(tmp_path: Path) -> Path:
 def head():
     with FakeRayHead(token=TOKEN, gpus=2, resources={"accelerator_type:H100": 1.0}, execute=False) as fake:
         yield fake
+
+
+def test_a_head_that_is_starting_is_no_problem_yet():
+    class Starting:
+        get = staticmethod(lambda _name: BLUE)
+        status = staticmethod(lambda name: ClusterStatus(name, datetime.now(timezone.utc), problem=STARTING))
+
+    (found,) = compose._check(Starting(), None)("blue")
+    assert (found["level"], found["topic"]) == ("warning", "reachable")
+    assert found["text"].startswith("its Ray head on this machine is starting")
 
 
 def check(head: FakeRayHead, token_file: Path, clock: RealClock | None = None, **more: Any) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -28,7 +29,7 @@ from carbon_sched.domain.errors import ClusterUnclear, ClusterUnreachable
 from tests.fakes.clock import StoppedClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Notes each start; has a child in its session, one that lost its environment (as Ray's agents, which rewrite their
 # title), and one in a session of its own (as Ray's jobs are).
@@ -297,6 +298,44 @@ def test_stop_leaves_nothing(place: Place):
     with pytest.raises(ClusterUnreachable, match="was stopped"):
         head.endpoint()
     assert len(place.starts()) == 1
+
+
+@pytest.fixture
+def read_only(place: Place) -> Iterator[Callable[[], None]]:
+    """Has the data folder be on a disk that can only be read, once it is called."""
+    mounted = False
+
+    def mount() -> None:
+        nonlocal mounted
+        done = subprocess.run(["mount", "--bind", place.data, place.data], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+        mounted = True
+        subprocess.run(["mount", "-o", "remount,bind,ro", place.data], check=True)
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", place.data], check=True)
+
+
+def test_a_head_whose_folder_can_only_be_read_is_ended(place: Place, read_only: Callable[[], None]):
+    head = place.head()
+    head.endpoint()
+    pids, temp_dir = settled(place) | place.bare(), Path(str(place.state()["temp_dir"])).parent
+    read_only()
+    head.stop()
+    assert not [pid for pid in pids if processes.process(pid)]
+    assert not temp_dir.exists()
+
+
+def test_a_head_whose_folder_was_removed_is_ended(place: Place):
+    head = place.head()
+    head.endpoint()
+    pids, temp_dir = settled(place) | place.bare(), Path(str(place.state()["temp_dir"])).parent
+    shutil.rmtree(place.data)
+    head.stop()
+    assert not [pid for pid in pids if processes.process(pid)]
+    assert not temp_dir.exists()
 
 
 def test_a_head_that_does_not_listen_is_killed(place: Place, monkeypatch: pytest.MonkeyPatch):

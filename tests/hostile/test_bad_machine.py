@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -157,6 +158,23 @@ def test_a_port_that_is_taken_and_the_database_of_a_newer_version(place):
     assert refused.returncode == 125
     assert "Install a newer carbon-sched" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) <= 2, "the reason, not a page of log"
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_without_its_data_folder_a_server_ends_and_says_why(place, what):
+    place.server.up()
+    process, data = place.server.running().process, place.server.data_dir
+    with (data / "server.log").open() as log:
+        aside = data.rename(data.with_name("aside"))
+        if what == "replaced":
+            data.mkdir()
+        else:
+            shutil.rmtree(aside)
+        place.server.gone(process)
+        said = log.read()
+    assert f"{data} was removed or replaced: the server and its local Ray heads end" in said
+    assert "Traceback" not in said
+    assert place.server.up().health()["ok"], "the next command begins anew"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

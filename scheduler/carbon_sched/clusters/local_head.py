@@ -112,17 +112,19 @@ class LocalRayHead:
         """
         with self._mutex:
             self._stopped = True
-            if not self.folder.is_dir():
+            if not self.folder.is_dir() and self._state is None:
                 return
-            with self._locked():
-                state = self._read()
+            # Where the folder was taken away nobody else finds this head.
+            with self._locked() if self.folder.is_dir() else contextlib.nullcontext():
+                state = self._read() or self._state
                 if state is not None and state.alive:
                     processes.end([state.pid], signal.SIGTERM)
                     processes.wait_until(lambda: not state.alive, TERM_WAIT_S)
                 self._sweep(state)
                 if state is not None:
                     shutil.rmtree(Path(state.temp_dir).parent, ignore_errors=True)
-                self._state_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # what it says counts for nothing once its process is gone
+                    self._state_file.unlink(missing_ok=True)
                 self._state = None
 
     # starting ------------------------------------------------------------------------------------
@@ -325,9 +327,16 @@ class LocalRayHead:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One at a time among all processes; falls with its holder."""
-        with (self.folder / "lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        path = self.folder / "lock"
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:  # a disk that can only be read has its lock all the same
+            handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

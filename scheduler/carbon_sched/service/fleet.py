@@ -25,6 +25,7 @@ UNKNOWN_ZONE = "WORLD"
 POLL_S = 5.0
 STARTING_POLL_S = 0.5
 STARTING = "its Ray head on this machine is starting"
+"""Of one that was never up since this server started, and has an address: it is no trouble yet."""
 MAX_BACKOFF_S = 60.0
 FIRST_ANSWER_S = 10.0
 """A plan waits this long for clusters that were never asked; those that hang longer are left out of it."""
@@ -193,7 +194,7 @@ class Fleet:
         with self._lock:
             if status.usable:
                 self._seen.add(cluster.name)
-            elif cluster.local is not None and cluster.name not in self._seen:
+            elif cluster.local is not None and status.address and cluster.name not in self._seen:
                 status = replace(status, problem=STARTING)
             before = self._statuses.get(status.name)
             self._statuses[status.name] = status

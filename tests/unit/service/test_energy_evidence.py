@@ -461,10 +461,10 @@ def test_of_a_process_that_stays_each_hour_is_booked_not_each_segment(world):
     _, later = begin(world)
     job, attempt = begin(world)
     world.run_to_end(job)
-    for seq in range(1, 181):
+    for seq in range(1, 125):
         world.clock.pass_s(30)
         leave_late_energy(world, attempt, later, seq)
-        world.settle()
+        world.collect.step()
     assert booked(world, attempt) == 1 + 1, "at its end, and once for the first hour"
 
 

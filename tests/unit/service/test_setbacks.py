@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from carbon_sched.domain.cause import Cause
-from carbon_sched.domain.cluster import Pue
+from carbon_sched.domain.cluster import Cluster, ClusterStatus, LocalHead, Pue
 from carbon_sched.domain.errors import ClusterUnclear
 from carbon_sched.domain.job import JobState
 from carbon_sched.service import fleet, follow
@@ -169,6 +169,19 @@ def test_a_bug_in_planning_is_told_to_all_who_wait_until_a_plan_is_made(world, m
     monkeypatch.setattr(world.decide._planner, "plan", plan)
     world.settle()
     assert world.job(job).state is JobState.STARTING
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"), [("http://127.0.0.1:1", fleet.STARTING), ("", "Ray is not installed here")]
+)
+def test_a_local_head_that_starts_is_no_trouble_and_one_that_cannot_says_why(tmp_path, monkeypatch, address, problem):
+    here = Cluster("here", "DE", Pue(1_200_000, "2026", "a test"), local=LocalHead())
+    world = World(tmp_path, [here], CLEAN_AND_DIRTY)
+    said = ClusterStatus("here", START, address, problem="Ray is not installed here")
+    monkeypatch.setattr(world.clusters["here"], "status", lambda: said)
+    assert world.fleet.poll(here) == said
+    assert world.fleet.status("here").problem == problem
+    world.close()
 
 
 def test_a_first_plan_waits_for_no_cluster_that_hangs(tmp_path, monkeypatch):
