@@ -62,7 +62,10 @@ class Grade(str, Enum):
     @property
     def rank(self) -> int:
         """0 for the best."""
-        return list(Grade).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {grade: rank for rank, grade in enumerate(Grade)}
 
 
 @dataclass(frozen=True)

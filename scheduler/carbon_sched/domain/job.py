@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cause import Cause
@@ -77,12 +78,12 @@ class Resources:
     gpu_type: str | None = None
     gpu_memory_gb: float = 0.0
 
-    @property
+    @cached_property
     def gpus(self) -> float:
         """GPUs of the whole job."""
         return sum(bundle.gpus for bundle in self.bundles)
 
-    @property
+    @cached_property
     def cpus(self) -> float:
         """CPUs of the whole job."""
         return sum(bundle.cpus for bundle in self.bundles)

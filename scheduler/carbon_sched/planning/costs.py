@@ -266,7 +266,8 @@ class Costs:
         for i, site in enumerate(self._board.sites):
             if site.curve is not None:
                 ranked[i] = site.curve.ranked_g(self._starts, times * stretch, weights)
-                booked[i] = site.curve.booked_g(self._starts, times * stretch, weights)
+                alike = site.curve.booked is site.curve.ranked
+                booked[i] = ranked[i] if alike else site.curve.booked_g(self._starts, times * stretch, weights)
         return Table(ranked, booked, belief.mean_duration_s * stretch)
 
 

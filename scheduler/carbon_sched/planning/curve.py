@@ -26,7 +26,8 @@ class Curve:
     """Intensity from `edges[i]` to `edges[i+1]` (seconds from now) is `values[i]` g/kWh; the ends extend for ever.
 
     `ranked` are the integrals up to each edge of the intensity that decisions are ranked by (zero-carbon hours count
-    as 1 g/kWh, so that a zero never swallows every other term); `booked` of the intensity as it is. Both in g s/kWh.
+    as 1 g/kWh, so that a zero never swallows every other term); `booked` of the intensity as it is, the same array
+    where no hour is that clean. Both in g s/kWh.
     """
 
     edges: Floats
@@ -49,7 +50,9 @@ class Curve:
         """`edges` in seconds, ascending, one more than `values` (g/kWh)."""
         at, level = np.asarray(edges, dtype=np.float64), np.asarray(values, dtype=np.float64)
         floored = np.maximum(level, RANKING_FLOOR_MG_PER_KWH / MG_PER_G)
-        ranked, booked = (np.concatenate([[0.0], np.cumsum(v * np.diff(at))]) for v in (floored, level))
+        booked = np.concatenate([[0.0], np.cumsum(level * np.diff(at))])
+        clean = (floored != level).any()
+        ranked = np.concatenate([[0.0], np.cumsum(floored * np.diff(at))]) if clean else booked
         return Curve(at, level, ranked, booked, grades)
 
     def flat(self, seconds: float) -> Curve:
