@@ -70,6 +70,7 @@ from carbon_sched.service.schedules import Schedules
 from carbon_sched.service.seal import Sealing
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
+from carbon_sched.service.stuck import Stuck
 from carbon_sched.signing import PrivateKey
 from carbon_sched.simulate.trial import Trials
 from carbon_sched.store.bundles import FileBundles
@@ -188,6 +189,7 @@ def build(
         Step("poll", _poll(fleet, Awake(clock, moved)), signals.poll),
         *_leader_steps(leadership, signals, decide, dispatch, follow, collect),
         Step("gauge", leadership.only(gauge.step), threading.Event()),
+        Step("stuck", leadership.only(Stuck(fenced, fleet, clock, signals, Lanes("stuck")).step), threading.Event()),
         Step("schedules", leadership.only(schedules.step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("reconcile", leadership.only(Reconcile(fenced, fleet, statements, clock).step), threading.Event()),

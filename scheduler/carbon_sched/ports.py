@@ -565,6 +565,9 @@ class ClusterClient(Protocol):
     def read_file(self, node_id: str, name: str, *, limit: int) -> bytes:
         """One file of that directory; ClusterError when it is larger than `limit` bytes."""
 
+    def waiting_for_room(self) -> set[str]:
+        """Submission ids of the jobs that wait for a placement group which no nodes have room for yet, or any more."""
+
     def gpu_power(self) -> list[GpuPower]:
         """Every GPU of every node that Ray's own power gauge shows; none where Ray sees no GPUs."""
 

@@ -135,6 +135,40 @@ def test_runs_a_job_in_its_folder_with_its_environment(head: Head):
     assert job.submission_id in {known.submission_id for known in head.client.jobs()}
 
 
+@pytest.mark.parametrize(("state", "waits"), [("PENDING", True), ("RESCHEDULING", True), ("CREATED", False)])
+def test_tells_which_job_waits_for_a_placement_group_on_a_fake(tmp_path, state, waits):
+    with FakeRayHead("2.60.0", execute=False) as fake:
+        endpoint = Endpoint("under-test", fake.address)
+        client = RayClient("under-test", lambda: endpoint, RealClock())
+        for submission in ("cs-waiting-a1", "cs-other-a1"):
+            client.submit(RaySubmission(submission, "sleep 60", {}, {}))
+        fake.jobs["cs-waiting-a1"].job_id = "01000000"
+        fake.groups.append({"placement_group_id": "0" * 36, "name": "", "creator_job_id": "01000000", "state": state})
+        assert client.waiting_for_room() == ({"cs-waiting-a1"} if waits else set())
+
+
+WAITS = """
+import ray
+ray.init()
+group = ray.util.placement_group([{"CPU": 1000.0}])
+ray.get(group.ready())
+"""
+
+
+@pytest.mark.ray
+def test_tells_which_job_waits_for_a_placement_group_on_a_real_head(real_ray_head, tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(f"{TOKEN}\n")
+    head = Head((2, 60), real_ray_head.address, token_file, tmp_path, real=True)
+    other = head.submit("sleep 60")
+    waiting = head.submit(f"python -c {shlex.quote(WAITS)}")
+    eventually(head.client.waiting_for_room, lambda found: found == {waiting}, timeout_s=90.0)
+    for job in (other, waiting):
+        head.client.stop(job)
+        assert head.wait(job).status == "STOPPED"
+    eventually(head.client.waiting_for_room, lambda found: found == set())
+
+
 def test_tells_how_a_job_failed(head: Head):
     job = head.run("exit 3")
     assert (job.status, job.driver_exit_code) == ("FAILED", 3)

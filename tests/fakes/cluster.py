@@ -34,6 +34,7 @@ class FakeCluster:
     files: dict[str, bytes] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
     gpus: list[GpuPower] = field(default_factory=list)
+    waiting: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
     failures: dict[str, list[ClusterError]] = field(default_factory=dict)
     failures_after: dict[str, list[ClusterError]] = field(default_factory=dict)
@@ -125,6 +126,10 @@ class FakeCluster:
         if len(self.files[name]) > limit:
             raise ClusterRefused(f"file {name} is larger than {limit} bytes")
         return self.files[name]
+
+    def waiting_for_room(self) -> set[str]:
+        self._answer("waiting_for_room")
+        return self.waiting
 
     def gpu_power(self) -> list[GpuPower]:
         self._answer("gpu_power")

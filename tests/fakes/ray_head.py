@@ -57,6 +57,7 @@ class FakeRayHead(FakeJobs):
     actors: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     packages: dict[str, bytes] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
     received: list[dict[str, str]] = field(default_factory=list)
     lies: list[Lie] = field(default_factory=list)
@@ -144,6 +145,7 @@ class FakeRayHead(FakeJobs):
         (r"/api/v0/nodes", "GET", "get_nodes"),
         (r"/nodes", "GET", "get_summary"),
         (r"/api/v0/actors", "GET", "get_actors"),
+        (r"/api/v0/placement_groups", "GET", "get_groups"),
         (r"/api/cluster_status", "GET", "get_status"),
         (r"/api/jobs/", "GET", "get_jobs"),
         (r"/api/jobs/", "POST", "post_job"),
@@ -195,6 +197,9 @@ class FakeRayHead(FakeJobs):
         """Filtered by equality in one column, as Ray does."""
         found = [actor for actor in self.actors if actor[query["filter_keys"]] == query["filter_values"]]
         return told({"result": True, "msg": "", "data": {"result": {"total": len(found), "result": found}}})
+
+    def get_groups(self, **_: Any) -> Reply:
+        return told({"result": True, "msg": "", "data": {"result": {"total": len(self.groups), "result": self.groups}}})
 
     def get_status(self, **_: Any) -> Reply:
         status = None

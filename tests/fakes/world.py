@@ -36,6 +36,7 @@ from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.schedules import Schedules
 from carbon_sched.service.signals import Signals
 from carbon_sched.service.statements import Statements
+from carbon_sched.service.stuck import Stuck
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
 from carbon_sched.store.journals import FolderJournals
@@ -207,6 +208,7 @@ class World:
             lanes("collect"),
             self.gauge,
         )
+        self.stuck = Stuck(fenced, self.fleet, self.clock, self.signals, lanes("stuck"))
         self.receive = Receive(
             self.store, self.fleet, vault, Keep(self.store, self.clock), self.clock, self.collect.arrived
         )

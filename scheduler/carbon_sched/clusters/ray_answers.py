@@ -180,6 +180,28 @@ class Actors(_Answer):
     data: _ActorData
 
 
+class PlacementGroup(_Answer):
+    """Resources that a job asks for at once; `creator_job_id` is Ray's own number of the job."""
+
+    creator_job_id: str
+    state: Literal["PENDING", "PREPARED", "CREATED", "REMOVED", "RESCHEDULING"]
+
+
+class _PlacementGroupList(_Answer):
+    result: list[PlacementGroup]
+
+
+class _PlacementGroupData(_Answer):
+    result: _PlacementGroupList
+
+
+class PlacementGroups(_Answer):
+    """`/api/v0/placement_groups`."""
+
+    result: Literal[True]
+    data: _PlacementGroupData
+
+
 class _Summary(_Answer):
     usage_text: dict[str, str] = Field(default={}, alias="nodeLogicalResources")
 

@@ -54,6 +54,7 @@ STALE_REPORT_S = 120.0
 OUR_VARIABLES = ("CARBON_SCHED_", "RAY_")
 LEAST_SECRET = 4
 """Shorter values, such as 1 or yes, are no secrets, and blotting them out would make messages unreadable."""
+NOT_PLACED = frozenset({"PENDING", "RESCHEDULING"})
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -234,12 +235,23 @@ class RayClient:
 
     def jobs(self) -> list[RayJob]:
         """Every submission job the cluster knows."""
+        return [_ray_job(job) for job in self._job_details()]
+
+    def waiting_for_room(self) -> set[str]:
+        """Submission ids of the jobs with a placement group that is not placed, or no longer."""
+        groups = self._http.read(ray_answers.PlacementGroups, "/api/v0/placement_groups", limit="10000").data.result
+        waiting = {group.creator_job_id for group in groups.result if group.state in NOT_PLACED}
+        jobs = self._job_details() if waiting else []
+        return {job.submission_id or "" for job in jobs if job.job_id in waiting}
+
+    def _job_details(self) -> list[ray_answers.JobDetails]:
+        """Those that were submitted; drivers that nobody submitted are left out."""
         answer = self._http.ask_well("/api/jobs/")
         try:
             details = ray_answers.JOB_LIST.validate_json(answer.body)
         except ValidationError as error:
             raise self._http.not_ray(answer, "/api/jobs/", error) from None
-        return [_ray_job(job) for job in details if job.submission_id]
+        return [job for job in details if job.submission_id]
 
     def stop(self, submission_id: str) -> None:
         """Ask for a stop; an unknown id is no error."""

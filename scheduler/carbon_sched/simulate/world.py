@@ -112,6 +112,10 @@ class Machines:
         """Nothing is asked in a backtest."""
         _never(node_id, name, limit)
 
+    def waiting_for_room(self) -> set[str]:
+        """Nothing is asked in a backtest."""
+        _never()
+
     def gpu_power(self) -> list[GpuPower]:
         """Nothing is asked in a backtest."""
         _never()
