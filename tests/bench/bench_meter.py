@@ -37,7 +37,9 @@ from tests.fakes.nvml import StubbedNvml, build_stub  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SETTLE_S = 8  # the slowest of them imports for half of that
+SETTLE_S, SETTLE_LIMIT_S = 8, 30  # the slowest of them imports for half of the first, on a machine with nothing else
+QUIET_CPU_S = 0.05  # in a second: start-up is over
+SPARE_S = 4  # each runs on a little, so that it is there at the last look
 CPU_GOAL_PERCENT, JOURNAL_GOAL_MB = 0.5, 20
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 HIGH_W, LOW_W, HALF_PERIOD_S = 650, 90, 3.5
@@ -154,6 +156,17 @@ def cost(pid: int) -> Cost:
     return Cost(own.cpu_s + sum(one.cpu_s for one in below), own.memory_mb + sum(one.memory_mb for one in below))
 
 
+def settle(pid: int) -> None:
+    """Wait until a contender's start-up is over: after a while, the first second in which it does little."""
+    time.sleep(SETTLE_S)
+    deadline = time.monotonic() + SETTLE_LIMIT_S - SETTLE_S
+    while time.monotonic() < deadline:
+        before = cost(pid).cpu_s
+        time.sleep(1)
+        if cost(pid).cpu_s - before < QUIET_CPU_S:
+            return
+
+
 def children(pid: int) -> Iterator[int]:
     """The processes that any thread of this one started."""
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -213,12 +226,12 @@ def measure(contender: Contender, seconds: int, gpus: int, folder: Path) -> str:
     now = time.time()
     stub = StubbedNvml(folder / "libnvidia-ml.so.1", folder / "script", folder / "log")
     stub.write(*load_script(gpus, now, seconds + 60))
-    command = contender.command(python, seconds + SETTLE_S, gpus)
+    command = contender.command(python, seconds + SETTLE_S + SPARE_S, gpus)
     with subprocess.Popen(
         command, env=place(folder, contender.name, stub), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True,
     ) as process:  # fmt: skip
-        time.sleep(SETTLE_S)
+        settle(process.pid)
         begin, started = cost(process.pid), time.monotonic()
         time.sleep(seconds - 1)
         end, lasted = cost(process.pid), time.monotonic() - started
