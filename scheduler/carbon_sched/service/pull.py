@@ -34,12 +34,12 @@ class Rack:
     """What one cluster's nodes are known to hold, and which of them were looked at in this turn.
 
     `beyond` maps an attempt's own node to the other nodes of the jobs whose wrappers run there. `pushed` is what nodes
-    delivered themselves, whichever they are; `left` what an attempt's nodes left in the journal store.
+    delivered themselves, whichever they are; `stored` what an attempt's nodes left in the journal store.
     """
 
     def __init__(self) -> None:
         self.pushed = Shelf(set())
-        self.left: dict[str, Shelf] = {}
+        self.stored: dict[str, Shelf] = {}
         self.arriving: SimpleQueue[Segment] = SimpleQueue()
         self.shelves: dict[str, Shelf] = {}
         self.pulled: set[str] = set()
@@ -47,7 +47,7 @@ class Rack:
 
     def delivered(self, attempt_id: str) -> list[Shelf]:
         """What came from nodes otherwise than by asking them."""
-        return [self.pushed, *([self.left[attempt_id]] if attempt_id in self.left else [])]
+        return [self.pushed, *([self.stored[attempt_id]] if attempt_id in self.stored else [])]
 
     def delivered_names(self, attempt_id: str) -> list[str]:
         """The names of that."""
@@ -86,7 +86,7 @@ class Pull:
         for node, shelf in rack.shelves.items():
             if node not in waited_for:
                 shelf.forget()
-        for shelves in (rack.shelves, rack.left):
+        for shelves in (rack.shelves, rack.stored):
             for longest_unused in list(shelves)[:-NODES_KEPT]:
                 del shelves[longest_unused]
 
@@ -173,8 +173,8 @@ class Pull:
             names = sorted(filter(is_segment, self._folders.names(root, attempt.attempt_id)))
         except StoreError as error:
             return Findings([str(error)])
-        left = self._racks[cluster.name].left
-        shelf = left[attempt.attempt_id] = left.pop(attempt.attempt_id, Shelf(set()))
+        stored = self._racks[cluster.name].stored
+        shelf = stored[attempt.attempt_id] = stored.pop(attempt.attempt_id, Shelf(set()))
 
         def read(name: str) -> bytes:
             try:
