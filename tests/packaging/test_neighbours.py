@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.pythons import pythons
 from tests.packaging.test_distributions import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
-OLDEST = tuple(
-    map(int, re.search(r'requires-python = ">=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text()).groups())
-)
-NEWEST = 20
 PRESETS = sorted(path.stem for path in (ROOT / "policies").glob("*.yaml"))
 ASK = """
 import json, sys, carbon_sched, carbon_sched_runtime, importlib.metadata as m
@@ -33,29 +28,6 @@ from carbon_sched.policy.presets import preset_names
 names = [m.version(name) for name in ("scheduler", "policies")]
 print(json.dumps([carbon_sched.__file__, sys.version_info[:2], sorted(preset_names()), names]))
 """
-
-
-@lru_cache
-def pythons() -> dict[tuple[int, int], str]:
-    """Interpreters that this machine offers, from the oldest that we support; a shim may be there and lead nowhere."""
-    found = {}
-    for minor in range(OLDEST[1], NEWEST):
-        for program in [shutil.which(f"python3.{minor}"), *sorted(map(str, shims(minor)))]:
-            if program and works(program, minor):
-                found[3, minor] = program
-                break
-    return found
-
-
-def shims(minor: int) -> list[Path]:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    return list(root.glob(f"versions/3.{minor}.*/bin/python"))
-
-
-def works(program: str, minor: int) -> bool:
-    ask = [program, "-c", "import sys, venv, ensurepip; print(sys.version_info[1], sys.version_info[3])"]
-    done = subprocess.run(ask, capture_output=True, text=True, check=False)
-    return done.stdout.split() == [str(minor), "final"]
 
 
 def run(*command: object, cwd: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from importlib import resources
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched import charts
@@ -24,11 +23,11 @@ def pdf(document: Document) -> bytes:
 
     Raises InvalidInput where Typst is not installed.
     """
-    if find_spec("typst") is None:
+    try:
+        import typst  # noqa: PLC0415 - of an extra
+    except ImportError:
         remedy = "Run: pip install 'carbon-sched[reports]'; or take html, which prints well from any browser"
-        raise InvalidInput("format", "pdf", "needs Typst, which is not installed here", remedy)
-    import typst  # noqa: PLC0415 - of an extra
-
+        raise InvalidInput("format", "pdf", "needs Typst, which is not installed here", remedy) from None
     template = (resources.files(__package__) / "document.typ").read_bytes()
     content = json.dumps(_content(document))
     made = typst.compile(template, format="pdf", sys_inputs={"document": content}, ignore_system_fonts=True)

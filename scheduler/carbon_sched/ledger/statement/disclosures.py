@@ -8,8 +8,6 @@ from collections import defaultdict
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-import yaml
-
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_J, UJ_PER_KWH
 from carbon_sched.ledger.figures import decimal, percent, safe_cell, significant
@@ -57,6 +55,8 @@ def as_model_card(statement: Statement) -> str:
     }
     if hardware := _listed(row.hardware for row in statement.embodied if row.job in jobs):
         card["hardware_used"] = hardware
+    import yaml  # noqa: PLC0415 - every other format needs the standard library only
+
     text: str = yaml.safe_dump({"co2_eq_emissions": card}, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{text}---\n"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import fields
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import InvalidInput
@@ -19,12 +18,12 @@ def parquet(statement: Statement) -> bytes:
 
     Sums are int64, which hold 2.5 TWh in microjoules. Raises InvalidInput where pyarrow is not installed.
     """
-    if find_spec("pyarrow") is None:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - of an extra
+        from pyarrow import parquet as files  # noqa: PLC0415
+    except ImportError:
         remedy = "Run: pip install 'carbon-sched[reports]'; or take csv"
-        raise InvalidInput("format", "parquet", "needs pyarrow, which is not installed here", remedy)
-    import pyarrow as pa  # noqa: PLC0415 - of an extra
-    from pyarrow import parquet as files  # noqa: PLC0415
-
+        raise InvalidInput("format", "parquet", "needs pyarrow, which is not installed here", remedy) from None
     columns: dict[str, Any] = {
         field.name: pa.array(
             [getattr(line, field.name) for line in statement.lines],
