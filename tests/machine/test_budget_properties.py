@@ -8,6 +8,7 @@ settles once, and the sums are exact.
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -76,6 +77,24 @@ def test_the_same_over_ten_thousand_moves(store, clock, moves, limit):
     check(store, clock, moves, limit)
 
 
+def test_replicas_that_place_at_the_same_moment_never_take_the_same_room(store, clock):
+    base, limit_g, each_g = use(store), 1000, 30
+    revise(replica(store, clock), base, limit_g)
+    placed: list[bool] = []
+
+    def arrivals(which):
+        mine = replica(store, clock)
+        placed.extend(placed_at(store, mine, f"r{which}-{next(NUMBERS):09d}", each_g) for _ in range(20))
+
+    threads = [threading.Thread(target=arrivals, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(placed), sum(placed)) == (80, limit_g // each_g)
+    assert use(store).reserved_ug - base.reserved_ug == sum(placed) * each_g * UG_PER_G
+
+
 def check(store, clock, moves, limit):
     model, replicas = Model(100 * limit), [replica(store, clock) for _ in range(3)]
     base = use(store)  # what earlier examples left in this database; they settled everything
@@ -124,6 +143,15 @@ def use(store):
 
 
 def arrive(store, budgets, model, name, expected_g, metered_g):
+    """Ask for room, which is given where the model has it."""
+    fits = model.taken_g + expected_g <= model.limit_g
+    assert placed_at(store, budgets, name, expected_g) is fits
+    if fits:
+        attempt_id = submission_id(name, 1)
+        model.expected[attempt_id], model.metered[attempt_id] = expected_g, metered_g
+
+
+def placed_at(store, budgets, name, expected_g):
     """Ask for room; with it, open an attempt as the decision does."""
     job = Job(name, JobSpec("python job.py", "job"), JobState.QUEUED, START)
     asked = Decision(name, Verdict.PLACE, START, "cleanest", cluster="a", start=START, expected_co2e_g=expected_g)
@@ -134,12 +162,9 @@ def arrive(store, budgets, model, name, expected_g, metered_g):
         if decision.verdict is Verdict.PLACE:
             tx.add_attempt(attempt)
             budgets.reserve(tx, job, attempt.attempt_id, decision)
-    fits = model.taken_g + expected_g <= model.limit_g
-    assert (decision.verdict is Verdict.PLACE) is fits
-    if fits:
-        model.expected[attempt.attempt_id], model.metered[attempt.attempt_id] = expected_g, metered_g
-    else:
-        assert "kg CO2e are taken" in decision.reason
+    placed = decision.verdict is Verdict.PLACE
+    assert placed or "kg CO2e are taken" in decision.reason
+    return placed
 
 
 def finish(store, budgets, model, which, *, cancelled):

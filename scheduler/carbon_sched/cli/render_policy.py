@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def policies(views: Sequence[PolicyView]) -> RenderableType:
     """One line per policy with what it is for; presets are dim where they were not replaced."""
-    table = listing(("policy", 18), ("version", 8), ("team", 12), ("extends", 14), ("what it is for", 26))
+    table = listing(("policy", 18), ("version", 8), ("team", 12), ("extends", 14), ("what it is for", 60))
+    table.columns[-1].no_wrap = False  # it is what one chooses by
     for view in views:
         version = "preset" if view["version"] is None else str(view["version"])
         extends = view["levels"][-2] if len(view["levels"]) > 1 else ""
