@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.domain.job import Job, JobSpec
-    from carbon_sched.ports import Store, Transaction
+    from carbon_sched.domain.job import Attempt, Job, JobSpec
+    from carbon_sched.ports import Store
     from carbon_sched.service.outlooks import Outlooks
     from carbon_sched.service.statements import Statements
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 UNIT = "GPU"
 WINDOW = timedelta(days=28)
-MOST_JOBS = 1000
-"""The newest of the window; more would keep whoever applies a policy waiting for minutes."""
+MOST_JOBS = 500
+"""The newest of the window: what one core replays twice in half a minute."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,23 @@ class Ran:
 
 
 def finished(store: Store, statements: Statements, now: datetime) -> tuple[list[Ran], int]:
-    """Jobs of the last 28 days that ran and were metered, oldest first; and how many others ended in that time."""
+    """Jobs submitted in the last 28 days that ran and were metered, oldest first; and how many others are over."""
     with store.transaction(write=False) as tx:
         jobs = tx.jobs(JobFilter(states=FINAL_STATES, since=now - WINDOW), limit=MOST_JOBS)
-        ran = [found for job in reversed(jobs) if (found := _ran(tx, statements, job)) is not None]
+        last = [(job, attempts[-1]) for job in reversed(jobs) if (attempts := tx.attempts(job_id=job.job_id))]
+    ran = [found for job, attempt in last if (found := _ran(statements, job, attempt)) is not None]
     return ran, len(jobs) - len(ran)
 
 
-def _ran(tx: Transaction, statements: Statements, job: Job) -> Ran | None:
-    attempts = tx.attempts(job_id=job.job_id)
-    last = attempts[-1] if attempts else None
-    if last is None or last.started_at is None or last.ended_at is None or last.ended_at <= last.started_at:
+def _ran(statements: Statements, job: Job, attempt: Attempt) -> Ran | None:
+    begin, end = attempt.started_at, attempt.ended_at
+    if begin is None or end is None or end <= begin:
         return None
     try:
-        energy_uj = actual(statements.attempt(last.attempt_id)).energy_uj
+        energy_uj = actual(statements.attempt(attempt.attempt_id)).energy_uj
     except NotFound:
         return None
-    hours = (last.ended_at - last.started_at) / HOUR
+    hours = (end - begin) / HOUR
     return Ran(_bare(job.spec), job.submitted_at, hours, energy_uj / UJ_PER_KWH) if energy_uj > 0 else None
 
 
@@ -84,8 +84,10 @@ def scenario(ran: Sequence[Ran], clusters: Sequence[Cluster], outlooks: Outlooks
 
     A job is late when it starts after what it declared itself allows (a longest delay, a deadline); one that declared
     nothing is late only if it never starts. What runs beyond `now` does so at the mean of the last 28 days. Raises
-    Conflict where no intensity was ever measured.
+    Conflict where no cluster is registered, or no intensity was ever measured.
     """
+    if not clusters:
+        raise Conflict("no cluster is registered (`carbon-sched clusters add`), so there is nowhere to replay jobs")
     start = ran[0].submitted_at.replace(minute=0, second=0, microsecond=0)
     zero, hours = start - TRAILING_H * HOUR, int((now - start) // HOUR) + TRAILING_H
     readings = {cluster.zone: outlooks.actual(cluster.zone, zero, now, now) for cluster in clusters}
