@@ -59,6 +59,8 @@ class JobRequest(TypedDict):
     deadline: NotRequired[str | None]
     max_delay_s: NotRequired[float | None]
     interruptible: NotRequired[bool]
+    restart_s: NotRequired[float | None]
+    storage: NotRequired[str]
     data: NotRequired[list[DataRequest]]
     clusters: NotRequired[list[str]]
     policy: NotRequired[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -98,14 +99,20 @@ class Installation:
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Started once, stopped by its own `server stop` at the end."""
+    with installed_in(tmp_path_factory.mktemp("installation"), {"providers": []}) as installed:  # nobody outside
+        yield installed
+
+
+@contextlib.contextmanager
+def installed_in(folder: Path, grid: dict[str, Any]) -> Iterator[Installation]:
+    """An installation with these settings of the grid; its Ray heads run when it is handed over, and end with it."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed (pip install 'carbon-sched[local]')")
-    folder = tmp_path_factory.mktemp("installation")
     nvml = StubbedNvml(build_stub(folder), folder / "nvml.script", folder / "nvml.log")
     start = int(time.time())
     nvml.write("count 2", f"origin {start}", *(f"at {start} {gpu} watts {w}" for gpu, w in enumerate(GPU_WATTS)))
     with tempfile.TemporaryDirectory(prefix="cs-t-") as data:  # short: Ray keeps sockets below it
-        Path(data, "config.yaml").write_text("grid: {providers: []}\n", encoding="utf-8")  # tests ask nobody outside
+        Path(data, "config.yaml").write_text(json.dumps({"grid": grid}), encoding="utf-8")
         installed = Installation(Path(data), folder, nvml)
         try:
             installed.run(

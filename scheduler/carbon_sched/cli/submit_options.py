@@ -29,6 +29,8 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("earliest", "TIME", "Must not start before."),
         ("duration", "DURATION", "How long it is expected to run: 90s, 1h30m, 2d."),
         ("power", "WATTS", "What it is expected to draw on average: 300, 1.2kW."),
+        ("restart-cost", "DURATION", "With --interruptible: what a suspension costs in running time (default 2m)."),
+        ("storage", "PLACE", "With --interruptible: its checkpoints, as every cluster it may use reaches them."),
     ),
     "Who goes first": (
         ("priority", "CLASS", "Class in the queue: low, or what the policy gives (normal, high, urgent)."),
@@ -96,7 +98,7 @@ class SubmitCommand(click.Command):
         """Options in their sections."""
         by_name = {parameter.name: parameter for parameter in self.get_params(ctx)}
         titles = {**{title: [name for name, *_ in rows] for title, rows in TEXT.items()}, "How it is submitted": []}
-        titles["What it is"].append("interruptible")
+        titles["When it may run"].insert(-2, "interruptible")
         titles["Who goes first"].append("now")
         placed = {name.replace("-", "_") for names in titles.values() for name in names}
         rest = [p.name for p in by_name.values() if isinstance(p, click.Option) and p.name not in placed]
@@ -113,7 +115,14 @@ def options() -> list[click.Parameter]:
     for rows in TEXT.values():
         for name, metavar, text in rows:
             found.append(_option(name, metavar, text))
-    found.append(click.Option(["--interruptible"], is_flag=True, default=None, help="May be suspended and resumed."))
+    found.append(
+        click.Option(
+            ["--interruptible"],
+            is_flag=True,
+            default=None,
+            help="May be suspended for cleaner hours, and resumed from what it saved.",
+        )
+    )
     found.append(click.Option(["--now"], is_flag=True, default=None, help="Wait for no cleaner hour, where allowed."))
     found += [
         click.Option(["-f", "--file"], metavar="JOB.YAML", help="Read options from a file; flags win."),

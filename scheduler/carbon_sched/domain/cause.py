@@ -22,6 +22,7 @@ class Cause(str, Enum):
     STUCK = "stuck-without-capacity"
     INFRASTRUCTURE = "infrastructure"
     EVICTED = "evicted"
+    SUSPENDED = "suspended"
     REQUEUED = "requeued-by-a-person"
     # it ended
     EXIT_CODE = "exit-code"

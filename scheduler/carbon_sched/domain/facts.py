@@ -24,6 +24,7 @@ class FactKind(str, Enum):
     JOB_ACCEPTED = "job-accepted"
     JOB_DECIDED = "job-decided"
     ATTEMPT_OPENED = "attempt-opened"
+    JOB_SUSPENDED = "job-suspended"
     ATTEMPT_ENDED = "attempt-ended"
     JOB_RESOLVED = "job-resolved"
     JOB_ENDED = "job-ended"

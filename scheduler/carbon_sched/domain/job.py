@@ -91,12 +91,18 @@ class Resources:
 
 @dataclass(frozen=True)
 class Flexibility:
-    """What the user declared about time; a job without any is placed but never delayed."""
+    """What the user declared about time; a job without any is placed but never delayed.
+
+    An `interruptible` job may be suspended: a suspension costs `restart_s` seconds of running (None: not said), and its
+    state lies in `storage`, which every cluster that it may use can read (empty: only the one where it ran can).
+    """
 
     earliest: datetime | None = None
     deadline: datetime | None = None
     max_delay_s: float | None = None
     interruptible: bool = False
+    restart_s: float | None = None
+    storage: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     "name", "phase", "stage", "model", "project", "team",
     "workers", "gpus-per-worker", "gpus", "gpu-type", "gpu-memory", "placement",
-    "duration", "power", "deadline", "max-delay", "earliest", "interruptible",
+    "duration", "power", "deadline", "max-delay", "earliest", "interruptible", "restart-cost", "storage",
     "priority", "now", "after",
     "cluster", "policy", "data", "metadata", "secret",
     "working-dir", "runtime-env",
@@ -74,6 +74,8 @@ class _Builder:
             "earliest": ("earliest", self.instant),
             "max-delay": ("max_delay_s", _delay),
             "interruptible": ("interruptible", _flag),
+            "restart-cost": ("restart_s", _delay),
+            "storage": ("storage", _text),
             "priority": ("priority", _text),
             "now": ("now", _flag),
             "after": ("after", _texts),

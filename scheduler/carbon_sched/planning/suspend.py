@@ -61,15 +61,23 @@ def still_needed(durations: Floats, done: Ints, slots: int) -> tuple[Floats, Flo
 
 
 def runs(jobs: Remaining, ahead: Floats, restart: float = 0.0) -> Bools:
-    """Whether each job runs in the slot that begins now; ties run.
+    """Whether each job runs in the slot that begins now; ties run. Arguments as those of `costs`."""
+    at_once, later = costs(jobs, ahead, restart)
+    out: Bools = at_once <= later
+    return out
+
+
+def costs(jobs: Remaining, ahead: Floats, restart: float = 0.0, here: Floats | None = None) -> tuple[Floats, Floats]:
+    """What each job is expected to emit from here on if it runs in the slot that begins now, and if it does not.
 
     Args:
         jobs: the jobs.
         ahead: `[n, at least X + the most pauses]` expected g/kWh of the slots from now on.
         restart: slots of energy that a resume costs.
+        here: `[n]` g/kWh of the first slot for a job that runs now, where that is not the place of `ahead`.
 
     Returns:
-        `[n]`; always true for a job without pauses left.
+        `[n]` each, in g/kWh times slots; the second is infinite for a job without pauses left.
     """
     most = int(jobs.pauses.max(initial=0)) + 1
     out_of_time = np.arange(most) > jobs.pauses[:, None]
@@ -83,8 +91,9 @@ def runs(jobs: Remaining, ahead: Floats, restart: float = 0.0) -> Bools:
     first = _one_pause_on(_best_later(cost))[:, 0]
     later = np.where(jobs.state == State.WAITING, first, _one_pause_on(resumed)[:, 0])
     at_once = cost[:, 0] + np.where(jobs.state == State.PAUSED, restart * ahead[:, 0] * jobs.alive[:, 0], 0.0)
-    out: Bools = at_once <= later
-    return out
+    if here is not None:
+        at_once = at_once + (here - ahead[:, 0]) * jobs.work[:, 0]
+    return at_once, later
 
 
 def _best_later(costs: Floats) -> Floats:

@@ -16,9 +16,7 @@ from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
-from carbon_sched.planning.snapshot import ClusterView, Reservation, Residency, Snapshot, WaitingJob, Weights
-from carbon_sched.policy.matching import Selected
-from carbon_sched.policy.settings import after_quiet
+from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
@@ -27,6 +25,8 @@ from carbon_sched.service.planner import OwnPlanner
 from carbon_sched.service.reserved import reserved
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
+from carbon_sched.service.waiting import waiting_job
+from carbon_sched.service.windows import BEGIN, Windows, progress, restart_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.planning.snapshot import Belief
-    from carbon_sched.policy.model import Policy
-    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.budgets import Budgets
     from carbon_sched.service.estimates import Estimates
@@ -46,8 +44,10 @@ if TYPE_CHECKING:
     from carbon_sched.service.policies import Policies, PolicySet
     from carbon_sched.service.shares import Shares
     from carbon_sched.service.signals import Signals
+    from carbon_sched.service.windows import Progress
 
 log = logging.getLogger(__name__)
+
 
 HORIZON = timedelta(days=7)
 VISIBLE_AFTER_S = 20.0
@@ -56,8 +56,6 @@ LONGEST_LOOK_S = 60.0
 BATCH = 25
 """Decisions per transaction: one wait for the disk each, and other writers wait for no more than one."""
 DRY_RUN = ""
-DATA_CLASS = "data-class"
-"""The label by which a job names its class of data."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class _Read:
     shares: Shares
     blocked: Sequence[str]
     """Jobs that wait for others, and have not been told for which, or that they can never start."""
+    running: Sequence[tuple[Job, WaitingJob, Progress]]
+    """Jobs that run and may be suspended, with what is left of them."""
 
     @cached_property
     def waiting(self) -> dict[str, WaitingJob]:
@@ -105,6 +105,7 @@ class Decide:
         self._told = self._remembers = False
         self._trust = Trust(outlooks)
         self._arrivals = Arrivals()
+        self._windows = Windows(store)
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens.
@@ -123,8 +124,9 @@ class Decide:
         read = self._read()
         self._block(read.blocked)
         self._budgets.settle()
+        border = self._suspend(read)
         if not read.snapshot.jobs:
-            return LONGEST_LOOK_S
+            return border
         if self._fleet.ask_unknown():
             read = self._read()
         self._remember()
@@ -135,7 +137,15 @@ class Decide:
             with self._store.transaction() as tx:
                 tx.put_plan_state(news.state)
         wait = (news.next_look - self._clock.now()).total_seconds()
-        return min(LONGEST_LOOK_S, max(0.05, wait))
+        return min(border, max(0.05, wait))
+
+    def _suspend(self, read: _Read) -> float:
+        """Stop running jobs for cleaner hours; returns the seconds until that is to be decided again."""
+        border = self._windows.suspend(read.running, read.snapshot)
+        self._signals.dispatch.set()
+        if border is None:
+            return LONGEST_LOOK_S
+        return min(LONGEST_LOOK_S, max(0.05, (border - self._clock.now()).total_seconds()))
 
     def _tell_waiting(self, error: Exception) -> None:
         what = str(error) if isinstance(error, CarbonSchedError) else f"a bug ({type(error).__name__}: {error})"
@@ -187,6 +197,11 @@ class Decide:
             self._estimates.learn(tx)
             policies = self._policies.in_force(tx)
             coming, counts = self._arrivals.expected(tx, now)
+            come = {
+                job.job_id: progress(job, tx.attempts(job_id=job.job_id), now)
+                for job in live
+                if job.spec.flexibility.interruptible and job.state in (JobState.QUEUED, JobState.RUNNING)
+            }
         waiting = [job for job in live if job.state is JobState.QUEUED]
         queued = [job for job in waiting if not blocked.get(job.job_id, (Cause.NONE,))[0]]
         untold = [
@@ -210,13 +225,23 @@ class Decide:
         snapshot = Snapshot(
             now,
             views,
-            tuple(self._waiting(job, views, now, policies, had) for job in queued),
+            tuple(self._waiting(job, views, now, policies, had, come.get(job.job_id, BEGIN).done_s) for job in queued),
             home=home_of(clusters),
             best_fixed=self._outlooks.best_fixed(clusters, now),
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
             expected_counts=counts,
         )
-        return _Read(snapshot, {job.job_id: job.version for job in queued}, policies, had, untold)
+        running = [
+            (job, self._waiting(job, views, now, policies, had, come[job.job_id].done_s), come[job.job_id])
+            for job in live
+            if job.state is JobState.RUNNING and job.job_id in come
+        ]
+        bounded = tuple(
+            self._windows.bounded(one, come[one.job_id], snapshot, restart_s(one.spec)) if one.job_id in come else one
+            for one in snapshot.jobs
+        )
+        versions = {job.job_id: job.version for job in queued}
+        return _Read(replace(snapshot, jobs=bounded), versions, policies, had, untold, running)
 
     def _reservations(
         self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime
@@ -234,35 +259,16 @@ class Decide:
         return self._estimates.belief(spec)
 
     def _waiting(
-        self, job: Job, views: tuple[ClusterView, ...], now: datetime, policies: PolicySet, had: Shares
+        self,
+        job: Job,
+        views: tuple[ClusterView, ...],
+        now: datetime,
+        policies: PolicySet,
+        had: Shares,
+        done_s: float = 0.0,
     ) -> WaitingJob:
-        policy = policies.followed(job.spec)
-        settings = policy.settings(Selected.of(job.spec))
-        belief = self._belief(job.spec)
-        earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
-        patient = not (job.spec.start_now and settings.start_now)
-        foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)
-        return WaitingJob(
-            job_id=job.job_id,
-            spec=job.spec,
-            submitted_at=job.submitted_at,
-            earliest_start=earliest,
-            latest_start=_latest_start(job, belief, settings, earliest) if foresight else earliest,
-            belief=belief,
-            policy=policy.label,
-            min_gain=settings.minimum_gain,
-            priority=job.priority,
-            share=had.of(job.spec, settings.share),
-            residency=_residency(job.spec, policy, settings),
-            allowed=settings.allowed,
-            denied=settings.denied,
-            max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
-            preferred=settings.preferred,
-            home=settings.home,
-            quiet=settings.quiet_hours,
-            weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
-            confidence=settings.deadline_confidence,
-        )
+        belief, policy = self._belief(job.spec), policies.followed(job.spec)
+        return waiting_job(job, belief, policy, views, now, had, done_s)
 
     # committing ----------------------------------------------------------------------------------
 
@@ -335,29 +341,6 @@ class Decide:
             "reserved": reserved(job.spec, cluster, self._fleet.status(cluster.name)),
         }
         tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
-
-
-def _residency(spec: JobSpec, policy: Policy, settings: Settings) -> tuple[Residency, ...]:
-    """What the policy asks for, each with the key and the level that does."""
-    asked = settings.tags(spec.metadata.get(DATA_CLASS))
-    return tuple(
-        Residency(tuple(sorted(tags)), f"{key} of {policy.origin(Selected.of(spec), key).level}")
-        for key, tags in asked.items()
-    )
-
-
-def _latest_start(job: Job, belief: Belief, settings: Settings, earliest: datetime) -> datetime:
-    """Until when the job may be delayed: what was declared, where the policy honours it, else what the policy grants.
-
-    A deadline counts back from the run time that is not exceeded with the policy's confidence.
-    """
-    flexibility = job.spec.flexibility
-    declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
-    if flexibility.deadline is not None:
-        last = flexibility.deadline - timedelta(seconds=belief.longest_s(settings.deadline_confidence))
-        declared.append((last - job.submitted_at).total_seconds())
-    delay_s = settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
-    return max(earliest, job.submitted_at + timedelta(seconds=delay_s))
 
 
 def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Decision:

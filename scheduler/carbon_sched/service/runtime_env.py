@@ -95,7 +95,16 @@ def _our_variables(spec: JobSpec, attempt: Attempt) -> dict[str, str]:
         "CARBON_SCHED_ATTEMPT": attempt.attempt_id,
         "CARBON_SCHED_GPUS": f"{resources.gpus:g}",
         "CARBON_SCHED_CPUS": f"{resources.cpus:g}",
-        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S),
+        "RAY_JOB_STOP_WAIT_TIME_S": f"{max(STOP_GRACE_S, spec.flexibility.restart_s or 0):.0f}",
         # scripts that call ray.init(runtime_env=...) themselves keep working (ray.md, section 6)
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+        **_of_the_run(spec, attempt),
     }
+
+
+def _of_the_run(spec: JobSpec, attempt: Attempt) -> dict[str, str]:
+    """What a job that may be suspended finds its state by, the same in every attempt; read by `carbon_sched.job`."""
+    if not spec.flexibility.interruptible:
+        return {}
+    resumed = {"CARBON_SCHED_RESUMED": "1"} if attempt.number > 1 else {}
+    return {"CARBON_SCHED_RUN_NAME": f"cs-{attempt.job_id}", "CARBON_SCHED_STORAGE": spec.flexibility.storage} | resumed

@@ -212,6 +212,9 @@ def _resources(asked: ResourcesRequest) -> Resources:
     )
 
 
+LONGEST_RESTART_S = 6 * 3600.0
+
+
 def _instant(field: str, value: str | None) -> datetime | None:
     if value is None:
         return None
@@ -234,4 +237,23 @@ def _flexibility(request: JobRequest, now: datetime) -> Flexibility:
     if deadline is not None and duration and (deadline - max(now, earliest or now)).total_seconds() < duration:
         remedy = f"Give a later deadline, or a --duration below {(deadline - max(now, earliest or now))}"
         raise InvalidInput("deadline", request.get("deadline"), "is before the earliest possible end", remedy)
-    return Flexibility(earliest, deadline, max_delay, bool(request.get("interruptible", False)))
+    return Flexibility(earliest, deadline, max_delay, *_interruption(request))
+
+
+def _interruption(request: JobRequest) -> tuple[bool, float | None, str]:
+    """Whether the job may be suspended, what that costs, and where its state lies; the two mean nothing without it."""
+    interruptible, cost, storage = (
+        request.get("interruptible", False),
+        request.get("restart_s"),
+        request.get("storage", ""),
+    )
+    if cost is not None and not (math.isfinite(cost) and 0 <= cost <= LONGEST_RESTART_S):
+        raise InvalidInput("restart_cost", cost, "is not a duration", "Give 0 to 6h, for example 2m")
+    for field, given in (("restart_cost", cost), ("storage", storage or None)):
+        if given is not None and not interruptible:
+            raise InvalidInput(
+                field, given, "is for jobs that may be suspended", "Add --interruptible, or leave it out"
+            )
+    if "\0" in storage or len(storage) > 1000:
+        raise InvalidInput("storage", storage[:100], "is not a place", "Give a folder or URI that the job can write")
+    return bool(interruptible), cost, storage

@@ -125,6 +125,8 @@ def _flexibility_to_json(flexibility: Flexibility) -> Json:
         "deadline": _time_to_json(flexibility.deadline),
         "max_delay_s": flexibility.max_delay_s,
         "interruptible": flexibility.interruptible,
+        "restart_s": flexibility.restart_s,
+        "storage": flexibility.storage,
     }
 
 
@@ -134,6 +136,8 @@ def _flexibility_from_json(j: Json) -> Flexibility:
         deadline=_time_from_json(j["deadline"]),
         max_delay_s=j["max_delay_s"],
         interruptible=j["interruptible"],
+        restart_s=j.get("restart_s"),
+        storage=j.get("storage", ""),
     )
 
 

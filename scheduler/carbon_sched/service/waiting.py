@@ -1,0 +1,86 @@
+"""A job with what its policy makes of it, as the planner takes it: bounds, weights, where it may run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from carbon_sched.planning.snapshot import Residency, WaitingJob, Weights
+from carbon_sched.planning.windows import remaining
+from carbon_sched.policy.matching import Selected
+from carbon_sched.policy.settings import after_quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from carbon_sched.domain.job import Job, JobSpec
+    from carbon_sched.planning.snapshot import Belief, ClusterView
+    from carbon_sched.policy.model import Policy
+    from carbon_sched.policy.settings import Settings
+    from carbon_sched.service.shares import Shares
+
+DATA_CLASS = "data-class"
+"""The label by which a job names its class of data."""
+
+
+def waiting_job(
+    job: Job,
+    belief: Belief,
+    policy: Policy,
+    views: Sequence[ClusterView],
+    now: datetime,
+    had: Shares,
+    done_s: float = 0.0,
+) -> WaitingJob:
+    """What is left of a job of which `done_s` seconds of work are behind it; `belief` is of the whole run."""
+    settings = policy.settings(Selected.of(job.spec))
+    left = remaining(belief, done_s)
+    earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
+    patient = not (job.spec.start_now and settings.start_now)
+    foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)
+    delay_s = _longest_delay_s(job, belief, left, settings, done_s)
+    latest = max(earliest, job.submitted_at + timedelta(seconds=done_s + delay_s))
+    return WaitingJob(
+        job_id=job.job_id,
+        spec=job.spec,
+        submitted_at=job.submitted_at,
+        earliest_start=earliest,
+        latest_start=latest if foresight else earliest,
+        belief=left,
+        policy=policy.label,
+        min_gain=settings.minimum_gain,
+        priority=job.priority,
+        share=had.of(job.spec, settings.share),
+        residency=_residency(job.spec, policy, settings),
+        allowed=settings.allowed,
+        denied=settings.denied,
+        max_price_per_gpu_hour=settings.max_price_per_gpu_hour,
+        preferred=settings.preferred,
+        home=settings.home,
+        quiet=settings.quiet_hours,
+        weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
+        confidence=settings.deadline_confidence,
+    )
+
+
+def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings, done_s: float) -> float:
+    """How long the job may stand still in all: what was declared, where the policy honours it, else what it grants.
+
+    A deadline counts back from the rest that is not exceeded with the policy's confidence.
+    """
+    flexibility = job.spec.flexibility
+    declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
+    if flexibility.deadline is not None:
+        last = flexibility.deadline - timedelta(seconds=left.longest_s(settings.deadline_confidence))
+        declared.append((last - job.submitted_at).total_seconds() - done_s)
+    return settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
+
+
+def _residency(spec: JobSpec, policy: Policy, settings: Settings) -> tuple[Residency, ...]:
+    """What the policy asks for, each with the key and the level that does."""
+    asked = settings.tags(spec.metadata.get(DATA_CLASS))
+    return tuple(
+        Residency(tuple(sorted(tags)), f"{key} of {policy.origin(Selected.of(spec), key).level}")
+        for key, tags in asked.items()
+    )
