@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         GridForecast,
         GridHistory,
         GridNow,
+        Imported,
+        ImportRequest,
         JobList,
         JobRequest,
         JobView,
@@ -437,6 +439,10 @@ class Client:
         period = {key: at.isoformat() for key, at in (("since", since), ("until", until)) if at is not None}
         params = {"job": list(jobs), "format": format, **where, **period}
         return self._bytes("GET", "/v1/statement", params=params, wait_s=STATEMENT_S)
+
+    def import_emissions(self, request: ImportRequest) -> int:
+        """Put CodeCarbon's emissions.csv into the ledger, as what that tool said; how many runs."""
+        return cast("Imported", self._call("POST", "/v1/ledger/imports", json=request))["runs"]
 
     def declare(self, declaration: Mapping[str, Any]) -> None:
         """Declare what statements need to be told (`ledger/declaration.py`); it is in the ledger from then on."""

@@ -654,6 +654,24 @@ class SealView(TypedDict):
     problems: dict[str, str]
 
 
+class ImportRequest(TypedDict):
+    """Body of POST /v1/ledger/imports: the text of an emissions.csv; `timezone` (IANA) is of the times in it."""
+
+    content: str
+    timezone: str
+    team: NotRequired[str]
+    project: NotRequired[str]
+    model: NotRequired[str]
+    phase: NotRequired[str]
+    stage: NotRequired[str]
+
+
+class Imported(TypedDict):
+    """How many runs were imported."""
+
+    runs: int
+
+
 class VerifyView(TypedDict):
     """GET /v1/ledger/verify."""
 

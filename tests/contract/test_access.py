@@ -81,6 +81,7 @@ TABLE = {
     "GET /v1/chargeback": EVERYBODY,
     "GET /v1/statement": EVERYBODY,
     "POST /v1/ledger/declaration": ADMINS,
+    "POST /v1/ledger/imports": CHANGERS,
     "GET /api/version": EVERYBODY,
     "GET /api/packages/{protocol}/{name}": CHANGERS,
     "PUT /api/packages/{protocol}/{name}": CHANGERS,
@@ -99,6 +100,7 @@ BODIES = {
     "POST /v1/jobs/{job_id}/resolve": {"resolution": "requeue"},
     "POST /v1/jobs/{job_id}/approve": {"reason": "needed"},
     "POST /v1/ledger/declaration": {"organisation": "Org"},
+    "POST /v1/ledger/imports": {"content": "", "timezone": "UTC", "team": "nlp"},
     "POST /v1/people/erase": {"person": "nobody"},
 }
 OWN_PROOF = ("GET /login", "POST /v1/journal/{attempt}/{name}")

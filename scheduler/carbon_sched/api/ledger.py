@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from carbon_sched.api.access import Admin, Auditor, Reader
+from carbon_sched.api.access import Admin, Auditor, Reader, Submitter
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.domain.time import to_rfc3339
@@ -21,7 +21,8 @@ from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import formats
 from carbon_sched.ledger.statement import statement as compute
 from carbon_sched.service.declare import Declarations
-from carbon_sched.wire import SealView, VerifyView
+from carbon_sched.service.imports import Imports
+from carbon_sched.wire import Imported, ImportRequest, SealView, VerifyView
 
 router = APIRouter()
 
@@ -116,6 +117,14 @@ def statement(
     selection = Selection(tuple(job or ()), caller.team_of(team), project, model, phase, cluster, period)
     made = formats.render(context.statements.ask(lambda book: compute(book, selection)), form)
     return Response(made, media_type=formats.MEDIA_TYPES[form])
+
+
+@router.post("/ledger/imports", status_code=201)
+def import_emissions(request: ImportRequest, context: Ctx, caller: Submitter) -> Imported:
+    """Take CodeCarbon's emissions.csv as what it said; shown apart from what was metered."""
+    imports = Imports(context.store, context.statements, context.clock)
+    team = caller.team_of(request.get("team")) or ""
+    return {"runs": imports.codecarbon(request, team=team, person=caller.name)}
 
 
 @router.post("/ledger/declaration", status_code=204)

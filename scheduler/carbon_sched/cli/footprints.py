@@ -114,6 +114,39 @@ def chargeback(by: str, month: str | None, team: str | None, export: Path | None
     _shown(_asked(export, "/v1/chargeback", asked, local), "chargeback", as_json)
 
 
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--timezone", default="UTC", show_default=True, help="Of the machine that wrote it: CodeCarbon notes none."
+)
+@click.option("--team", default="", help="Whose runs these are.")
+@click.option("--project", default="", help="Their project.")
+@click.option("--model", default="", help="The model they made or served.")
+@click.option("--phase", default="other", show_default=True, help="pretraining, finetuning, evaluation, ...")
+@click.option("--stage", default="", help="A stage of fine-tuning: sft, rlhf-1, ...")
+def import_(file: Path, timezone: str, **labels: str) -> None:
+    """Take over runs from CodeCarbon's emissions.csv, marked as imported.
+
+    Statements and life cycles show them apart, in no total: another tool said so. Each run is taken once; of one that
+    stands there several times, the longest row.
+
+    \b
+    Example:
+      carbon-sched audit import emissions.csv --model llama-8b --phase finetuning
+    """
+    from carbon_sched.cli.connection import connect
+    from carbon_sched.cli.output import say
+
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InvalidInput("FILE", file, f"cannot be read ({reason})", "Name CodeCarbon's emissions.csv") from None
+    request: Any = {"content": content, "timezone": timezone} | {name: value for name, value in labels.items() if value}
+    runs = connect().client.import_emissions(request)
+    say(f"{runs} runs of {file} are in the ledger, marked as imported")
+
+
 def _asked(export: Path | None, path: str, asked: dict[str, Any], local: Callable[[Book], Any]) -> dict[str, Any]:
     """The server's answer, or the same computed here from a copy."""
     if export is None:

@@ -36,6 +36,10 @@ def lifecycle(view: dict[str, Any]) -> RenderableType:
     uncovered = sum(view[name]["energy_uj"] - view[name]["covered_uj"] for name in ("making", "inference"))
     if uncovered:
         said.append(f"{_kwh(uncovered)} have no known intensity; their CO2e is in no figure")
+    if brought := view["imported"]:
+        told = [sum(run[key] for run in brought) for key in ("facility_uj", "co2e_ug")]
+        runs = f"{len(brought)} imported runs, {_kwh(told[0])} and {_g(told[1])} by the word of other tools"
+        said.append(f"{runs}: in no figure")
     unknown = sum(view[name]["embodied_unknown"] for name in ("making", "inference"))
     if unknown:
         said.append(f"of the hardware of {unknown} attempts no embodied figure is known: it is in no figure")

@@ -35,7 +35,7 @@ _LARGEST_FILE = 1_000_000
 @click.option("--phase", help="Only this phase.")
 @click.option("--cluster", help="Only attempts on this cluster.")
 @click.option("--period", help="2026, 2026-Q4 or 2026-11, in UTC; or FROM..UNTIL, such as 2026-11-01..2026-11-08.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: by the file's ending, else text.")
+@click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="Default: by the ending, else text.")
 @click.option(
     "--export", "file", type=click.Path(path_type=Path), help="Compute from a copy of `audit export`, offline."
 )
@@ -46,8 +46,10 @@ def statement(
     """The full statement: energy, emissions by scope, evidence, gaps, uncertainty, decisions, completeness.
 
     The same ledger gives the same bytes, from the server or from a copy: with --export nothing but the copy is used,
-    and its chain is checked on the way. Other tools' forms: CodeCarbon's emissions.csv, a model card of Hugging Face,
-    the AI Act's training energy, an inventory (GHG Protocol, ESRS E1), Prometheus.
+    and its chain is checked on the way.
+
+    Forms: text, markdown, html, pdf, json, jsonl, csv, parquet; and those of others: codecarbon (emissions.csv),
+    model-card (Hugging Face), ai-act (training energy), inventory (GHG Protocol, ESRS E1), prometheus.
 
     \b
     Examples:

@@ -33,6 +33,7 @@ class FactKind(str, Enum):
     ATTEMPT_COLLECTED = "attempt-collected"
     READINGS_USED = "readings-used"
     CLUSTER_JOBS_LISTED = "cluster-jobs-listed"
+    EMISSIONS_IMPORTED = "emissions-imported"
     DECLARATION_MADE = "declaration-made"
     STATEMENT_ISSUED = "statement-issued"
 

@@ -40,6 +40,8 @@ class Book:
         self.clusters: dict[str, Body] = {}
         self.policies: list[Body] = []
         self.declarations: list[tuple[datetime, Body]] = []
+        self.imports: list[Body] = []
+        self.imported_runs: set[str] = set()
         self.listings: list[Listing] = []
         self.machine_segments: set[str] = set()
         self._machine_uj: dict[tuple[str, str], int] = {}
@@ -196,6 +198,14 @@ class Book:
         listing = Listing(body["cluster"], _time(body["since"]), until, tuple(body["ours"]), tuple(body["others"]))
         self.listings.append(listing)
 
+    def _emissions_imported(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+        """What another tool said: kept apart from all that was metered."""
+        runs = {run["run"] for run in body["runs"]}
+        twice = self.imported_runs & runs
+        _refuse(bool(twice) or len(runs) < len(body["runs"]), f"runs are imported twice: {sorted(twice)}")
+        self.imported_runs |= runs
+        self.imports.append(dict(body))
+
     def _declaration_made(self, fact: Fact, body: Mapping[str, Any]) -> None:
         self.declarations.append((fact.at, dict(body)))
 
@@ -221,6 +231,7 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.MACHINE_ENERGY_RECORDED: Book._machine_energy_recorded,  # noqa: SLF001
     FactKind.READINGS_USED: Book._readings_used,  # noqa: SLF001
     FactKind.CLUSTER_JOBS_LISTED: Book._cluster_jobs_listed,  # noqa: SLF001
+    FactKind.EMISSIONS_IMPORTED: Book._emissions_imported,  # noqa: SLF001
     FactKind.DECLARATION_MADE: Book._declaration_made,  # noqa: SLF001
     FactKind.JOB_RESOLVED: Book._job_resolved,  # noqa: SLF001
     FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001

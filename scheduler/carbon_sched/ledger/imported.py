@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("timestamp", "project_name", "run_id", "duration", "emissions", "energy_consumed")
 """Columns that every version since 2.0 writes; the others are read where they are there."""
-ROWS = 10_000
+ROWS, RUNS = 10_000, 1_000
 SOUND = "Give the file as CodeCarbon wrote it"
 UG_PER_KG = 1_000 * UG_PER_G
 LARGEST = Decimal(10) ** 18
@@ -50,7 +50,7 @@ class ImportedRun:
     def body(self) -> dict[str, Any]:
         """As the fact holds it, but for whose it is."""
         times = {"start": to_rfc3339(self.start), "end": to_rfc3339(self.end)}
-        return {**vars(self), **times, "tool": "codecarbon"}
+        return {**vars(self), **times}
 
 
 def read_codecarbon(text: str, zone: tzinfo) -> list[ImportedRun]:
@@ -71,6 +71,8 @@ def read_codecarbon(text: str, zone: tzinfo) -> list[ImportedRun]:
                 runs[run.run] = run
     except csv.Error as error:
         raise InvalidInput("file", f"line {reader.line_num}", f"is no CSV ({error})", "Give an emissions.csv") from None
+    if len(runs) > RUNS:
+        raise InvalidInput("file", f"{len(runs)} runs", f"are more than {RUNS}", "Split the file")
     return list(runs.values())
 
 

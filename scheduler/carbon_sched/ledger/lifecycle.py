@@ -14,12 +14,14 @@ from carbon_sched.domain.errors import NotFound
 from carbon_sched.ledger.account import ALWAYS, Period
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import Used, selected
+from carbon_sched.ledger.statement.elsewhere import imported
 from carbon_sched.ledger.statement.scores import BOUNDARIES, CONSUMER, PROVIDER, amounts, embodied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from carbon_sched.ledger.book import Book
+    from carbon_sched.ledger.statement.model import Imported
 
 PHASES = ("pretraining", "finetuning", "evaluation", "inference-batch", "inference-online", "other")
 
@@ -65,6 +67,7 @@ class Lifecycle:
     """Stages in the order of a model's life; `making` and `inference` are sums of them (`evaluation` is of the making).
 
     `uncounted` are attempts of inference whose code counted no work: what they used is in no figure per unit.
+    `imported` is what other tools said of this model: it is in no figure at all.
     """
 
     model: str
@@ -73,15 +76,18 @@ class Lifecycle:
     inference: Stage
     per_unit: tuple[PerUnit, ...]
     uncounted: tuple[str, ...]
+    imported: tuple[Imported, ...]
     ledger_size: int
     ledger_head: str
 
 
 def lifecycle(book: Book, model: str, period: Period = ALWAYS, *, team: str | None = None) -> Lifecycle:
     """The life cycle of `model`, as jobs (of one team, or of all) name it; NotFound where no job does."""
-    if not any(job.model == model and team in (None, job.team) for job in book.jobs.values()):
+    selection = Selection(model=model, team=team, period=period)
+    brought = imported(book, selection)
+    if not brought and not any(job.model == model and team in (None, job.team) for job in book.jobs.values()):
         raise NotFound(f"no job of the ledger names the model {model!r}. Submit with --model {model}")
-    used = [one for _, mine in selected(book, Selection(model=model, team=team, period=period)) for one in mine]
+    used = [one for _, mine in selected(book, selection) for one in mine]
     groups: dict[tuple[str, str], list[Used]] = defaultdict(list)
     for one in used:
         groups[one.job.phase, one.job.stage].append(one)
@@ -95,6 +101,7 @@ def lifecycle(book: Book, model: str, period: Period = ALWAYS, *, team: str | No
         inference=_stage("inference", "", serving, period),
         per_unit=tuple(_per_unit(serving, made, period)),
         uncounted=tuple(one.attempt.attempt_id for one in serving if not _counted(one, period)),
+        imported=tuple(brought),
         ledger_size=book.size,
         ledger_head=book.head,
     )

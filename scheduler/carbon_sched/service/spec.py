@@ -52,7 +52,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         secrets={name: _secret(name, text) for name, text in request.get("secrets", {}).items()},
         bundle_sha256=_sha256(request.get("bundle_sha256")),
         metadata=request.get("metadata", {}),
-        phase=_one_of("phase", request.get("phase", Phase.OTHER.value), Phase),
+        phase=one_of("phase", request.get("phase", Phase.OTHER.value), Phase),
         stage=labels["stage"],
         model=labels["model"],
         project=labels["project"],
@@ -154,7 +154,8 @@ def secret_ref(field: str, text: str) -> SecretRef:
     return SecretRef(file=where) if kind == "file" else SecretRef(env=where)
 
 
-def _one_of(field: str, value: str, enum: type[AnyEnum]) -> AnyEnum:
+def one_of(field: str, value: str, enum: type[AnyEnum]) -> AnyEnum:
+    """The member of this value; InvalidInput, naming those there are."""
     try:
         return enum(value)
     except ValueError:
@@ -206,7 +207,7 @@ def _resources(asked: ResourcesRequest) -> Resources:
         entrypoint_resources=entry.resources,
         entrypoint_label_selector=asked.get("entrypoint_label_selector", {}),
         bundles=tuple(bundles),
-        placement=_one_of("placement", asked.get("placement", Placement.PACK.value), Placement),
+        placement=one_of("placement", asked.get("placement", Placement.PACK.value), Placement),
         gpu_type=asked.get("gpu_type") or None,
         gpu_memory_gb=_amount("gpu_memory_gb", asked.get("gpu_memory_gb", 0.0)),
     )

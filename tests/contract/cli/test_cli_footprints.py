@@ -94,3 +94,38 @@ def test_the_server_says_the_same(shell, served, monkeypatch):
     assert (code, json.loads(out)["rows"]) == (0, [])
     code, _, err = shell("compare", job, "nobody")
     assert (code, "neither the id" in err) == (121, True)
+
+
+def test_codecarbons_file_is_imported_once_and_marked(shell, served, monkeypatch, tmp_path):
+    monkeypatch.setenv("CARBON_SCHED_URL", served.url)
+    monkeypatch.setenv("CARBON_SCHED_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emissions.csv").write_text(
+        "timestamp,project_name,run_id,duration,emissions,energy_consumed\n2026-03-01T11:00:00,p,r,60,0.5,1\n",
+        encoding="utf-8",
+    )
+    arguments = (
+        "audit",
+        "import",
+        "emissions.csv",
+        "--model",
+        "m",
+        "--phase",
+        "finetuning",
+        "--timezone",
+        "Europe/Berlin",
+    )
+    code, _, err = shell(*arguments)
+    assert (code, "1 runs of emissions.csv are in the ledger, marked as imported" in err) == (0, True)
+    code, _, err = shell(*arguments)
+    assert (code, "were imported already (r)" in err) == (121, True)
+    (imported,) = json.loads(shell("audit", "lifecycle", "--model", "m", "--json")[1])["imported"]
+    assert (imported["end"], imported["co2e_ug"], imported["by"]) == ("2026-03-01T10:00:00Z", 500_000_000, "person-1")
+    code, out, _ = shell("audit", "lifecycle", "--model", "m")
+    assert "1 imported runs, 1.00 kWh and 500 g by the word of other tools: in no figure" in " ".join(out.split())
+    for wrong, message in (("--timezone=x", "is not a time zone"), ("--phase=x", "phase")):
+        code, _, err = shell(*arguments, wrong)
+        assert (code, message in err) == (120, True)
+    (tmp_path / "emissions.csv").write_text("a,b\n", encoding="utf-8")
+    assert shell(*arguments)[0] == 120
+    assert shell("audit", "verify")[0] == 0

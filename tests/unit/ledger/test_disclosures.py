@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import datetime
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.errors import InvalidInput, LedgerBroken
+from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.time import UTC
+from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.imported import read_codecarbon
+from carbon_sched.ledger.lifecycle import lifecycle
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
 from carbon_sched.ledger.statement.formats import MEDIA_TYPES, render
@@ -135,6 +139,30 @@ def test_the_longest_row_of_a_run_holds_since_they_grow():
     first, second = read_codecarbon(text, UTC)
     assert (first.run, first.co2e_ug, second.run) == ("r", 100_000_000, "s")
     assert (second.facility_uj, second.components) == (545_876_538, {"cpu": 156_474_927})
+
+
+def test_imported_runs_are_shown_apart_and_in_no_total(ledger):
+    before = statement(read_book(ledger.entries), Selection(model="m"))
+    runs = [run.body() for run in read_codecarbon(f"{HEADER}\n{row(emissions='2')}", UTC)]
+    labels = {"team": "nlp", "project": "", "model": "m", "phase": "finetuning", "stage": "sft"}
+    ledger.add(FactKind.EMISSIONS_IMPORTED, by="person-1", tool="codecarbon", file_sha256="3" * 64, runs=runs, **labels)
+    book = read_book(ledger.entries)
+    after = statement(book, Selection(model="m"))
+    assert after.lines == before.lines
+    assert [(one.run, one.co2e_ug, one.by) for one in after.imported] == [("r", 2_000_000_000, "person-1")]
+    assert "Imported, not metered" in render(after, "text").decode()
+    assert "Imported" not in render(before, "text").decode()
+    november = Period(since=datetime(2026, 11, 1, tzinfo=UTC))
+    for selection, runs in (
+        (Selection(model="n"), 0), (Selection(cluster="north"), 0), (Selection(jobs=("jobpre0000",)), 0),
+        (Selection(team="nlp", period=november), 1), (Selection(period=Period(until=november.since)), 0),
+    ):  # fmt: skip
+        assert len(statement(book, selection).imported) == runs
+    found = lifecycle(book, "m")
+    assert (len(found.imported), found.making.co2e_ug) == (1, 3.5 * 60_000_000)
+    ledger.add(FactKind.EMISSIONS_IMPORTED, by="x", tool="codecarbon", file_sha256="", runs=[{"run": "r"}], **labels)
+    with pytest.raises(LedgerBroken, match="imported twice"):
+        read_book(ledger.entries)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from carbon_sched.ledger.account import actual
 from carbon_sched.ledger.report import Unowned
 from carbon_sched.ledger.statement import decisions, declared, lines, scores
 from carbon_sched.ledger.statement.completeness import completeness
+from carbon_sched.ledger.statement.elsewhere import imported
 from carbon_sched.ledger.statement.lines import Used
 from carbon_sched.ledger.statement.model import JobRow, Period, Statement
 from carbon_sched.ledger.statement.uncertainty import uncertainty
@@ -86,6 +87,7 @@ def statement(book: Book, selection: Selection) -> Statement:
             book, [job for job, _ in jobs], [one.attempt for one in used], (one.account.cluster for one in used), period
         ),
         offsets=tuple(declared.offsets(book)),
+        imported=tuple(imported(book, selection)),
         days=tuple(lines.days(used)),
         licences=_licences(series, made),
         ledger_size=book.size,

@@ -8,7 +8,7 @@ from carbon_sched import charts
 from carbon_sched.domain.units import MG_PER_G, UG_PER_G
 from carbon_sched.ledger.documents.document import Chart, Document, Figure, Section, Table
 from carbon_sched.ledger.figures import co2e, kwh, percent, ratio, significant
-from carbon_sched.ledger.statement import results
+from carbon_sched.ledger.statement import elsewhere, results
 from carbon_sched.ledger.statement.lines import estimated_uj
 from carbon_sched.ledger.statement.results import energy_cells, named, or_else
 
@@ -26,6 +26,8 @@ def document(statement: Statement) -> Document:
     """The whole document."""
     since, until = statement.period.since or "the beginning", statement.period.until or "now"
     sections = [section(statement) for section in (*_SECTIONS, *results.SECTIONS)]
+    if statement.imported:
+        sections.append(elsewhere.section(statement.imported))
     return Document(
         title="Statement of energy and greenhouse gas emissions",
         subtitle=f"{statement.selection.words}, from {since} to {until} (UTC). Ledger {statement.ledger_head[:16]}",

@@ -395,6 +395,27 @@ class Offset:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """A run that another tool measured: shown apart, in no other figure. `facility_uj` is with that tool's PUE."""
+
+    run: str
+    name: str
+    team: str
+    project: str
+    model: str
+    phase: str
+    stage: str
+    tool: str
+    tool_version: str
+    by: str
+    start: str
+    end: str
+    facility_uj: int
+    co2e_ug: int
+    pue_ppm: int | None
+
+
+@dataclass(frozen=True)
 class Day:
     """For charts: one UTC day."""
 
@@ -431,6 +452,7 @@ class Statement:
     restatements: tuple[Restatement, ...]
     completeness: Completeness
     offsets: tuple[Offset, ...]
+    imported: tuple[Imported, ...]
     days: tuple[Day, ...]
     licences: tuple[str, ...]
     ledger_size: int
