@@ -214,7 +214,10 @@ class Costs:
         return self._board.sites[self._lanes[lane].site]
 
     def _overhead(self, job: WaitingJob, lane: int) -> Overhead:
-        """Nodes that come for the job draw idle power while they boot, start it, and wait for the next one."""
+        """Nodes that come for the job draw idle power while they boot, start it, and wait for the next one.
+
+        A start on nodes that happen to be up is charged the same: whether they still are when it starts, nobody knows.
+        """
         pool = self._pools[lane]
         if pool is None:
             return Overhead()

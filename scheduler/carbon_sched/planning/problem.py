@@ -47,7 +47,8 @@ class Problem:
     """J jobs in G groups (same expected cost per unit, same length) on L lanes, with S start slots and T >= S slots.
 
     A lane is capacity of one kind in one place: a cluster's GPUs of one type, or its CPUs. A unit is one such GPU or
-    CPU. Lengths are the slots a job holds its units for.
+    CPU. Lengths are the slots a job holds its units for: the same on every lane, so on another type of GPU than a job
+    was learnt on its room is held for as long as there, while its grams are those of the converted run.
 
     Attributes:
         step_h: length of a slot in hours.
