@@ -115,7 +115,7 @@ class Attendance:
     def _run(self) -> None:
         self._machine = machine = Machine()
         self._come()
-        self._journal = Journal(machine, self._attempt.folder, time.time(), self._hire())
+        self._journal = Journal(machine, self._attempt.folder, time.time(), self._sinks())
         self._lock = machine.lock(wait=False)
         if self._lock is None:
             threading.Thread(target=self._wait_for_lock, name="carbon-sched-lock", daemon=True).start()
@@ -128,7 +128,7 @@ class Attendance:
             self._guarded(lambda seal=asked or self._urgent: self._beat(seal=seal))  # type: ignore[misc]
         self._close(machine)
 
-    def _hire(self) -> list[Callable[[str, bytes], None]]:
+    def _sinks(self) -> list[Callable[[str, bytes], None]]:
         """How segments are passed on, where the cluster's nodes deliver them."""
         if self._attempt.sinks:
             from carbon_sched_runtime.sinks import Courier, sinks_of  # noqa: PLC0415 - most clusters are pulled from
