@@ -152,7 +152,7 @@ def _absent(record: AttemptRecord | NodeJournal, held: Sequence[str]) -> int:
     """How many announced segments we do not hold; by their names where the record gives them all, else by count."""
     named = _RUN.findall(record.journal)
     if not named or record.journal.endswith("..."):
-        return max(0, record.segments - len(held))
+        return max(0, record.segments - len(set(held)))  # one may have come several ways
     numbers: dict[str, set[int]] = {}
     for name in held:
         found = wire.parse_segment_name(name)

@@ -146,6 +146,17 @@ def test_what_a_node_left_in_the_store_before_it_vanished_is_booked(world, tmp_p
     assert any("could not be read" in line for line in receipt["missing"])
 
 
+def test_a_segment_that_came_three_ways_does_not_stand_for_one_that_came_by_none(world, tmp_path):
+    job, attempt = begin(world)
+    name, data = segment(world, attempt, 0)
+    world.clusters["c"].files[name] = data
+    push(world, attempt, name, data)
+    leave(tmp_path, attempt, name, data)
+    receipt = finish(world, job, attempt, segments=2, journal="...")
+    assert receipt["missing"] == ["1 of 2 energy segments that the wrapper announced"]
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+
+
 def test_what_a_hostile_job_leaves_in_the_store_is_refused_by_name_and_nothing_else_suffers(world, tmp_path):
     job, attempt = begin(world)
     name, data = segment(world, attempt, 0)
