@@ -18,25 +18,31 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from carbon_sched.domain.time import UTC, to_rfc3339
+from carbon_sched.domain.time import UTC, from_rfc3339, to_rfc3339, utc
 from carbon_sched.domain.units import MG_PER_G, PPM, UG_PER_G, UJ_PER_KWH
 
 Text = Annotated[str, Field(max_length=2000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def _instant(value: date | datetime) -> datetime:
-    """A date is its midnight in UTC; a time needs its zone."""
-    if not isinstance(value, datetime):
-        return datetime.combine(value, time(), UTC)
-    if value.tzinfo is None:
-        raise ValueError("has no time zone: write 2026-01-01, or 2026-01-01T00:00:00Z")
-    return value.astimezone(UTC)
+def _instant(value: object) -> datetime:
+    """A date is its midnight in UTC; a time needs its zone. YAML gives both as such, JSON as text."""
+    try:
+        if isinstance(value, str):
+            value = date.fromisoformat(value) if len(value) == DATE else from_rfc3339(value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return datetime.combine(value, time(), UTC)
+        if isinstance(value, datetime):
+            return utc(value)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("is no date, nor a time with its zone: write 2026-01-01, or 2026-01-01T00:00:00Z")
 
 
-Instant = Annotated[datetime | date, AfterValidator(_instant)]
+DATE = len("2026-01-01")
+Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 
 class _Strict(BaseModel):
@@ -67,8 +73,8 @@ class Instrument(_Strict):
             "name": self.name,
             "share_ppm": _whole(self.share * PPM),
             "mg_per_kwh": _whole(self.g_per_kwh * MG_PER_G),
-            "since": to_rfc3339(_instant(self.since)),
-            "until": to_rfc3339(_instant(self.until)),
+            "since": to_rfc3339(self.since),
+            "until": to_rfc3339(self.until),
             "source": self.source,
         }
 
@@ -85,8 +91,8 @@ class DeclaredOffset(_Strict):
 
     kind: Literal["offset", "certificate"]
     name: Name
-    tonnes: Decimal | None = Field(default=None, ge=0)
-    mwh: Decimal | None = Field(default=None, ge=0)
+    tonnes: Decimal | None = Field(default=None, ge=0, le=10**12)
+    mwh: Decimal | None = Field(default=None, ge=0, le=10**12)
     source: Name
 
     def body(self) -> dict[str, Any]:

@@ -68,20 +68,19 @@ def _scaled(value: int, units: tuple[tuple[int, int, str], ...]) -> str:
     return f"{significant(value, scale) if value else 0} {unit}"
 
 
-def decimal(value: int, scale: int) -> str:
-    """`value / scale` with nine decimals, rounded half up, from integers alone: 1_500_000 / 10**6 is 1.500000000."""
-    scaled = (2 * abs(value) * 10**9 + scale) // (2 * scale)
-    whole, fraction = divmod(scaled, 10**9)
-    return f"{'-' if value < 0 and scaled else ''}{whole}.{fraction:09d}"
+def decimal(value: int, scale: int, digits: int = 9) -> str:
+    """`value / scale` with so many decimals, rounded half up, from integers alone: 1_500_000 / 10**6 is 1.500000000."""
+    one = 10**digits
+    scaled = (2 * abs(value) * one + scale) // (2 * scale)
+    whole, fraction = divmod(scaled, one)
+    return f"{'-' if value < 0 and scaled else ''}{whole}.{fraction:0{digits}d}"
 
 
 def significant(value: int, scale: int) -> str:
-    """`value / scale` with three decimals, or as many as show three digits of a small value."""
-    text = decimal(value, scale)
-    whole, fraction = text.split(".")
+    """`value / scale` with three decimals, or as many as show three digits of a small value, at most nine."""
+    whole, fraction = decimal(value, scale).split(".")
     leading = len(fraction) - len(fraction.lstrip("0"))
-    keep = 3 if whole not in ("0", "-0") else min(9, leading + 3)
-    return f"{whole}.{fraction[:keep]}"
+    return decimal(value, scale, 3 if whole not in ("0", "-0") else min(9, leading + 3))
 
 
 def ratio(value_ppm: int) -> str:

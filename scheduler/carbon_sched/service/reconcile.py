@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import ClusterError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY_S = 600.0
+OURS = re.compile(r"cs-[0-9a-z]+-a\d+")
+"""How attempts are named. One that the ledger does not know was sent by another server, or the ledger lost it."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
@@ -53,10 +56,10 @@ class Reconcile:
     def _note(self, cluster: str, jobs: Sequence[RayJob]) -> None:
         listings, attempts = self._statements.ask(lambda book: _known(book, cluster))
         noted = {name for one in listings for name in (*one.ours, *(item["job"] for item in one.others))}
-        ended = [job for job in jobs if job.status in ENDED]
-        ours = sorted({job.submission_id for job in ended} & attempts - noted)
-        now = self._clock.now()
-        others = [_other(job, now) for job in ended if job.submission_id not in attempts]
+        ended = {job.submission_id: job for job in jobs if job.status in ENDED}
+        named = {name for name in ended if name in attempts or OURS.fullmatch(name)}
+        ours, now = sorted(named - noted), self._clock.now()
+        others = [_other(job, now) for name, job in ended.items() if name not in named]
         new = [item for item in others if item["job"] not in noted]
         if listings and not ours and not new:
             return

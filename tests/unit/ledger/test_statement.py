@@ -186,8 +186,8 @@ def test_jobs_past_us_lower_the_coverage(ledger):
     listing = {"cluster": "north", "since": at("09:00"), "until": at("12:00")}
     ledger.add(FactKind.CLUSTER_JOBS_LISTED, **listing, ours=["cs-jobaaaaaaa-a1", "cs-jobzzzzzzz-a1"], others=[past])
     (row,) = whole(ledger).completeness.clusters
-    assert (row.ours, row.past_us, row.past_us_us, row.unknown) == (2, 1, 60_000_000, 1)
-    assert row.coverage_ppm == 666_666
+    assert (row.ours, row.past_us, row.past_us_us, row.unknown) == (1, 1, 60_000_000, 1)
+    assert row.coverage_ppm == 333_333
 
 
 def test_a_cluster_that_was_never_listed_has_no_coverage(ledger):

@@ -98,12 +98,14 @@ def test_a_clusters_own_list_tells_what_came_past_us_once(world):
     north = world.clusters["north"]
     theirs = [RayJob("secret-project", "FAILED", lasted_us=5_000_000), RayJob("going-on", "RUNNING")]
     ours = RayJob(f"cs-{job.job_id}-a1", "SUCCEEDED")
-    north.jobs = lambda: [*theirs, ours]
+    lost = RayJob("cs-job9999999-a1", "SUCCEEDED")
+    north.jobs = lambda: [*theirs, ours, lost]
     loop = Reconcile(world.store, world.fleet, world.statements, world.clock)
     loop.step()
     loop.step()
     (row,) = [row for row in stated(world).completeness.clusters if row.cluster == "north"]
-    assert (row.listings, row.ours, row.past_us, row.past_us_us, row.coverage_ppm) == (1, 1, 1, 5_000_000, 500_000)
+    assert (row.listings, row.ours, row.past_us, row.past_us_us) == (1, 1, 1, 5_000_000)
+    assert (row.unknown, row.coverage_ppm) == (1, 333_333)
     with world.store.transaction(write=False) as tx:
         assert not any(b"secret-project" in entry.payload for entry in tx.entries(after_seq=0, limit=1000))
 

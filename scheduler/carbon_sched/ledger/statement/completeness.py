@@ -40,18 +40,19 @@ def _reconciled(book: Book, cluster: str, period: Cut) -> Reconciled:
     listed = {name for listing in listings for name in listing.ours}
     mine = {name for name in listed if name not in known or period.holds(known[name].opened_at)}
     past = [item for listing in listings for item in listing.others if period.holds(from_rfc3339(item["seen_at"]))]
+    unknown = mine - known.keys()
     seen = len(mine) + len(past)
     return Reconciled(
         cluster=cluster,
         listings=len(listings),
         since=_first(listings),
         until=to_rfc3339(listings[-1].until) if listings else None,
-        ours=len(mine),
+        ours=len(mine - unknown),
         past_us=len(past),
         past_us_us=sum(item["lasted_us"] or 0 for item in past),
-        unknown=len(mine - known.keys()),
+        unknown=len(unknown),
         unlisted=sum(1 for name, one in known.items() if name not in listed and _listable(one, listings, period)),
-        coverage_ppm=PPM * len(mine) // seen if seen else None,
+        coverage_ppm=PPM * len(mine - unknown) // seen if seen else None,
     )
 
 
