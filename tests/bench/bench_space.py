@@ -55,7 +55,7 @@ def main() -> int:
         print(f"skipped: no data folder at {options.data} (--data, or CARBON_SCHED_BENCH_DATA)")
         return 0
     begun = time.monotonic()
-    grid = load_grid(options.data / "carbon-intensity")
+    grid = load_grid(options.data / "carbon-intensity", sorted({zone for name in options.sets for zone in SETS[name]}))
     print(
         f"{'set':9} {'job':>5} {'slack':>5} {'greedy':>7} {'fixed':>7} {'28 days':>7} {'ours':>7} {'gate 3 %':>8}"
         f" {'oracle':>7} {'dynamic':>8} {'28 days':>8}"
