@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_what_was_told_is_told_again_only_when_asked_for_the_whole(child, own):
     assert [d.job_id for d in planner.plan(snapshot(CLUSTERS, new), whole=False).decisions] == ["new"]
     assert planner.plan(snapshot(CLUSTERS, new), whole=False).decisions == ()
     assert len(planner.plan(snapshot(CLUSTERS, new), whole=True).decisions) == len(new)
+
+
+def test_who_is_told_the_same_a_minute_later_is_not_told_again():
+    planner, crowd = OwnPlanner(), [job(f"j{number}", cpus=8) for number in range(4)]
+
+    def told(now):
+        return [decision.job_id for decision in planner.plan(snapshot(CLUSTERS, crowd, now=now), whole=False).decisions]
+
+    assert told(NOW) == ["j0", "j1", "j2", "j3"]
+    assert told(NOW + timedelta(minutes=1)) == ["j0", "j1"], "the first one may start, the second knows when"
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -21,7 +21,7 @@ from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
 from carbon_sched.service.outlooks import home_of
-from carbon_sched.service.planner import OwnPlanner
+from carbon_sched.service.planner import OwnPlanner, is_news
 from carbon_sched.service.reserved import reserved
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
@@ -291,7 +291,7 @@ class Decide:
             log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
             return False
         decision = self._budgets.admit(tx, job, decision)
-        if _is_news(tx.decision(job.job_id), decision):
+        if is_news(tx.decision(job.job_id), decision):
             explained = _explained(decision, read.waiting[job.job_id], read.curves)
             tx.put_decision(explained)
             tx.append_fact(_decided(explained))
@@ -355,15 +355,6 @@ def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Deci
         curve=curves.of(job, decision.cluster),
         latest_start=job.latest_start,
         deadline_confidence=job.confidence if job.spec.flexibility.deadline else None,
-    )
-
-
-def _is_news(before: Decision | None, now: Decision) -> bool:
-    return before is None or (before.verdict, before.cluster, before.start, before.reason) != (
-        now.verdict,
-        now.cluster,
-        now.start,
-        now.reason,
     )
 
 

@@ -55,6 +55,16 @@ class News:
     state: Json | None = None
 
 
+def is_news(before: Decision | None, now: Decision) -> bool:
+    """Whether a decision says something else of its job than the one before; when it was made is nothing else."""
+    return before is None or (before.verdict, before.cluster, before.start, before.reason) != (
+        now.verdict,
+        now.cluster,
+        now.start,
+        now.reason,
+    )
+
+
 class Planner(Protocol):
     """Makes plans, one after another."""
 
@@ -89,7 +99,7 @@ class OwnPlanner:
         world = self._previous.state.world if self._previous is not None else None
         self._previous = made = plan(snapshot, self._previous, brief=self._brief)
         state = to_json(made.state) if made.state.world != world and not self._brief else None
-        return News(tuple(d for d in made.decisions if d != before.get(d.job_id)), made.next_look, state)
+        return News(tuple(d for d in made.decisions if is_news(before.get(d.job_id), d)), made.next_look, state)
 
     def preview(self, snapshot: Snapshot) -> Sequence[Decision]:
         """From nothing."""
