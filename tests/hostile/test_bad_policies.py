@@ -30,6 +30,7 @@ BAD = {
     "flexibility.max_delay_of_duration": [*NO_NUMBER, 101],
     "flexibility.declared": ["ignored", False, None],
     "flexibility.deadline_confidence": [*NO_NUMBER, 0.4, 1],
+    "flexibility.interruptible": ["yes", 1, None],
     "flexibility.retries": [*NO_NUMBER, 1.5, 101],
     "flexibility.start_now": ["yes", 1, None],
     "weights.carbon": [*NO_NUMBER, 1e7],

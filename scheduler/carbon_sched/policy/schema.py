@@ -119,6 +119,9 @@ class FlexibilityForm(Form):
     deadline_confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="Certainty with which a delayed job still meets its deadline, 0.5 to 0.999."
     )
+    interruptible: bool = Field(
+        default=True, description="Whether jobs that say that they may be suspended are: true or false."
+    )
     retries: int = Field(
         2,
         ge=0,

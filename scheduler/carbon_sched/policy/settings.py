@@ -99,6 +99,7 @@ class Settings:
         max_delay_of_duration: the same as a share of its expected run time; the longer of the two holds.
         declared: whether a job's own deadline or longest delay is used instead.
         deadline_confidence: probability in (0, 1) with which a delayed job must still meet its deadline.
+        interruptible: whether jobs that say that they may be suspended are.
         retries: attempts after the first, for faults of the infrastructure and preemption only.
         start_now: whether a submitter may skip the wait (`submit --now`).
         carbon_weight, cost_weight, waiting_weight: what a gram of CO2e, a unit of currency and an hour of waiting weigh
@@ -120,6 +121,7 @@ class Settings:
     max_delay_of_duration: float = 0.0
     declared: Declared = Declared.HONOUR
     deadline_confidence: float = 0.95
+    interruptible: bool = True
     retries: int = 2
     start_now: bool = True
     carbon_weight: float = 1.0
@@ -221,6 +223,7 @@ KEYS: Mapping[str, Key] = {
     "flexibility.max_delay_of_duration": Key("max_delay_of_duration", min),
     "flexibility.declared": Key("declared", _ignore),
     "flexibility.deadline_confidence": Key("deadline_confidence", max),
+    "flexibility.interruptible": Key("interruptible", min),
     "flexibility.retries": Key("retries", min),
     "flexibility.start_now": Key("start_now", min),
     "weights.carbon": Key("carbon_weight", _same),

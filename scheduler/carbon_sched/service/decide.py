@@ -231,13 +231,19 @@ class Decide:
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
             expected_counts=counts,
         )
+        may_pause = {job.job_id for job in live if job.job_id in come and policies.settings(job.spec).interruptible}
+        paused = {
+            job_id for job_id, done in come.items() if done.pauses
+        }  # they go on where they were, whatever rules say
         running = [
             (job, self._waiting(job, views, now, policies, had, come[job.job_id].done_s), come[job.job_id])
             for job in live
-            if job.state is JobState.RUNNING and job.job_id in come
+            if job.state is JobState.RUNNING and job.job_id in may_pause
         ]
         bounded = tuple(
-            self._windows.bounded(one, come[one.job_id], snapshot, restart_s(one.spec)) if one.job_id in come else one
+            self._windows.bounded(one, come[one.job_id], snapshot, restart_s(one.spec))
+            if one.job_id in may_pause | paused
+            else one
             for one in snapshot.jobs
         )
         versions = {job.job_id: job.version for job in queued}

@@ -180,3 +180,25 @@ def test_a_user_who_stops_a_job_that_is_being_suspended_ends_it(world):
     assert world.job(job).state is JobState.STOPPED
     pass_to(world, 8)
     assert len(world.attempts(job)) == 1
+
+
+NEVER = "apiVersion: carbon-sched/v1\nname: acme\nteam: '*'\nflexibility: {interruptible: false}\n"
+
+
+def test_a_policy_may_forbid_suspensions(world):
+    begin(world, long_job(world))
+    world.policies.apply(NEVER, by="olga")
+    pass_to(world, 3)
+    assert stops(world) == []
+
+
+def test_a_job_that_is_suspended_when_its_policy_forbids_that_still_goes_on(world):
+    job = long_job(world)
+    first = begin(world, job)
+    pass_to(world, 2.25)
+    assert stops(world) == [first.attempt_id]
+    end(world, first)
+    world.policies.apply(NEVER, by="olga")
+    while len(world.attempts(job)) == 1:
+        pass_to(world, (world.clock.now() - START).total_seconds() / HOUR + 0.25)
+    assert world.clock.now() >= START + timedelta(hours=6)
