@@ -74,9 +74,17 @@ def _ran(statements: Statements, job: Job, attempt: Attempt) -> Ran | None:
 
 
 def _bare(spec: JobSpec) -> JobSpec:
-    """Without what a replay does not do: what it ran, what it waited for, and labels of single nodes."""
-    resources = replace(spec.resources, entrypoint_label_selector={})
-    return replace(spec, entrypoint="", runtime_env={}, sealed_env="", secrets={}, after=(), resources=resources)
+    """Without what a replay does not do: what it ran, what it waited for, suspensions, and labels of single nodes."""
+    return replace(
+        spec,
+        entrypoint="",
+        runtime_env={},
+        sealed_env="",
+        secrets={},
+        after=(),
+        resources=replace(spec.resources, entrypoint_label_selector={}),
+        flexibility=replace(spec.flexibility, interruptible=False),
+    )
 
 
 def scenario(ran: Sequence[Ran], clusters: Sequence[Cluster], outlooks: Outlooks, now: datetime) -> Scenario:

@@ -77,6 +77,11 @@ def test_rules_are_asked_about_each_job(world):
     assert grams(tried(world, HEAD + "extends: balanced\n" + rules)) == (1600, 900)
 
 
+def test_jobs_that_may_be_suspended_are_replayed_in_one_piece(world):
+    run_daily(world, 2, interruptible=True)
+    assert grams(tried(world, WAITS)) == (800, 100)
+
+
 def test_jobs_that_find_no_place_any_more_are_late(world):
     run_daily(world, 4)
     found = tried(world, HEAD + "clusters: {denied: [a]}\n")
