@@ -6,6 +6,7 @@ Adapters (`store/`, `clusters/`, `grid/`) and the fakes in `tests/fakes/` pass o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from carbon_sched.domain.cause import Cause
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.facts import Entry, Fact
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState
+    from carbon_sched.domain.job import Attempt, Job, JobEvent, JobSpec, JobState
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
     from carbon_sched.domain.schedule import Schedule
@@ -126,8 +127,11 @@ class Transaction(Protocol):
     def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
         """Newest first, at most `limit`."""
 
-    def live_jobs(self) -> list[Job]:
-        """Every job that is not in a final state, oldest first."""
+    def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
+        """Not in a final state, oldest first.
+
+        The specs of jobs in `known` are taken from there and not read: no spec changes while its job is live.
+        """
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """The places of those of these jobs that are queued, counted from 1: by class, then by age."""

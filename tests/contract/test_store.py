@@ -178,6 +178,17 @@ def test_jobs_are_listed_newest_first_by_filter_and_page(store):
         listed(after="nobody")
 
 
+def test_a_spec_that_is_known_is_not_read_again(store):
+    for number in (1, 2):
+        add(store, job(number))
+    with store.transaction(write=False) as tx:
+        first, second = tx.live_jobs()
+        again = tx.live_jobs({first.job_id: first.spec, "another": first.spec})
+    assert again == [first, second]
+    assert again[0].spec is first.spec
+    assert again[1].spec is not second.spec
+
+
 def test_live_jobs_are_those_not_final_oldest_first(store):
     by_state = {state: add(store, job(n)) for n, state in enumerate(PATHS)}
     with store.transaction() as tx:

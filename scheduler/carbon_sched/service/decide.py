@@ -105,6 +105,7 @@ class Decide:
         self._told = self._remembers = False
         self._trust = Trust(outlooks)
         self._arrivals = Arrivals()
+        self._specs: dict[str, JobSpec] = {}
         self._windows = Windows(store)
 
     def step(self) -> float:
@@ -190,7 +191,7 @@ class Decide:
     def _read(self) -> _Read:
         now = self._clock.now()
         with self._store.transaction(write=False) as tx:
-            clusters, live = tx.clusters(), tx.live_jobs()
+            clusters, live = tx.clusters(), tx.live_jobs(self._specs)
             attempts = tx.attempts(open_only=True)
             blocked = {job.job_id: verdict(tx, job) for job in live if job.state is JobState.QUEUED and job.spec.after}
             used = tx.usage(since_day=day_of(now) - DAYS)
@@ -207,7 +208,7 @@ class Decide:
         untold = [
             job.job_id for job in waiting if job.job_id in blocked and blocked[job.job_id][1] not in ("", job.reason)
         ]
-        specs = {job.job_id: job.spec for job in live}
+        self._specs = specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
         trusted = self._trust.trusted(outlooks, now)
         views = tuple(

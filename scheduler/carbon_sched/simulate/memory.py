@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import NotFound
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.decision import Decision
     from carbon_sched.domain.facts import Fact
-    from carbon_sched.domain.job import Attempt, Job, JobEvent
+    from carbon_sched.domain.job import Attempt, Job, JobEvent, JobSpec
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
     from carbon_sched.ports import JobFilter
@@ -61,8 +62,9 @@ class Memory:
         del where, limit
         return []
 
-    def live_jobs(self) -> list[Job]:
+    def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
         """Every job that is not in a final state, oldest first."""
+        del known
         return list(self._jobs.values())
 
     def move_job(self, job: Job, event: JobEvent, *, at: datetime, **words: Any) -> Job:

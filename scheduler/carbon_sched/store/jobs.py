@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, insert, select, tuple_, update
@@ -16,12 +17,13 @@ from carbon_sched.store.columns import clean_text
 from carbon_sched.store.tables import ACCEPTED, FINISHED, LIVE, decisions, job_events, jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Row
 
     from carbon_sched.domain.decision import Decision
+    from carbon_sched.domain.job import JobSpec
     from carbon_sched.ports import JobFilter
     from carbon_sched.store.session import Session
 
@@ -29,7 +31,9 @@ _OLDEST_FIRST = (jobs.c.submitted_at, jobs.c.job_id)
 _NEWEST_FIRST = (jobs.c.submitted_at.desc(), jobs.c.job_id.desc())
 _BY_ID = select(jobs).where(jobs.c.job_id == bindparam("job_id"))
 _BY_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
-_LIVE = select(jobs).where(LIVE).order_by(*_OLDEST_FIRST)
+_LIVE = select(*(column for column in jobs.c if column is not jobs.c.spec)).where(LIVE).order_by(*_OLDEST_FIRST)
+_SPECS = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
+_IDS_AT_ONCE = 500
 _AS_READ = and_(jobs.c.job_id == bindparam("as_read_id"), jobs.c.version == bindparam("as_read_version"))
 _UPDATE = update(jobs).where(_AS_READ)
 _EVENTS = select(job_events).where(job_events.c.job_id == bindparam("job_id")).order_by(job_events.c.id)
@@ -93,9 +97,18 @@ class JobRows:
         query = select(jobs).where(*conditions).order_by(*_NEWEST_FIRST).limit(limit)
         return [_job(row) for row in self._db.rows(query)]
 
-    def live_jobs(self) -> list[Job]:
+    def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
         """Not in a final state, oldest first."""
-        return [_job(row) for row in self._db.rows(_LIVE)]
+        rows = self._db.rows(_LIVE)
+        specs = self._specs([row.job_id for row in rows if row.job_id not in known])
+        return [_job(row, known.get(row.job_id) or specs[row.job_id]) for row in rows]
+
+    def _specs(self, job_ids: Sequence[str]) -> dict[str, JobSpec]:
+        found: dict[str, JobSpec] = {}
+        for first in range(0, len(job_ids), _IDS_AT_ONCE):
+            rows = self._db.rows(_SPECS, {"job_ids": job_ids[first : first + _IDS_AT_ONCE]})
+            found |= {row.job_id: spec_from_json(row.spec) for row in rows}
+        return found
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Counted by the database over the index of live jobs."""
@@ -230,10 +243,10 @@ def _insert_values(job: Job) -> dict[str, Any]:
     }
 
 
-def _job(row: Row[Any]) -> Job:
+def _job(row: Row[Any], spec: JobSpec | None = None) -> Job:
     return Job(
         job_id=row.job_id,
-        spec=spec_from_json(row.spec),
+        spec=spec or spec_from_json(row.spec),
         state=JobState(row.state),
         submitted_at=row.submitted_at,
         version=row.version,
