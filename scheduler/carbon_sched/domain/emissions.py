@@ -6,7 +6,9 @@ the formula: GHG Protocol Scope 2 Guidance (location-based method) and ISO/IEC 2
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import Interval
@@ -55,12 +57,15 @@ class Piece:
 def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: Sequence[Reading]) -> list[Piece]:
     """Cut `[start, end)` at the borders of `readings` (ordered, not overlapping); energy follows time, exactly."""
     whole = Interval(start, end)
+    first = bisect_right(readings, start, key=_end)
+    if first < len(readings) and readings[first].start <= start and end <= readings[first].end:
+        return [Piece(start, end, energy_uj, readings[first])]
     cuts: list[tuple[Interval, Reading | None]] = []
     cursor = start
-    for reading in readings:
+    for reading in islice(readings, first, None):
         part = whole.overlap(reading.interval)
         if part is None:
-            continue
+            break
         if part.start > cursor:
             cuts.append((Interval(cursor, part.start), None))
         cuts.append((part, reading))
@@ -72,3 +77,7 @@ def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: 
         Piece(part.start, part.end, energy, reading)
         for (part, reading), energy in zip(cuts, apportion(energy_uj, micros), strict=True)
     ]
+
+
+def _end(reading: Reading) -> datetime:
+    return reading.end

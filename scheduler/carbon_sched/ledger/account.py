@@ -153,8 +153,9 @@ class Reference:
 
 def references(attempts: Sequence[AttemptRecord], period: Period = ALWAYS) -> list[Reference]:
     """Every reference choice recorded for attempts of one job, by the identical method, in the order of their names."""
-    burning = [attempt for attempt in attempts if actual(attempt, period).parts]
-    ours = [actual(attempt, period) for attempt in burning]
+    both = [(attempt, actual(attempt, period)) for attempt in attempts]
+    burning = [attempt for attempt, account in both if account.parts]
+    ours = [account for _, account in both if account.parts]
     roles = sorted({role for attempt in burning for role in attempt.readings if role != ACTUAL})
     return [_reference(role, burning, ours, period) for role in roles]
 

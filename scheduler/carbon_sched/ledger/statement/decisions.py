@@ -86,8 +86,10 @@ def restatements(job: JobRecord, attempts: Iterable[AttemptRecord], period: Cut)
     """Each booking of an attempt that changed the figure of the one before, with both; the newest is in the totals."""
     for attempt in attempts:
         bookings = attempt.readings.get(ACTUAL, [])
+        if len(bookings) < 2:
+            continue
         figures = [_as_booked(attempt, booking, period) for booking in bookings[:-1]]
-        figures += [actual(attempt, period)] if bookings else []
+        figures.append(actual(attempt, period))
         for (before, first), (now, second) in pairwise(zip(figures, bookings, strict=True)):
             if (before.energy_uj, before.co2e_ug) != (now.energy_uj, now.co2e_ug):
                 both = (before.energy_uj, now.energy_uj, before.co2e_ug, now.co2e_ug)
