@@ -39,7 +39,7 @@ STORED = 5_000
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--facts", type=int, default=FULL // 20, help="of the ledger that is verified")
+    parser.add_argument("--facts", type=int, default=FULL // 50, help="of the ledger that is verified")
     parser.add_argument("--fleet-hours", type=int, default=6, help="of the 2,000 GPUs; a year has 8,760")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +54,9 @@ def verified(copy: Path, facts: int) -> None:
     print(f"{facts:,} facts, {size / facts:,.0f} bytes each")
     used = audit("verify", "--file", copy, "--checkpoint", f"{facts}:{last.hash}")
     print(f"  audit verify             {used}   {scaled(used.cpu_s, facts)}")
+    used = audit("statement", "--export", copy, "--period", "2026-01", "--format", "json")
+    per_fact = 1024 * used.peak_mib / facts
+    print(f"  audit statement, January {used}   {scaled(used.cpu_s, facts)}, {per_fact:.1f} KiB of memory per fact")
 
 
 def fleet(copy: Path, hours: int) -> None:
