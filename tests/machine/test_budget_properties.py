@@ -72,8 +72,8 @@ def test_no_budget_is_overdrawn_but_by_what_metering_adds(store, clock, moves, l
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(moves=st.lists(steps, min_size=20, max_size=120), limit=st.integers(1, 20))
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(moves=st.lists(steps, min_size=40, max_size=60), limit=st.integers(1, 20))
 def test_the_same_over_ten_thousand_moves(store, clock, moves, limit):
     check(store, clock, moves, limit)
 
