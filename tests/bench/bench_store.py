@@ -21,14 +21,28 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import sqlalchemy as sa
 
 from carbon_sched.domain.facts import Fact, FactKind
-from carbon_sched.domain.job import Job, JobEvent, JobSpec, JobState
+from carbon_sched.domain.job import Flexibility, Job, JobEvent, JobSpec, JobState
+from carbon_sched.policy.presets import preset
 from carbon_sched.ports import JobFilter
+from carbon_sched.service.budgets import Budgets
+from carbon_sched.service.decide import Decide
+from carbon_sched.service.estimates import Estimates
+from carbon_sched.service.fleet import Fleet
+from carbon_sched.service.outlooks import Outlooks
+from carbon_sched.service.policies import Policies
+from carbon_sched.service.signals import Signals
+from carbon_sched.service.statements import Statements
 from carbon_sched.store.engine import open_store
 from tests.fakes.clock import START, StoppedClock
+from tests.fakes.cluster import FakeCluster, FakeClusters
+from tests.fakes.world import FakeGrid, a_cluster
 
 FEW = 1_000
 LIVE = 50
-SPEC = JobSpec("python train.py --epochs 3", "train", team="ml", project="llm", runtime_env={"env_vars": {"A": "1"}})
+SPEC = JobSpec(
+    "python train.py --epochs 3", "train", team="ml", project="llm", runtime_env={"env_vars": {"A": "1"}},
+    flexibility=Flexibility(earliest=START + timedelta(hours=2), max_delay_s=2 * 86_400.0),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -44,15 +58,29 @@ def main() -> None:
         print(f"{store._engine.dialect.name}, {LIVE} live jobs")
         submits(store, arguments.submits)
         add_finished(store, 0, FEW)
-        few = reads(store)
+        decide = decider(store)
+        few = reads(store) | {"decide": median_ms(decide.step)}
         add_finished(store, FEW, arguments.finished)
-        many = reads(store)
+        many = reads(store) | {"decide": median_ms(decide.step)}
         store.close()
         opening = median_ms(lambda: open_store(url, StoppedClock()).close(), repeats=9)
     print(f"\n{'CPU ms':<34} {FEW:>10,} {arguments.finished:>10,} {'ratio':>7}")
     for name in few:
         print(f"{name:<34} {few[name]:>10.2f} {many[name]:>10.2f} {many[name] / few[name]:>7.2f}")
     print(f"{'open an up-to-date database':<34} {'':>10} {opening:>10.2f}")
+
+
+def decider(store) -> Decide:
+    """What plans the live jobs, on one cluster, after its first plan."""
+    clock, signals = StoppedClock(), Signals()
+    fleet = Fleet(store, FakeClusters(FakeCluster("clean", clock)), clock, signals)
+    fleet.put(a_cluster("clean", "SE-SE3"))
+    policies = Policies(store, preset, clock)
+    budgets = Budgets(store, policies, Statements(store), clock)
+    outlooks = Outlooks(FakeGrid({"SE-SE3": [(0.0, 50.0), (3600.0, 10.0)]}))
+    decide = Decide(store, fleet, outlooks, Estimates(store), policies, clock, signals, budgets)
+    decide.step()
+    return decide
 
 
 def submit(store, number) -> None:
