@@ -89,7 +89,7 @@ def test_a_meter_killed_while_writing_loses_no_joule(tmp_path, stubbed_nvml, kil
     rows = [row for segment in segments for row in segment.rows if row.device == uuid(0)]
     assert last.returncode == 0
     assert sum(row.energy_uj for row in rows) == (readings[-1] - readings[1]) * 1000
-    assert len({segment.reader for segment in segments}) > kills // 4
+    assert len({segment.reader for segment in segments}) > kills // 8, "some were killed after they had published"
     assert {row.owner for row in rows} == {ATTEMPT}
     # One interval per kill is marked: from the last checkpoint of the killed to the first look of the next, which
     # is no longer than from one start to the next.

@@ -61,6 +61,7 @@ def test_kill_9_of_the_job(installation, tmp_path):
 
 
 @pytest.mark.slow  # an unfinished journal is waited for
+@pytest.mark.timeout(300)
 def test_kill_9_of_the_wrapper(installation, tmp_path):
     job, pid = running(installation, tmp_path / "p", "north")
     os.kill(wrapper_of(pid), signal.SIGKILL)
@@ -73,6 +74,7 @@ def test_kill_9_of_the_wrapper(installation, tmp_path):
 
 
 @pytest.mark.slow  # another head is started
+@pytest.mark.timeout(300)
 def test_kill_9_of_the_ray_head(installation, tmp_path):
     job, pid = running(installation, tmp_path / "p", "south")
     head = json.loads((installation.data / "local-heads" / "south" / "head.json").read_text())

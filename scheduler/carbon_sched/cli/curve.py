@@ -21,6 +21,8 @@ PLAIN = str.maketrans({LINE: "*", BAND: ":"})
 AXIS = 6
 """Columns left of the curve: the figures of the vertical axis and a blank."""
 HEIGHT = 8
+FLAT = 1e-9
+"""Of the highest value; what differs by less differs by the rounding of sums."""
 LABEL = 8
 """Columns that a time below the curve needs at least."""
 TICKS_H = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 672, 1344)
@@ -49,7 +51,8 @@ def curve(stretches: Sequence[Stretch], zone: tzinfo, width: int = 80, height: i
     start, end = stretches[0].start, stretches[-1].end
     columns = _columns(stretches, start, end, width - AXIS)
     bottom, top = min(c.low for c in columns), max(c.high for c in columns)
-    step = (top - bottom) / (height - 1) or 1.0
+    flat = top - bottom <= FLAT * abs(top)
+    step = 1.0 if flat else (top - bottom) / (height - 1)
     digits = 0 if top >= 10 else 1 if top >= 1 else 2
     rows = []
     for row in range(height - 1, -1, -1):
