@@ -245,3 +245,10 @@ def test_a_stream_tells_states_and_output_to_the_end_and_goes_on_where_a_reader_
     assert [line for line in rest.splitlines() if line.startswith("event: ")] == ["event: end"]
     assert requests.get(url, headers={**headers, "Last-Event-ID": "x"}, timeout=5).status_code == 400
     assert "event: log" not in requests.get(url, params={"logs": "false"}, headers=headers, timeout=5).text
+
+
+@pytest.mark.parametrize("name", ["after", "limit"])
+def test_a_place_that_no_ledger_has_is_refused_before_anything_is_sent(served, name):
+    asked = {"params": {name: 2**63}, "headers": {"Authorization": f"Bearer {TOKEN}"}}
+    answer = requests.get(f"{served.url}/v1/ledger/entries", timeout=30, **asked)
+    assert answer.status_code in (400, 422)

@@ -27,14 +27,16 @@ from carbon_sched.wire import Imported, ImportRequest, SealView, VerifyView
 router = APIRouter()
 
 PAGE = 1000
+LAST = 2**63 - 1
+"""The highest number under which a database can keep an entry."""
 
 
 @router.get("/ledger/entries")
 def entries(
     context: Ctx,
     _caller: Auditor,
-    after: Annotated[int, Query(ge=0)] = 0,
-    limit: Annotated[int | None, Query(ge=1)] = None,
+    after: Annotated[int, Query(ge=0, le=LAST)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=LAST)] = None,
 ) -> StreamingResponse:
     """The ledger as JSON lines, exactly the bytes that were hashed."""
 
