@@ -199,8 +199,10 @@ def _die_with_parent(wrapper: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     # `ctypes` takes ten milliseconds of every job's start, what it is made of takes none.
-    import _ctypes  # noqa: PLC0415
-
+    try:
+        import _ctypes  # noqa: PLC0415
+    except ImportError:  # a Python built without it: the job runs all the same
+        return
     prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None is the process itself
     _ctypes.call_function(prctl, (PR_SET_PDEATHSIG, _signal.SIGKILL))
     if os.getppid() != wrapper:  # it died before it was asked for
