@@ -104,7 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--days", type=float, default=31)
     parser.add_argument("--sample", type=int, default=5000)
     parser.add_argument("--utilisation", type=float, default=0.5)
-    parser.add_argument("--policies", nargs="*", default=["balanced", "lowest-carbon"])
+    parser.add_argument("--policies", nargs="*", default=["balanced"])
     parser.add_argument("--weeks", type=int, nargs="*", default=[2])
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     return parser.parse_args()
