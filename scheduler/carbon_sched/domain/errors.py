@@ -6,6 +6,7 @@
     |   `-- TooLarge                       120   413  no    more was sent than is taken
     |-- NotFound                           121   404  no
     |-- Conflict                           121   409  no    the thing moved on, or exists already with other content
+    |   |-- Unchanged                      121   409  no    it is in force already, just so
     |   `-- StaleVersion                   121   409  yes   somebody else changed the row first: load again
     |       `-- NotLeading                 121   409  yes   another server on this database leads now
     |-- NotAllowed                         122   401  no    missing, wrong or expired credentials
