@@ -89,7 +89,7 @@ def test_ctrl_c_ends_whatever_waits_for_an_answer(done, shell, monkeypatch, comm
     code, out, err = shell(*command)
     ended.set()
     assert (code, out) == (130, "")
-    assert err.strip() == "" or "job" in err
+    assert not re.search("error|abort|traceback", err, re.IGNORECASE)  # progress is shown where an answer takes long
 
 
 INTERRUPTED_WHILE_LOADING = """
