@@ -73,7 +73,7 @@ SPEC = (
     '"entrypoint_label_selector":{},"bundles":[{"cpus":1.0,"gpus":0.5,"memory":0,"resources":{}}],'
     '"placement":"strict-pack","gpu_type":"H100","gpu_memory_gb":80.0},'
     '"flexibility":{"earliest":"2026-11-23T18:00:00Z","deadline":null,'
-    '"max_delay_s":3600.0,"interruptible":false},"estimate":{"duration_s":60.0,"power_w":null},'
+    '"max_delay_s":3600.0,"interruptible":true,"restart_s":60.0,"storage":"/r"},"estimate":{"duration_s":60.0,"power_w":null},'
     '"data":[{"uri":"s3://b/x","size_bytes":10,"zone":"DE"}],"clusters":["a"],"policy":"balanced",'
     '"start_now":true,"after":[["0123456789",true]]}'
 )
