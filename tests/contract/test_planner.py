@@ -92,7 +92,8 @@ def test_a_child_that_is_killed_fails_one_plan_and_is_replaced(child):
     assert len(child.plan(snapshot(CLUSTERS, MANY), whole=False).decisions) == len(MANY), "it began anew"
     line = child._line
     line.send(("plan", None))  # no snapshot: the child falls over it
-    child._child.join(10)
+    line.send(())
+    child._child.join(60)
     with pytest.raises(Internal, match="the next plan starts it again"):
         child._converse(line, "plan", snapshot(CLUSTERS, MANY))
     assert child.plan(snapshot(CLUSTERS, MANY[:1]), whole=False).decisions

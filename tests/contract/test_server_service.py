@@ -73,6 +73,7 @@ def login(tmp_path, monkeypatch):
             made.close()
 
 
+@pytest.mark.slow
 def test_installed_it_is_of_no_session_and_comes_back_by_itself(login):
     login("list")
     before = login.pid()

@@ -160,7 +160,7 @@ def test_a_port_that_is_taken_and_the_database_of_a_newer_version(place):
     assert len(refused.stderr.strip().splitlines()) <= 2, "the reason, not a page of log"
 
 
-@pytest.mark.parametrize("what", ["removed", "replaced"])
+@pytest.mark.parametrize("what", ["removed", pytest.param("replaced", marks=pytest.mark.slow)])
 def test_without_its_data_folder_a_server_ends_and_says_why(place, what):
     place.server.up()
     process, data = place.server.running().process, place.server.data_dir

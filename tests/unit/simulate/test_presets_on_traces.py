@@ -37,7 +37,7 @@ def grams(name, slack):
     return under(name, slack).grams.sum()
 
 
-@pytest.mark.parametrize("slack", ["none", "24h"])
+@pytest.mark.parametrize("slack", [pytest.param("none", marks=pytest.mark.slow), "24h"])
 def test_run_now_never_waits_and_goes_where_it_is_cleaner(slack):
     assert not under("run-now", slack).wait_h.any()
     assert grams("run-now", slack) < baseline(HERE, of(slack)).grams.sum()
@@ -67,6 +67,7 @@ def test_lowest_carbon_waits_unasked_up_to_a_day_or_the_jobs_own_length_but_for_
     assert outcome.grams.sum() < grams("balanced", "none")
 
 
+@pytest.mark.slow
 def test_deadline_first_waits_less_often_and_for_more_and_leaves_room_for_the_longest_run():
     some = of("none")
     deadlines = some.jobs.submitted_h + 1.5 * some.jobs.hours + 6
@@ -80,12 +81,14 @@ def test_deadline_first_waits_less_often_and_for_more_and_leaves_room_for_the_lo
     assert 0 < waits["deadline-first"].sum() < waits["balanced"].sum()
 
 
+@pytest.mark.slow
 def test_cost_aware_pays_less_and_emits_more_than_balanced():
     cheap, clean = under("cost-aware", "24h"), under("balanced", "24h")
     assert price(of("24h"), cheap) < price(of("24h"), clean)
     assert grams("balanced", "24h") < grams("cost-aware", "24h") < baseline(HERE, of("24h")).grams.sum()
 
 
+@pytest.mark.slow
 def test_eu_residency_stays_in_europe_and_waits_there_as_balanced_does():
     stays = under("eu-residency", "24h")
     assert (stays.cluster == MADRID).all()
