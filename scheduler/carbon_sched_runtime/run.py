@@ -26,6 +26,8 @@ FINISH_S = 12.0
 URGENT_FINISH_S = 5.0
 RECORD_READ = 64 * 1024
 PR_SET_PDEATHSIG = 1
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _./+:@%,=-")
+BUILT_IN = ("echo", "printf", "test", "kill", "pwd", "cd", "umask", "ulimit", "command", "type", "read", "wait", "exec")
 SINK_SETTINGS = ("CARBON_SCHED_PUSH", "CARBON_SCHED_PUSH_TOKEN", "CARBON_SCHED_STORE")
 
 
@@ -188,10 +190,25 @@ def _become_shell(entrypoint: str, environment: dict[bytes, bytes], mask: set[in
             if number not in STOP_SIGNALS or _signal.getsignal(number) is not _signal.SIG_IGN:
                 _signal.signal(number, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        os.execve("/bin/sh", [b"/bin/sh", b"-c", os.fsencode(entrypoint)], environment)  # noqa: S606 - as Ray does it
+        os.execve("/bin/sh", [b"/bin/sh", b"-c", os.fsencode(_in_its_place(entrypoint))], environment)  # noqa: S606 - as Ray does it
     except BaseException as error:  # noqa: BLE001 - nothing may leave the child as a second wrapper
         complain(f"cannot start a shell: {error}")
     os._exit(126)
+
+
+def _in_its_place(entrypoint: str) -> str:
+    """For the shell: a program with plain or single-quoted words takes its place, and so is what ends with the wrapper.
+
+    The shell would only wait for it. Every other line is left to the shell as it is.
+    """
+    unquoted = entrypoint.split("'")[::2]
+    program, space, _ = unquoted[0].partition(" ")
+    alone = entrypoint.count("'") % 2 == 0 and not any(set(part) - PLAIN for part in unquoted)
+    if not alone or "=" in program or program in BUILT_IN or not (space or len(unquoted) == 1):
+        return entrypoint
+    folders = [""] if "/" in program else [f"{folder}/" for folder in os.environ.get("PATH", "").split(":")]
+    there = program and any(os.access(f"{folder}{program}", os.X_OK) for folder in folders)
+    return f"exec {entrypoint}" if there else entrypoint
 
 
 def _die_with_parent(wrapper: int) -> None:

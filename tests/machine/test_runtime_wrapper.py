@@ -186,7 +186,7 @@ def test_processes_that_outlive_the_entrypoint_are_said(place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-@pytest.mark.parametrize("entrypoint", ["exec sleep 600", "echo up; sleep 600; echo more"])
+@pytest.mark.parametrize("entrypoint", ["sleep 600", "echo up; sleep 600; echo more"])
 def test_after_kill_9_of_the_wrapper_its_job_ends_too(place, entrypoint):
     process = place.start(entrypoint)
     place.wait_for("spawned")
@@ -200,6 +200,35 @@ def test_after_kill_9_of_the_wrapper_its_job_ends_too(place, entrypoint):
         time.sleep(0.01)
     assert not Path(f"/proc/{child}").exists()
     assert place.record().last("ended") is None
+
+
+def test_a_single_program_takes_the_shells_place_and_is_what_ends_with_the_wrapper(place):
+    process = place.start(f"{sys.executable} -c 'import os, time; print(os.getpid(), flush=True); time.sleep(600)'")
+    script = int(process.stdout.readline())
+    assert script == place.record().last("spawned").child_pid
+    process.kill()
+    process.wait(20)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{script}").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{script}").exists()
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "code", "out"),
+    [
+        ("echo 'a\\tb'", 0, "a\tb\n"),
+        ("A=1 env", 0, "A=1"),
+        ("sh -c 'exit 3'", 3, ""),
+        ("no-such-program x", 127, ""),
+        ("cd / && pwd", 0, "/\n"),
+        ("printf '%s-%s' a 'b c'", 0, "a-b c"),
+    ],
+)
+def test_every_command_does_what_the_shell_makes_of_it(place, entrypoint, code, out):
+    ended, said, _ = place.run(entrypoint)
+    assert ended == code
+    assert out in said
 
 
 # Stopping ------------------------------------------------------------------------------------------------------------

@@ -212,6 +212,9 @@ class Book:
     def _job_resolved(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """A person's word about a lost job; what follows from it is said by the job's end, or its next attempt."""
 
+    def _job_suspended(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
+        """Why an attempt was stopped; what it used and how it ended is said by the attempt's own facts."""
+
     def _statement_issued(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """Statements are computed from facts, not from statements."""
 
@@ -234,6 +237,7 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.EMISSIONS_IMPORTED: Book._emissions_imported,  # noqa: SLF001
     FactKind.DECLARATION_MADE: Book._declaration_made,  # noqa: SLF001
     FactKind.JOB_RESOLVED: Book._job_resolved,  # noqa: SLF001
+    FactKind.JOB_SUSPENDED: Book._job_suspended,  # noqa: SLF001
     FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001
 }
 
