@@ -116,6 +116,7 @@ def until(holds, process, output):
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # a read-only disk is among the bad machines
 def test_only_the_volume_can_be_written(volume):
     elsewhere = volume.parent / "elsewhere"
     elsewhere.mkdir(mode=0o777)
@@ -131,7 +132,9 @@ def test_the_database_is_brought_up_to_date_and_left_so(volume):
     assert (volume / "data" / "carbon-sched.sqlite").exists()
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "cannot be read"), ("short", "holds 5 characters")])
+@pytest.mark.parametrize(
+    ("content", "told"), [pytest.param(None, "cannot be read", marks=pytest.mark.slow), ("short", "holds 5 characters")]
+)
 def test_a_token_file_that_is_missing_or_too_short_is_named(volume, content, told):
     (volume / "token").unlink()
     if content is not None:

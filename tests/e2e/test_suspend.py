@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS, STEP_S, SAVED_EVERY = 200, 0.5, 10
-PERIOD_S, PERIODS = 60, 3
+PERIOD_S, PERIODS = 60, 4
 TRAIN = f"""
 import json, sys, time
 from carbon_sched_runtime import job
@@ -51,10 +51,10 @@ def uninterrupted():
 
 
 def series(folder: Path, begin: datetime) -> dict:
-    """Both grids in steps of 10 s: north is clean every other half minute, and after that south alone is clean."""
+    """Both grids in steps of 10 s: north is clean every other half minute, and after that only south is nearly so."""
     turn = PERIOD_S * PERIODS
     north = [50 if second < turn and second % PERIOD_S < PERIOD_S / 2 else 700 for second in range(0, 1800, 10)]
-    south = [900 if second < turn else 30 for second in range(0, 1800, 10)]
+    south = [900 if second < turn else 60 for second in range(0, 1800, 10)]
     for zone, values in (("NO", north), ("DE", south)):
         rows = [f"{(begin + timedelta(seconds=10 * i)).isoformat()},{value}" for i, value in enumerate(values)]
         (folder / f"{zone}.csv").write_text("start,g_per_kwh\n" + "\n".join(rows) + "\n", encoding="utf-8")
