@@ -106,7 +106,7 @@ class Decide:
         self._trust = Trust(outlooks)
         self._arrivals = Arrivals()
         self._specs: dict[str, JobSpec] = {}
-        self._windows = Windows(store)
+        self._windows = Windows(store, signals)
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens.
@@ -143,7 +143,6 @@ class Decide:
     def _suspend(self, read: _Read) -> float:
         """Stop running jobs for cleaner hours; returns the seconds until that is to be decided again."""
         border = self._windows.suspend(read.running, read.snapshot)
-        self._signals.dispatch.set()
         if border is None:
             return LONGEST_LOOK_S
         return min(LONGEST_LOOK_S, max(0.05, (border - self._clock.now()).total_seconds()))

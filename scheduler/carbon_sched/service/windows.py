@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job, JobSpec
     from carbon_sched.planning.snapshot import Snapshot, WaitingJob
     from carbon_sched.ports import Store, Transaction
+    from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ def progress(job: Job, attempts: Iterable[Attempt], now: datetime) -> Progress:
 class Windows:
     """Bounds waiting jobs to their windows, and suspends running ones; the leader's decide loop calls both."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, signals: Signals) -> None:
+        self._store, self._signals = store, signals
         self._known: dict[str, tuple[object, Window | None]] = {}
 
     def bounded(self, job: WaitingJob, done: Progress, snapshot: Snapshot, cost_s: float) -> WaitingJob:
@@ -100,6 +101,8 @@ class Windows:
     def suspend(self, running: Sequence[tuple[Job, WaitingJob, Progress]], snapshot: Snapshot) -> datetime | None:
         """Have those stopped that save by it; returns when to look again."""
         border: datetime | None = None
+        alive = {one.job_id for one in snapshot.jobs} | {job.job_id for job, _, _ in running}
+        self._known = {job_id: known for job_id, known in self._known.items() if job_id in alive}
         for job, left, done in running:
             found = self._window(_interruptible(left, done, restart_s(job.spec)), snapshot)
             if found is None or done.runs_since is None:
@@ -118,7 +121,7 @@ class Windows:
         """Decided once per slot and outlook, since it costs milliseconds and the decide loop comes by often."""
         outlooks = tuple(view.outlook.readings[:1] + view.outlook.readings[-1:] for view in snapshot.clusters)
         usable = tuple(view.status.usable if view.status else False for view in snapshot.clusters)
-        key = (one.state, one.runs_on, one.job.latest_start, outlooks, usable)
+        key = (one.state, one.runs_on, outlooks, usable)
         known, found = self._known.get(one.job.job_id, (None, None))
         if known != key or found is None or snapshot.now >= found.until:
             found = window(one, snapshot)
@@ -136,6 +139,7 @@ class Windows:
                 "done_s": round(done.done_s), "pauses": done.pauses + 1, "until": to_rfc3339(found.until),
             }  # fmt: skip
             tx.append_fact(Fact(FactKind.JOB_SUSPENDED, now, body))
+        self._signals.dispatch.set()
         log.info("job is being suspended job=%s saving=%.3f", job.job_id, found.saving)
 
 
