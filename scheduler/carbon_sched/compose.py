@@ -36,6 +36,7 @@ from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
 from carbon_sched.service.awake import Awake
+from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
 from carbon_sched.service.boundaries import Boundaries
 from carbon_sched.service.budgets import Budgets
@@ -176,7 +177,8 @@ def build(
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, policies, clock, grid.direct)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
-    collect = Collect(fenced, fleet, journals, FolderJournals(), book, logs, clock, signals, Lanes("collect"), gauge)
+    batches, lanes = Batches(fenced, journals, outlooks, statements, clock), Lanes("collect")
+    collect = Collect(fenced, fleet, journals, FolderJournals(), book, batches, logs, clock, signals, lanes, gauge)
 
     def moved() -> None:
         if sole:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from carbon_sched.domain.access import Credential
+    from carbon_sched.domain.batch import BatchState
     from carbon_sched.domain.budget import BudgetLine, BudgetUse
     from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, SecretRef
     from carbon_sched.domain.decision import Decision
@@ -302,6 +303,13 @@ class Transaction(Protocol):
 
     def runs(self, *, name: str | None = None, after: int = 0, limit: int) -> list[PastRun]:
         """The newest `limit` runs with a number above `after`, oldest of them first."""
+
+    # batches -------------------------------------------------------------------------------------
+    def put_batch_state(self, state: BatchState) -> None:
+        """Insert, or replace what the attempt told before."""
+
+    def batch_states(self, job_ids: Sequence[str]) -> dict[str, list[BatchState]]:
+        """The states of each job's attempts, oldest first; jobs without any are left out."""
 
     # policies ------------------------------------------------------------------------------------
     def add_policy(

@@ -145,6 +145,26 @@ class JobView(TypedDict):
     exit_code: int | None
     metadata: dict[str, str]
     attempts: list[AttemptView]
+    batch: BatchView | None
+
+
+class BatchView(TypedDict):
+    """How far a batch has come. Energy and gCO2e are those metered so far of all its attempts, per item that is done.
+
+    `expected_end` is at the pace of the attempt that runs, None where none does; `late` says that it is after the
+    job's deadline. Unknown is None.
+    """
+
+    done: int
+    total: int
+    at: str
+    energy_j: float
+    co2e_g: float | None
+    j_per_item: float | None
+    co2e_g_per_item: float | None
+    expected_end: str | None
+    deadline: str | None
+    late: bool
 
 
 class JobList(TypedDict):
@@ -271,6 +291,17 @@ class ReceiptWindow(TypedDict):
     co2e_g_per_unit: dict[str, float]
 
 
+class ReceiptPerUnit(TypedDict):
+    """All that the job used, start-up and lost work too, by the `amount` of work its windows counted.
+
+    `energy_j` (IT energy) and `co2e_g` are for one unit; `co2e_g` is None where some intensity is not known.
+    """
+
+    amount: float
+    energy_j: float
+    co2e_g: float | None
+
+
 class Receipt(TypedDict):
     """GET /v1/jobs/{id}/receipt. `final` is false while the job runs or its energy is not completely collected."""
 
@@ -301,6 +332,7 @@ class Receipt(TypedDict):
     notes: list[str]
     quality: dict[str, float]
     windows: list[ReceiptWindow]
+    per_unit: dict[str, ReceiptPerUnit]
     ledger_head: str
 
 

@@ -22,13 +22,16 @@ import tempfile
 import threading
 from pathlib import Path
 
+LOCAL = "local"
+"""The name of every run outside of carbon-sched."""
+
 _stop_asked = threading.Event()
 _watching = False
 
 
 def run_name() -> str:
     """The run's name: one for all attempts of a job, another one for every job."""
-    return os.environ.get("CARBON_SCHED_RUN_NAME") or "local"
+    return os.environ.get("CARBON_SCHED_RUN_NAME") or LOCAL
 
 
 def storage() -> str:

@@ -35,6 +35,7 @@ def job_view(job_id: str = "0123456789", **changes: Any) -> dict[str, Any]:
         "finished_at": None,
         "exit_code": None,
         "metadata": {},
+        "batch": None,
         "attempts": [],
     }
     return view | changes
@@ -191,6 +192,7 @@ def receipt_view(**changes: Any) -> dict[str, Any]:
                 "co2e_g_per_unit": {"tokens": 2.1484375e-06},
             }
         ],
+        "per_unit": {"tokens": {"amount": 4096.0, "energy_j": 0.17578125, "co2e_g": 6.4453125e-06}},
         "ledger_head": "ab" * 32,
     }
     return view | changes

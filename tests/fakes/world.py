@@ -14,6 +14,7 @@ from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
+from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.collect import Collect
@@ -202,6 +203,7 @@ class World:
             journals,
             FolderJournals(),
             self.book,
+            Batches(fenced, journals, outlooks, self.statements, self.clock),
             self.logs,
             self.clock,
             self.signals,

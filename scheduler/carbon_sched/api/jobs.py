@@ -35,7 +35,7 @@ def view_of(context: Context, caller: Principal, job_id: str) -> JobView:
     with context.store.transaction(write=False) as tx:
         job = visible(tx, caller, job_id)
         place = tx.queue_positions([job_id]).get(job_id) if job.state is JobState.QUEUED else None
-        return job_view(job, tx.attempts(job_id=job_id), place)
+        return job_view(job, tx.attempts(job_id=job_id), place, tx.batch_states([job_id]).get(job_id, ()))
 
 
 def require_visible(context: Context, caller: Principal, job_id: str) -> None:
@@ -118,7 +118,11 @@ def list_jobs(
         jobs = tx.jobs(where, limit=limit)
         queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
         places = tx.queue_positions(queued) if queued else {}
-        views = [job_view(job, tx.attempts(job_id=job.job_id), places.get(job.job_id)) for job in jobs]
+        batches = tx.batch_states([job.job_id for job in jobs])
+        views = [
+            job_view(job, tx.attempts(job_id=job.job_id), places.get(job.job_id), batches.get(job.job_id, ()))
+            for job in jobs
+        ]
     return {"jobs": views, "next": jobs[-1].job_id if len(jobs) == limit else None}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.batch import progress
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.domain.units import grams, joules
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import KEYS
 from carbon_sched.policy.written import written
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.batch import BatchState
     from carbon_sched.domain.cluster import Cluster, ClusterStatus
     from carbon_sched.domain.decision import Candidate, Decision
     from carbon_sched.domain.intensity import Reading
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.policies import PolicySet
     from carbon_sched.wire import (
         AttemptView,
+        BatchView,
         CandidateView,
         ClusterView,
         DecisionView,
@@ -57,8 +61,31 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     }
 
 
-def job_view(job: Job, attempts: Sequence[Attempt], position: int | None = None) -> JobView:
-    """A job with its attempts; `cluster` is the newest attempt's."""
+def batch_view(job: Job, attempts: Sequence[Attempt], states: Sequence[BatchState]) -> BatchView | None:
+    """How far a job's batch has come; None for other jobs."""
+    running = bool(states) and any(one.open and one.attempt_id == states[-1].attempt_id for one in attempts)
+    batch, deadline = progress(states, running=running), job.spec.flexibility.deadline
+    if batch is None:
+        return None
+    energy_j, co2e_g = joules(batch.energy_uj), None if batch.co2e_ug is None else grams(batch.co2e_ug)
+    return {
+        "done": batch.done,
+        "total": batch.total,
+        "at": to_rfc3339(batch.at),
+        "energy_j": energy_j,
+        "co2e_g": co2e_g,
+        "j_per_item": energy_j / batch.done if batch.done else None,
+        "co2e_g_per_item": co2e_g / batch.done if batch.done and co2e_g is not None else None,
+        "expected_end": _time(batch.expected_end),
+        "deadline": _time(deadline),
+        "late": deadline is not None and batch.expected_end is not None and batch.expected_end > deadline,
+    }
+
+
+def job_view(
+    job: Job, attempts: Sequence[Attempt], position: int | None = None, batch: Sequence[BatchState] = ()
+) -> JobView:
+    """A job with its attempts; `cluster` is the newest attempt's, `batch` what its attempts tell of one."""
     spec = job.spec
     return {
         "job_id": job.job_id,
@@ -83,6 +110,7 @@ def job_view(job: Job, attempts: Sequence[Attempt], position: int | None = None)
         "exit_code": job.exit_code,
         "metadata": dict(spec.metadata),
         "attempts": [attempt_view(attempt) for attempt in attempts],
+        "batch": batch_view(job, attempts, batch),
     }
 
 

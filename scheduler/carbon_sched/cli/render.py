@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from carbon_sched.wire import (
+        BatchView,
         CandidateView,
         ClusterCheck,
         ClusterView,
@@ -244,7 +245,7 @@ def receipt(view: Receipt) -> RenderableType:
     if view["devices"] or view["energy_kwh"]:
         parts += [_fact_line("energy", _energy_line(view)), _devices(view)]
         parts += [_fact_line("grid", _grid_line(view)), _fact_line("CO2e", _co2e_line(view))]
-        parts += _references(view) + _windows(view)
+        parts += _references(view) + _windows(view) + _per_unit(view)
     else:
         parts.append(_fact_line("energy", Text("none measured", "yellow")))
     parts += [_fact_line("missing", Text(text, "yellow")) for text in view["missing"]]
@@ -325,6 +326,18 @@ def _windows(view: Receipt) -> list[RenderableType]:
     return [*lines, _fact_line("window", f"and {more} more, in --json")] if more > 0 else lines
 
 
+def _per_unit(view: Receipt) -> list[RenderableType]:
+    """The whole job by what its code counted."""
+    found = view.get("per_unit", {})  # an older server tells none
+    return [
+        _fact_line(
+            f"per {unit.removesuffix('s')}",
+            f"{figures.digits(one['energy_j'])} J, {figures.grams(one['co2e_g'])} CO2e, of {one['amount']:,.6g} in all",
+        )
+        for unit, one in found.items()
+    ]
+
+
 def _error(percent: float) -> str:
     """Two digits at most: an error bound is no measurement."""
     return f"{percent:.0f}" if percent >= 9.5 else f"{percent:.2g}"
@@ -391,7 +404,25 @@ def _job_note(job: JobView) -> str:
         return f"exit {job['exit_code']}"
     if job["planned_start"] and job["state"] == "queued":
         return f"from {figures.moment(job['planned_start'], local_zone(), now())}"
+    batch = job.get("batch")  # an older server tells none
+    if batch and batch["total"]:
+        return f"{figures.percent(batch['done'] / batch['total'])} of {batch['total']:,}"
     return f"no. {job['position']} in line" if job["position"] else ""
+
+
+def _batch(view: BatchView) -> Text:
+    """How far, at what cost per item, and whether it will be in time."""
+    said = [f"{view['done']:,} of {view['total']:,} items"]
+    if view["j_per_item"] is not None:
+        said.append(
+            f"{figures.digits(view['j_per_item'])} J and {figures.grams(view['co2e_g_per_item'])} CO2e per item"
+        )
+    if view["expected_end"] is not None:
+        said.append(f"done about {figures.moment(view['expected_end'], local_zone(), now())}")
+    line = Text(", ".join(said))
+    if view["late"] and view["deadline"]:
+        line.append(f", after its deadline {figures.moment(view['deadline'], local_zone(), now())}", "yellow")
+    return line
 
 
 def job(view: JobView) -> RenderableType:
@@ -407,6 +438,9 @@ def job(view: JobView) -> RenderableType:
     ]
     if view["planned_start"] and view["state"] == "queued":
         parts.append(_fact_line("planned for", figures.clock(view["planned_start"], zone, at)))
+    batch = view.get("batch")  # an older server tells none
+    if batch:
+        parts.append(_fact_line("batch", _batch(batch)))
     labels = [f"{key} {view[key]}" for key in ("phase", "stage", "model", "project", "team") if view[key]]
     parts.append(_fact_line("labels", ", ".join(labels)))
     for attempt in view["attempts"]:

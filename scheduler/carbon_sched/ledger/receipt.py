@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from carbon_sched.ledger.account import Account, Part, Reference
     from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import AttemptRecord, JobRecord
-    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptReference, ReceiptWindow
+    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptPerUnit, ReceiptReference, ReceiptWindow
 
 
 FLAGS = {
@@ -80,6 +80,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "notes": _notes(attempts, parts, compared),
         "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
+        "per_unit": _per_unit(accounts),
         "ledger_head": book.head,
     }
 
@@ -166,6 +167,25 @@ def _window(attempt: AttemptRecord, window: Window) -> ReceiptWindow:
         "units": amounts,
         "j_per_unit": {name: energy_j / amount for name, amount in amounts.items()},
         "co2e_g_per_unit": {} if co2e_g is None else {name: co2e_g / amount for name, amount in amounts.items()},
+    }
+
+
+def _per_unit(accounts: Sequence[Account]) -> dict[str, ReceiptPerUnit]:
+    """The whole job by each unit of work that it counted; windows of one unit must not count the same work."""
+    energy_uj, total_ug = sum(one.energy_uj for one in accounts), sum(one.co2e_ug for one in accounts)
+    complete = all(one.complete for one in accounts)
+    counted: dict[str, int] = defaultdict(int)
+    for window in (window for one in accounts for window in one.attempt.windows):
+        for unit, millionths in window.units.items():
+            counted[unit] += millionths
+    amounts = {unit: millionths / 1_000_000 for unit, millionths in counted.items() if millionths}
+    return {
+        unit: {
+            "amount": amount,
+            "energy_j": joules(energy_uj) / amount,
+            "co2e_g": grams(total_ug) / amount if complete else None,
+        }
+        for unit, amount in amounts.items()
     }
 
 

@@ -7,7 +7,7 @@ placed anew. See `planning.suspend` for the programme that weighs the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,13 @@ def remaining(belief: Belief, done_s: float) -> Belief:
         tuple(d for d, _ in left), tuple(w / total for _, w in left), belief.power_w, belief.moved_power_w,
         belief.source, upper=upper, gpu_type=belief.gpu_type, start_up_s=belief.start_up_s,
     )  # fmt: skip
+
+
+def paced(belief: Belief, left_s: float) -> Belief:
+    """The same belief with `left_s` for its mean duration: what the run itself shows goes before what was expected."""
+    factor = left_s / belief.mean_duration_s
+    durations = tuple(seconds * factor for seconds in belief.durations_s)
+    return replace(belief, durations_s=durations, upper=tuple((level, s * factor) for level, s in belief.upper))
 
 
 def window(one: Interruptible, snapshot: Snapshot) -> Window | None:

@@ -14,6 +14,7 @@ from carbon_sched.domain.energy import SourceClass
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.service.batches import batch_window
 from carbon_sched.service.estimates import past_run
 from carbon_sched.service.journal import BadJournal
 from carbon_sched.service.keep import Keep
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.energy import EnergySpan, Window
     from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.ports import Clock, DeliveredJournals, Store
+    from carbon_sched.service.batches import Batches
     from carbon_sched.service.book import Book
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.gauge import Gauge
@@ -67,13 +69,14 @@ class Collect:
         journals: Journals,
         folders: DeliveredJournals,
         book: Book,
+        batches: Batches,
         logs: Logs,
         clock: Clock,
         signals: Signals,
         lanes: Lanes,
         gauge: Gauge,
     ) -> None:
-        self._store, self._fleet, self._book = store, fleet, book
+        self._store, self._fleet, self._book, self._batches = store, fleet, book, batches
         self._logs, self._lanes, self._gauge = logs, lanes, gauge
         self._clock, self._signals = clock, signals
         self._keep = Keep(store, clock)
@@ -126,7 +129,9 @@ class Collect:
         patience_s = PATIENCE_S
         try:
             cluster = self._fleet.get(attempt.cluster)
-            found = self._pull.attempt(self._fleet.client(cluster), cluster, attempt)
+            client = self._fleet.client(cluster)
+            found = self._pull.attempt(client, cluster, attempt)
+            self._batches.look(client, attempt)
             if not attempt.open:
                 self._logs.keep(attempt)
         except NotFound:
@@ -185,6 +190,7 @@ class Collect:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""
         with self._store.transaction(write=False) as tx:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
+            found.windows += batch_window(tx, attempt)
         found.gaps += self._gauge.gaps(attempt.attempt_id)
         found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)

@@ -197,10 +197,15 @@ class Decide:
             self._estimates.learn(tx)
             policies = self._policies.in_force(tx)
             coming, counts = self._arrivals.expected(tx, now)
-            come = {
-                job.job_id: progress(job, tx.attempts(job_id=job.job_id), now)
+            pausable = [
+                job
                 for job in live
                 if job.spec.flexibility.interruptible and job.state in (JobState.QUEUED, JobState.RUNNING)
+            ]
+            batches = tx.batch_states([job.job_id for job in pausable]) if pausable else {}
+            come = {
+                job.job_id: progress(job, tx.attempts(job_id=job.job_id), now, batches.get(job.job_id, ()))
+                for job in pausable
             }
         waiting = [job for job in live if job.state is JobState.QUEUED]
         queued = [job for job in waiting if not blocked.get(job.job_id, (Cause.NONE,))[0]]
@@ -225,7 +230,7 @@ class Decide:
         snapshot = Snapshot(
             now,
             views,
-            tuple(self._waiting(job, views, now, policies, had, come.get(job.job_id, BEGIN).done_s) for job in queued),
+            tuple(self._waiting(job, views, now, policies, had, come.get(job.job_id, BEGIN)) for job in queued),
             home=home_of(clusters),
             best_fixed=self._outlooks.best_fixed(clusters, now),
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
@@ -236,7 +241,7 @@ class Decide:
             job_id for job_id, done in come.items() if done.pauses
         }  # they go on where they were, whatever rules say
         running = [
-            (job, self._waiting(job, views, now, policies, had, come[job.job_id].done_s), come[job.job_id])
+            (job, self._waiting(job, views, now, policies, had, come[job.job_id]), come[job.job_id])
             for job in live
             if job.state is JobState.RUNNING and job.job_id in may_pause
         ]
@@ -271,10 +276,10 @@ class Decide:
         now: datetime,
         policies: PolicySet,
         had: Shares,
-        done_s: float = 0.0,
+        come: Progress = BEGIN,
     ) -> WaitingJob:
         belief, policy = self._belief(job.spec), policies.followed(job.spec)
-        return waiting_job(job, belief, policy, views, now, had, done_s)
+        return waiting_job(job, belief, policy, views, now, had, come)
 
     # committing ----------------------------------------------------------------------------------
 

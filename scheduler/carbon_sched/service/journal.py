@@ -16,6 +16,8 @@ from carbon_sched.domain.errors import ClusterRefused
 from carbon_sched.domain.time import EPOCH
 from carbon_sched.service.remarks import Remark, remark
 from carbon_sched_runtime import wire
+from carbon_sched_runtime.batch_file import LIMIT as BATCH_LIMIT
+from carbon_sched_runtime.batch_file import batch_name, parse_batch
 from carbon_sched_runtime.window_file import LIMIT, parse_windows, windows_name
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
+    from carbon_sched_runtime.batch_file import BatchState
 
 NODES = 256
 """So many nodes of one attempt are asked for segments: a job writes its record, and could name any number."""
@@ -136,6 +139,16 @@ class Journals:
             for one in found.windows
             if one.end_us > one.start_us
         ]
+
+    def batch(self, client: ClusterClient, attempt: Attempt, node_id: str) -> BatchState | None:
+        """How far the attempt's batch has come, by its own word; None where it tells none, or none that can be read."""
+        name = batch_name(attempt.attempt_id)
+        if name not in client.list_files(node_id, name):
+            return None
+        try:
+            return parse_batch(client.read_file(node_id, name, limit=BATCH_LIMIT), attempt.attempt_id)
+        except (ClusterRefused, wire.WireError):
+            return None
 
     def segment_names(self, client: ClusterClient, node_id: str) -> list[str]:
         """Names of the segments in the node's session; names that are not ours are passed over."""

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.planning.snapshot import Residency, WaitingJob, Weights
-from carbon_sched.planning.windows import remaining
+from carbon_sched.planning.windows import paced, remaining
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import after_quiet
+from carbon_sched.service.windows import BEGIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.policy.model import Policy
     from carbon_sched.policy.settings import Settings
     from carbon_sched.service.shares import Shares
+    from carbon_sched.service.windows import Progress
 
 DATA_CLASS = "data-class"
 """The label by which a job names its class of data."""
@@ -31,11 +33,12 @@ def waiting_job(
     views: Sequence[ClusterView],
     now: datetime,
     had: Shares,
-    done_s: float = 0.0,
+    come: Progress = BEGIN,
 ) -> WaitingJob:
-    """What is left of a job of which `done_s` seconds of work are behind it; `belief` is of the whole run."""
+    """What is left of a job that has come so far; `belief` is of the whole run."""
     settings = policy.settings(Selected.of(job.spec))
-    left = remaining(belief, done_s)
+    done_s, left = come.done_s, remaining(belief, come.done_s)
+    left = left if come.left_s is None else paced(left, come.left_s)
     earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
     patient = not (job.spec.start_now and settings.start_now)
     foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)

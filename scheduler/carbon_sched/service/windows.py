@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.batch import left_s
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import JobState
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.batch import BatchState
     from carbon_sched.domain.job import Attempt, Job, JobSpec
     from carbon_sched.planning.snapshot import Snapshot, WaitingJob
     from carbon_sched.ports import Store, Transaction
@@ -42,12 +44,16 @@ MOST_PAUSES = 24
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job has come: seconds of work behind it, how often it was suspended, where its last attempt was."""
+    """How far a job has come: seconds of work behind it, how often it was suspended, where its last attempt was.
+
+    `left_s` are seconds of work before it at the pace of its batch; None where it told of none yet.
+    """
 
     done_s: float = 0.0
     pauses: int = 0
     cluster: str | None = None
     runs_since: datetime | None = None
+    left_s: float | None = None
 
     @property
     def state(self) -> State:
@@ -65,7 +71,7 @@ def restart_s(spec: JobSpec) -> float:
     return RESTART_S if spec.flexibility.restart_s is None else spec.flexibility.restart_s
 
 
-def progress(job: Job, attempts: Iterable[Attempt], now: datetime) -> Progress:
+def progress(job: Job, attempts: Iterable[Attempt], now: datetime, batch: Sequence[BatchState] = ()) -> Progress:
     """From the job's attempts, oldest first. Work counts when it was followed by a suspension, less what that cost."""
     done_s, pauses, cluster, since = 0.0, 0, None, None
     for attempt in attempts:
@@ -79,7 +85,7 @@ def progress(job: Job, attempts: Iterable[Attempt], now: datetime) -> Progress:
         done_s += max(0.0, spent_s)
         pauses += suspended
         cluster, since = attempt.cluster, attempt.started_at if attempt.open and not suspended else None
-    return Progress(done_s, pauses, cluster, since)
+    return Progress(done_s, pauses, cluster, since, left_s(batch))
 
 
 class Windows:

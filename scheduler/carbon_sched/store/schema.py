@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-REVISION = 11
+REVISION = 12
 """The number of the newest migration that this code knows."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 

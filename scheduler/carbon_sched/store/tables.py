@@ -177,6 +177,18 @@ runs = Table(
     sqlite_autoincrement=True,  # readers go on from the number they saw last
 )
 
+batch_states = Table(
+    "batch_states",
+    metadata,
+    Column("attempt_id", Text, ForeignKey(attempts.c.attempt_id), primary_key=True),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("energy_uj", BigInteger, nullable=False),
+    Column("co2e_ug", BigInteger),
+)
+
 outbox = Table(
     "outbox",
     metadata,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.store.access import AccessRows
 from carbon_sched.store.attempts import AttemptRows
+from carbon_sched.store.batches import BatchRows
 from carbon_sched.store.budgets import BudgetRows
 from carbon_sched.store.clusters import ClusterRows
 from carbon_sched.store.energy import EnergyRows
@@ -34,6 +35,7 @@ class SqlTransaction(
     ClusterRows,
     EnergyRows,
     RunRows,
+    BatchRows,
     LedgerRows,
     PeopleRows,
     AccessRows,

@@ -65,6 +65,23 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(shown, monkeypatch):
     assert "\x1b" not in shown(VIEWS["receipt"], terminal=True)
 
 
+BATCH = {
+    "done": 640, "total": 1000, "at": "2026-11-23T18:00:00Z", "energy_j": 1280.0, "co2e_g": 0.064, "j_per_item": 2.0,
+    "co2e_g_per_item": 0.0001, "expected_end": "2026-11-23T19:00:00Z", "deadline": "2026-11-23T18:30:00Z", "late": True,
+}  # fmt: skip
+
+
+def test_a_batch_tells_how_far_it_is_what_an_item_costs_and_that_it_will_be_late(shown):
+    text = " ".join(shown(render.job(job_view(state="running", batch=BATCH))).split())
+    assert "640 of 1,000 items, 2.00 J and 0.100 mg CO2e per item, done about" in text
+    assert "after its deadline" in text
+    assert "64 % of 1,000" in shown(render.jobs([job_view(state="running", batch=BATCH)]))
+
+
+def test_a_receipt_divides_the_whole_job_by_what_it_counted(shown):
+    assert "per token     0.176 J, 0.00645 mg CO2e, of 4,096 in all" in shown(render.receipt(receipt_view()))
+
+
 def test_the_chosen_cluster_stands_first_then_the_cleanest(shown):
     names = {"dirty": 9.0, "chosen": 3.0, "clean": 1.0}
     candidates = [candidate_view(name, co2e_g=grams) for name, grams in names.items()]
