@@ -82,6 +82,7 @@ class FakeApi:
     shut_down: dict[str, Any] | None = None
     life: list[dict[str, Any]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)
 
     def tell(self, *states: dict[str, Any], text: str = "", decision: dict[str, Any] | None = None) -> None:
         """Script the next submitted job: its states one after another, and what it writes."""
@@ -130,6 +131,8 @@ class FakeApi:
             case ["GET", "v1", "ledger", "verify"]:
                 size = len(self.entries)
                 return 200, {"ok": True, "size": size, "head": "", "first_bad_seq": None, "problem": ""}
+            case ["GET", "v1", "compare"]:
+                return 200, self.comparison
             case ["GET", "v1", "report"]:
                 return 200, f"report as {call.query['format'][0]}\n"
             case ["GET", "v1", "jobs", *_] | ["POST", "v1", "jobs", *_]:

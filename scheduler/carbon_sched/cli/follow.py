@@ -90,6 +90,11 @@ class Follower:
             fail(words)
         return code
 
+    @property
+    def job(self) -> JobView:
+        """The job as it was last seen."""
+        return self._job
+
     def stream(self) -> None:
         """Write the job's output as it comes, from the first byte of its newest attempt to the last one of its last."""
         attempt, offset = None, 0
@@ -214,13 +219,13 @@ class Follower:
             return
         from carbon_sched.cli import render
 
-        receipt = self._receipt()
+        receipt = self.receipt()
         say("")
         render.show(render.receipt(receipt), stderr=True)
         if not receipt["final"]:
             say(f"the last figures are still to come: carbon-sched receipt {self._id}")
 
-    def _receipt(self) -> Receipt:
+    def receipt(self) -> Receipt:
         """The receipt once it is final, or as it is after a minute."""
         until = time.monotonic() + RECEIPT_S
         with Progress(lambda seconds: f"collecting the energy records ({figures.duration(int(seconds))})"):

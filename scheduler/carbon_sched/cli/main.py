@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Accounts": {
         "audit": ("audit:audit", "Reports, and the proof that nobody changed them."),
         "compare": ("footprints:compare", "Compare ways to do the same work: energy, time, quality, CO2e."),
+        "experiment": ("experiment:experiment", "Run variants of a job by turns, and compare them."),
     },
     "Shell": {
         "completion": ("completion:completion", "Print a completion script for bash, zsh or fish."),

@@ -105,13 +105,19 @@ class Compared:
 def sides_of(book: Book, texts: Sequence[str], sees: Callable[[str], bool]) -> dict[str, list[JobRecord]]:
     """Jobs by side. A text lists ids or names, with commas; a name means every job of it that succeeded.
 
+    `LABEL=ids` gives a side a label of its own, unless that whole text is a job's name.
     `sees(team)` says whose jobs may be looked at. Raises NotFound for what is none, InvalidInput for fewer than two
     sides, a side given twice and a job on two of them.
     """
     if len(set(texts)) < 2 or len(set(texts)) != len(texts):
         remedy = "Give at least two: ids or names of jobs, repeats of one side with commas between"
         raise InvalidInput("sides", " ".join(texts), "are not two different sides", remedy)
-    found = {text: [job for one in text.split(",") for job in _named(book, one.strip(), sees)] for text in texts}
+    names = {job.name for job in book.jobs.values()}
+    named = [("", "", text) if text in names else text.rpartition("=") for text in texts]
+    sides = [(label or members, members) for label, _, members in named]
+    if len({label for label, _ in sides}) != len(texts):
+        raise InvalidInput("sides", " ".join(texts), "give one label twice", "Give each side its own: LABEL=ID,ID")
+    found = {label: [job for one in ids.split(",") for job in _named(book, one.strip(), sees)] for label, ids in sides}
     every = [job.job_id for jobs in found.values() for job in jobs]
     if twice := sorted({job for job in every if every.count(job) > 1}):
         raise InvalidInput("sides", ", ".join(twice), "is named more than once", "Name each job on one side")

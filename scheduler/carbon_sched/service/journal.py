@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
     from carbon_sched_runtime.batch_file import BatchState
+    from carbon_sched_runtime.window_file import WindowRecord
 
 NODES = 256
 """So many nodes of one attempt are asked for segments: a job writes its record, and could name any number."""
@@ -134,11 +135,7 @@ class Journals:
             found = parse_windows(client.read_file(node_id, name, limit=LIMIT), attempt.attempt_id)
         except (ClusterRefused, wire.WireError):
             return []
-        return [
-            Window(one.name, _instant(one.start_us), _instant(one.end_us), dict(one.units))
-            for one in found.windows
-            if one.end_us > one.start_us
-        ]
+        return [_window(one) for one in found.windows]
 
     def batch(self, client: ClusterClient, attempt: Attempt, node_id: str) -> BatchState | None:
         """How far the attempt's batch has come, by its own word; None where it tells none, or none that can be read."""
@@ -279,6 +276,12 @@ def _span(segment: wire.Segment, row: wire.Row, cluster: str, digest: str, repor
         segment_sha256=digest,
         flags=row.flags,
     )
+
+
+def _window(record: WindowRecord) -> Window:
+    """A window that was over between two looks at the counters, as a report of quality is, lasts a microsecond."""
+    end_us = max(record.end_us, record.start_us + 1)
+    return Window(record.name, _instant(record.start_us), _instant(end_us), dict(record.units))
 
 
 def _instant(microseconds: int) -> datetime:

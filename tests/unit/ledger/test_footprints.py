@@ -84,6 +84,15 @@ def compared(ledger, *sides, **more):
     return compare(book, sides_of(book, sides, lambda _team: True), **more)
 
 
+def test_a_side_may_be_given_a_label_unless_that_is_a_jobs_own_name(ledger):
+    for number, name in enumerate(("a", "a", "b", "lr=0.1")):
+        ledger.ran(f"joblabel{number:02}", 1.0, name=name)
+    sides = compared(ledger, "mine=joblabel00,joblabel01", "lr=0.1", "b").sides
+    assert [(one.label, len(one.runs)) for one in sides] == [("mine", 2), ("lr=0.1", 1), ("b", 1)]
+    with pytest.raises(InvalidInput, match="give one label twice"):
+        compared(ledger, "mine=a", "mine=b")
+
+
 def test_energy_per_token_by_hand(ledger):
     """fp16: 1.0, 1.1 and 0.9 kWh for a million tokens each; int8: half of it for as many."""
     for number, kwh in enumerate((1.0, 1.1, 0.9)):

@@ -511,6 +511,20 @@ def test_what_the_code_reports_is_kept_however_many_windows_there_are(world):
     assert len(receipt["windows"]) == WINDOWS - 2
 
 
+def test_work_and_quality_of_windows_too_short_for_two_looks_count(world):
+    """A report of quality takes less than the millisecond in which two looks at the counters are one."""
+    job, attempt = begin(world)
+    me = attempt.attempt_id
+    world.segment(attempt, START, START + timedelta(seconds=10), {me: WH})
+    told = replace(window(me, 1, 5, 5), name=QUALITY, units=(("loss", 2_000_000),))
+    data = b"".join(map(format_window, (told, window(me, 2, 5, 5, tokens=3))))
+    world.clusters["c"].files[windows_name(me)] = data
+    receipt = finish(world, job, attempt, segments=1)
+
+    assert receipt["quality"] == {"loss": 2.0}
+    assert receipt["windows"][0]["units"] == {"tokens": 3.0}
+
+
 def test_windows_without_end_are_listed_so_far_and_the_rest_counted(world):
     job, attempt = begin(world)
     me = attempt.attempt_id

@@ -1,0 +1,32 @@
+"""The examples of experiments, on a real Ray head."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+TECHNIQUES = Path(__file__).parents[2] / "examples" / "techniques"
+
+
+@pytest.fixture
+def techniques(tmp_path):
+    """A copy of the examples, whose files a test may shorten."""
+    return Path(shutil.copytree(TECHNIQUES, tmp_path / "techniques", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_better_compression_costs_more_energy_as_the_report_says(installation, techniques):
+    file = techniques / "compression.yaml"
+    short = file.read_text(encoding="utf-8").replace("cool_down: 2s", "cool_down: 0").replace('"10"', '"4"')
+    file.write_text("".join(line for line in short.splitlines(keepends=True) if "zlib-9" not in line), encoding="utf-8")
+    report = installation.json("experiment", "--repeats", "2", str(file))
+    assert all(run["good"] and run["energy_j"] > 0 for run in report["runs"]), report["runs"]
+    first, *others = report["comparison"]["sides"]
+    found = {side["label"]: side for side in others}
+    assert [first["label"], *found] == ["zlib-6", "zlib-1", "lzma"]
+    assert found["lzma"]["energy_against_first"]["value"] > 1
+    bits = {side["label"]: side["quality"]["bits_per_byte"] for side in [first, *others]}
+    assert bits["lzma"] < bits["zlib-6"] < bits["zlib-1"]
