@@ -97,6 +97,8 @@ DRAIN_S = 15.0
 """How long an ending server waits for its loops, and then for a submission under way."""
 SHORTEST_TOKEN = 32
 TOKEN_REMEDY = f"Name a file with one secret of at least {SHORTEST_TOKEN} characters, such as `openssl rand -hex 32`"
+DECIDE_REST = 1.0
+"""Reading a long queue and committing its plan takes the interpreter: answers have it for as long as that took."""
 SWITCH_S = 0.0005
 """How long a loop that computes may keep the interpreter from a thread that has an answer to give. Python's 5 ms are
 paid at every statement of a request: its thread gives the interpreter up to wait for the database."""
@@ -265,7 +267,7 @@ def _leader_steps(
     """What one server on a database does for all of them."""
     only = leadership.only
     return [
-        Step("decide", only(decide.step), signals.decide),
+        Step("decide", only(decide.step), signals.decide, rest=DECIDE_REST),
         Step("dispatch", only(dispatch.step), signals.dispatch),
         Step("follow", only(follow.step), signals.follow),
         Step("collect", only(collect.step), signals.collect),

@@ -108,6 +108,15 @@ class JobFilter:
     teams: frozenset[str] | None = None
 
 
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be stored, under a key that stands for its request; a job without a key is always a new one."""
+
+    job: Job
+    idempotency_key: str | None
+    request_sha256: str
+
+
 class Transaction(Protocol):
     """All reads and writes of one atomic step. Nothing here calls the network.
 
@@ -121,6 +130,9 @@ class Transaction(Protocol):
         The same key with the same request returns the job stored first and changes nothing; with another request
         raises Conflict. A used `job_id` raises Conflict.
         """
+
+    def add_jobs(self, new: Sequence[NewJob]) -> list[Job]:
+        """As `add_job` for each, one after another, in a number of statements that does not grow with theirs."""
 
     def job(self, job_id: str) -> Job:
         """The job, or NotFound."""
@@ -364,6 +376,9 @@ class Transaction(Protocol):
     # ledger --------------------------------------------------------------------------------------
     def append_fact(self, fact: Fact) -> Entry:
         """Chain the fact to the ledger's head and store its canonical bytes."""
+
+    def append_facts(self, facts: Sequence[Fact]) -> list[Entry]:
+        """As `append_fact` for each, in order, by one statement."""
 
     def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
         """In order of `seq`, from `after_seq + 1`."""

@@ -34,7 +34,7 @@ from carbon_sched.domain.job import (
 from carbon_sched.domain.run import PastRun
 from carbon_sched.ledger.chain import GENESIS
 from carbon_sched.ledger.verify import Checkpoint, verify_entries
-from carbon_sched.ports import JobFilter
+from carbon_sched.ports import JobFilter, NewJob
 from carbon_sched.store.engine import open_store
 from tests import strategies
 from tests.fakes.clock import START
@@ -197,6 +197,34 @@ def test_live_jobs_are_those_not_final_oldest_first(store):
     with store.transaction(write=False) as tx:
         live = tx.live_jobs()
     assert [found.job_id for found in live] == [by_state[state].job_id for state in PATHS if state not in FINAL_STATES]
+
+
+def test_jobs_that_come_together_are_stored_as_if_they_came_one_after_another(store):
+    first, again, other, plain = (job(number) for number in (1, 2, 3, 4))
+    known = add(store, job(9), key="known")
+    keyed = [(first, "a"), (again, "a"), (other, "b"), (job(5), "known"), (plain, None)]
+    with store.transaction() as tx:
+        stored = tx.add_jobs([NewJob(new, key, SHA) for new, key in keyed])
+        assert stored == [first, first, other, known, plain]
+        facts = [Fact(FactKind.JOB_ENDED, START, {"job": one.job_id}) for one in (first, other, plain)]
+        assert [entry.seq for entry in tx.append_facts(facts)] == [1, 2, 3]
+        assert tx.append_facts([]) == []
+        assert tx.append_fact(facts[0]).seq == 4
+        assert verify_entries(tx.entries()).require().size == 4
+    with store.transaction(write=False) as tx:
+        assert {one.job_id for one in tx.live_jobs()} == {one.job_id for one in (first, other, known, plain)}
+        assert [one.event for one in tx.events(other.job_id)] == ["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [(NewJob(job(2), "a", "1" * 64), "used for another request"), (NewJob(job(1), None, SHA), "exists already")],
+)
+def test_one_of_many_that_is_refused_refuses_them_all(store, second, why):
+    with pytest.raises(Conflict, match=why), store.transaction() as tx:
+        tx.add_jobs([NewJob(job(1), "a", SHA), second])
+    with store.transaction(write=False) as tx:
+        assert tx.live_jobs() == []
 
 
 def test_every_move_in_the_table_and_no_other(store):

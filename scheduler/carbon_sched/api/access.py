@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
@@ -34,9 +35,12 @@ class Requires:
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    def __call__(self, connection: HTTPConnection, context: Ctx) -> Principal:
+    async def __call__(self, connection: HTTPConnection, context: Ctx) -> Principal:
         """Raise NotAllowed without valid credentials, TooMany, or Forbidden where they do not grant this."""
-        caller = context.access.principal(*_presented(connection))
+        presented = _presented(connection)
+        caller = context.access.owner(*presented)
+        if caller is None:  # only what asks the database is worth a thread
+            caller = await run_in_threadpool(context.access.principal, *presented)
         context.rates.take(caller.token_id or caller.name)
         caller.require(self.permission)
         return caller

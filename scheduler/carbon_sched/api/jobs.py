@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 
 from carbon_sched.api.access import Reader, Submitter
 from carbon_sched.api.context import Context, Ctx
@@ -67,21 +68,20 @@ async def put_bundle(sha256: str, request: Request, context: Ctx, _caller: Submi
 @router.post("/jobs", status_code=202, response_model=None)
 def submit(
     request: JobRequest,
-    response: Response,
     context: Ctx,
     caller: Submitter,
     dry_run: bool = False,  # noqa: FBT001, FBT002 - a query parameter
     idempotency_key: Annotated[str | None, Header()] = None,
-) -> JobView | DecisionView:
+) -> JSONResponse:
     """Accept a job; with `dry_run`, say what would be decided and store nothing."""
     request = admitted(context, caller, request)
     if dry_run:
         spec = context.accept.spec(request, submitter=caller.name)
-        response.status_code = 200
-        return decision_view(context.decide.preview(spec))
+        return JSONResponse(decision_view(context.decide.preview(spec)))
     key = key_of(caller, idempotency_key)
     job = context.accept.submit(request, submitter=caller.name, idempotency_key=key)
-    return view_of(context, caller, job.job_id) if job.attempts else job_view(job, ())
+    view = view_of(context, caller, job.job_id) if job.attempts else job_view(job, ())
+    return JSONResponse(view, status_code=202)
 
 
 @router.get("/jobs")

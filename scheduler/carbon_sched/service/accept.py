@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
@@ -14,11 +14,14 @@ from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.settings import Priority
+from carbon_sched.ports import NewJob
 from carbon_sched.service.runtime_env import stored_modules
 from carbon_sched.service.spec import job_spec
 from carbon_sched.service.together import Together
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.policy.model import Policy
     from carbon_sched.policy.settings import Settings
@@ -47,7 +50,7 @@ class Accept:
     ) -> None:
         self._store, self._bundles, self._fleet = store, bundles, fleet
         self._policies, self._vault = policies, vault
-        self._together = Together(store)
+        self._together = Together(store, _store)
         self._clock, self._ids, self._signals = clock, ids, signals
 
     def submit(
@@ -66,8 +69,7 @@ class Accept:
             reason = "accepted, not planned yet"
             job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason=reason, priority=priority)
             try:
-                store_it = partial(_store, job=job, digest=digest, key=idempotency_key, ray_id=ray_id)
-                stored = self._together.run(store_it)
+                stored = self._together.run(_Accepted(NewJob(job, idempotency_key, digest), ray_id))
                 break
             except Conflict:
                 # an id drawn twice is drawn anew; every other conflict is one again
@@ -169,17 +171,28 @@ def _require_known(tx: Transaction, spec: JobSpec) -> None:
             raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
 
 
-def _store(tx: Transaction, *, job: Job, digest: str, key: str | None, ray_id: str | None) -> Job:
-    stored = tx.add_job(job, idempotency_key=key, request_sha256=digest)
-    if stored.job_id == job.job_id:
-        tx.append_fact(_accepted(tx, job, digest))
-        if ray_id is not None:
-            tx.name_for_ray(job.job_id, ray_id)
+@dataclass(frozen=True)
+class _Accepted:
+    """A job to be stored, and the id it answers to under Ray's protocol if one was chosen."""
+
+    new: NewJob
+    ray_id: str | None
+
+
+def _store(tx: Transaction, accepted: Sequence[_Accepted]) -> list[Job]:
+    """Store the jobs, each with its first fact; those that were stored before are returned as they are."""
+    stored = tx.add_jobs([one.new for one in accepted])
+    fresh = [one for one, job in zip(accepted, stored, strict=True) if one.new.job.job_id == job.job_id]
+    pseudonym = cache(tx.pseudonym)
+    tx.append_facts([_fact(one.new, pseudonym(one.new.job.spec.submitter)) for one in fresh])
+    for one in fresh:
+        if one.ray_id is not None:
+            tx.name_for_ray(one.new.job.job_id, one.ray_id)
     return stored
 
 
-def _accepted(tx: Transaction, job: Job, digest: str) -> Fact:
-    spec = job.spec
+def _fact(new: NewJob, submitter: str) -> Fact:
+    job, spec = new.job, new.job.spec
     body = {
         "job": job.job_id,
         "name": spec.name,
@@ -188,9 +201,9 @@ def _accepted(tx: Transaction, job: Job, digest: str) -> Fact:
         "model": spec.model,
         "project": spec.project,
         "team": spec.team,
-        "submitter": tx.pseudonym(spec.submitter),
+        "submitter": submitter,
         "submitted_at": to_rfc3339(job.submitted_at),
-        "spec_sha256": digest,
+        "spec_sha256": new.request_sha256,
         "policy": spec.policy,
     }
     return Fact(FactKind.JOB_ACCEPTED, job.submitted_at, body)

@@ -20,11 +20,15 @@ AFTER_ERROR_S = 2.0
 
 @dataclass(frozen=True)
 class Step:
-    """One loop: its name, what to repeat (returns seconds until the next time), and what wakes it early."""
+    """One loop: its name, what to repeat (returns seconds until the next time), and what wakes it early.
+
+    `rest` is for one that computes much: for each second that it held a processor, nothing wakes it for so many.
+    """
 
     name: str
     run: Callable[[], float]
     wake: threading.Event
+    rest: float = 0.0
 
 
 class Loops:
@@ -66,7 +70,10 @@ class Loops:
             step.wake.clear()
             if self._stopping.is_set():  # the wake-up just cleared may have been the one that says stop
                 return
-            step.wake.wait(self._once(step))
+            worked = time.thread_time()
+            pause_s = self._once(step)
+            self._stopping.wait(step.rest * (time.thread_time() - worked))
+            step.wake.wait(pause_s)
 
     def _once(self, step: Step) -> float:
         start, code, pause_s = time.monotonic(), "", AFTER_ERROR_S

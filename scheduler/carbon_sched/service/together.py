@@ -1,46 +1,44 @@
-"""Many small writes in one transaction, so that they share one turn to write and one wait for the disk."""
+"""Many small writes in one transaction, so that they share its statements, a turn to write and a wait for the disk."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from carbon_sched.ports import Store, Transaction
 
+Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class _Asked(Generic[Answer]):
+class _Asked(Generic[Item, Answer]):
     """One write that waits to be done."""
 
-    def __init__(self, work: Callable[[Transaction], Answer]) -> None:
-        self.work = work
+    def __init__(self, item: Item) -> None:
+        self.item = item
         self.ended = threading.Event()
         self.error: BaseException | None = None
         self.answer: Answer
 
-    def end(self, error: BaseException | None) -> None:
-        self.error = error
-        self.ended.set()
 
-
-class Together:
+class Together(Generic[Item, Answer]):
     """Writes that are asked for while another one is under way; each is answered only after the commit."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, work: Callable[[Transaction, Sequence[Item]], Sequence[Answer]]) -> None:
+        """`work` writes some items and returns an answer for each."""
+        self._store, self._work = store, work
         self._lock = threading.Lock()
-        self._asked: list[_Asked[Any]] = []
+        self._asked: list[_Asked[Item, Answer]] = []
 
-    def run(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """What `work` returned, committed; or its error, with nothing of it kept and the others unharmed.
+    def run(self, item: Item) -> Answer:
+        """What `work` answered for this item, committed; or its error, with nothing kept and the others unharmed.
 
-        Where several share a transaction and one of them fails, every one is done anew in a transaction of its own.
+        Where several share a transaction and it fails before its commit, each is done anew in one of its own.
         """
-        mine = _Asked(work)
+        mine = _Asked[Item, Answer](item)
         with self._lock:
             first = not self._asked
             self._asked.append(mine)
@@ -52,34 +50,36 @@ class Together:
         return mine.answer
 
     def _commit_all(self) -> None:
-        """The work of all who ask until the turn to write comes."""
-        group, worked = list[_Asked[Any]](), False
+        """The items of all who ask until the turn to write comes."""
+        group, worked = list[_Asked[Item, Answer]](), False
         error: BaseException | None = None
         try:
             with self._store.transaction() as tx:
                 group = self._taken()
-                for one in group:
-                    one.answer = one.work(tx)
+                self._answer(tx, group)
                 worked = True
         except BaseException as caught:  # noqa: BLE001 - whatever it is, it is raised where the work was asked for
             error = caught
         group = group or self._taken()
-        if error is not None and not worked and len(group) > 1:
-            for one in group:
-                one.end(self._commit(one))
-        else:  # also when the commit failed: what became of it is not known then, and must not be done twice
-            for one in group:
-                one.end(error)
+        alone = error is not None and not worked and len(group) > 1
+        for one in group:
+            # what became of a commit that failed is not known, and must not be done twice
+            one.error = self._commit(one) if alone else error
+            one.ended.set()
 
-    def _commit(self, one: _Asked[Any]) -> BaseException | None:
+    def _commit(self, one: _Asked[Item, Answer]) -> BaseException | None:
         try:
             with self._store.transaction() as tx:
-                one.answer = one.work(tx)
+                self._answer(tx, [one])
         except BaseException as error:  # noqa: BLE001 - as above
             return error
         return None
 
-    def _taken(self) -> list[_Asked[Any]]:
+    def _answer(self, tx: Transaction, group: Sequence[_Asked[Item, Answer]]) -> None:
+        for one, answer in zip(group, self._work(tx, [one.item for one in group]), strict=True):
+            one.answer = answer
+
+    def _taken(self) -> list[_Asked[Item, Answer]]:
         with self._lock:
             group, self._asked = self._asked, []
         return group

@@ -6,12 +6,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, tuple_, update
 
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import Conflict, NotFound, StaleVersion
 from carbon_sched.domain.job import Job, JobEvent, JobState
-from carbon_sched.ports import EventRow
+from carbon_sched.ports import EventRow, NewJob
 from carbon_sched.store.codec import decision_from_json, decision_to_json, spec_from_json, spec_to_json
 from carbon_sched.store.columns import clean_text
 from carbon_sched.store.tables import ACCEPTED, FINISHED, LIVE, decisions, job_events, jobs
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 _OLDEST_FIRST = (jobs.c.submitted_at, jobs.c.job_id)
 _NEWEST_FIRST = (jobs.c.submitted_at.desc(), jobs.c.job_id.desc())
 _BY_ID = select(jobs).where(jobs.c.job_id == bindparam("job_id"))
-_BY_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
+_TAKEN = select(jobs).where(
+    or_(
+        jobs.c.idempotency_key.in_(bindparam("keys", expanding=True)),
+        jobs.c.job_id.in_(bindparam("job_ids", expanding=True)),
+    )
+)
+_INSERT, _INSERT_EVENT = insert(jobs), insert(job_events)
 _LIVE = select(*(column for column in jobs.c if column is not jobs.c.spec)).where(LIVE).order_by(*_OLDEST_FIRST)
 _SPECS = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _IDS_AT_ONCE = 500
@@ -67,19 +73,36 @@ class JobRows:
 
     def add_job(self, job: Job, *, idempotency_key: str | None, request_sha256: str) -> Job:
         """Insert, or return the job stored first under this key; see `ports.Transaction`."""
-        known = self._db.first(_BY_KEY, {"key": idempotency_key}) if idempotency_key is not None else None
-        if known is not None:
-            if known.request_sha256 != request_sha256:
-                message = f"the idempotency key {idempotency_key!r} was used for another request ({known.job_id})"
-                raise Conflict(f"{message}. Use a new key for a new request")
-            return _job(known)
-        if self._db.first(_BY_ID, {"job_id": job.job_id}) is not None:
-            raise Conflict(f"job {job.job_id} exists already. Draw another id")
-        job = replace(job, reason=clean_text(job.reason))
-        row = _insert_values(job) | {"idempotency_key": idempotency_key, "request_sha256": request_sha256}
-        self._db.write(insert(jobs), row)
-        self._add_event(EventRow(job.job_id, job.submitted_at, ACCEPTED, job.state.value, job.reason))
-        return job
+        return self.add_jobs([NewJob(job, idempotency_key, request_sha256)])[0]
+
+    def add_jobs(self, new: Sequence[NewJob]) -> list[Job]:
+        """One look for what is there, then one insert of jobs and one of events."""
+        ids, keyed = self._taken(new)
+        answers, stored = list[Job](), list[NewJob]()
+        for one in new:
+            known = None if one.idempotency_key is None else keyed.get(one.idempotency_key)
+            if known is None:
+                if one.job.job_id in ids:
+                    raise Conflict(f"job {one.job.job_id} exists already. Draw another id")
+                known = replace(one, job=replace(one.job, reason=clean_text(one.job.reason)))
+                stored.append(known)
+                ids.add(one.job.job_id)
+                if one.idempotency_key is not None:
+                    keyed[one.idempotency_key] = known
+            elif known.request_sha256 != one.request_sha256:
+                message = f"the idempotency key {one.idempotency_key!r} was used for another request"
+                raise Conflict(f"{message} ({known.job.job_id}). Use a new key for a new request")
+            answers.append(known.job)
+        self._db.write_many(_INSERT, [_insert_values(one) for one in stored])
+        self._db.write_many(_INSERT_EVENT, [vars(_accepted(one.job)) for one in stored])
+        return answers
+
+    def _taken(self, new: Sequence[NewJob]) -> tuple[set[str], dict[str, NewJob]]:
+        """The ids of these jobs that are in use, and what is stored under their keys."""
+        keys = [one.idempotency_key for one in new if one.idempotency_key is not None]
+        rows = self._db.rows(_TAKEN, {"keys": keys, "job_ids": [one.job.job_id for one in new]})
+        found = [NewJob(_job(row), row.idempotency_key, row.request_sha256) for row in rows]
+        return {one.job.job_id for one in found}, {one.idempotency_key: one for one in found if one.idempotency_key}
 
     def job(self, job_id: str) -> Job:
         """By id, or NotFound."""
@@ -194,7 +217,11 @@ class JobRows:
             raise StaleVersion(f"job {job.job_id} changed since it was read (version {job.version}). Load it again")
 
     def _add_event(self, row: EventRow) -> None:
-        self._db.write(insert(job_events), vars(row))
+        self._db.write(_INSERT_EVENT, vars(row))
+
+
+def _accepted(job: Job) -> EventRow:
+    return EventRow(job.job_id, job.submitted_at, ACCEPTED, job.state.value, job.reason)
 
 
 def _conditions(where: JobFilter) -> list[ColumnElement[bool]]:
@@ -220,9 +247,11 @@ def _conditions(where: JobFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _insert_values(job: Job) -> dict[str, Any]:
-    spec = job.spec
+def _insert_values(new: NewJob) -> dict[str, Any]:
+    job, spec = new.job, new.job.spec
     return {
+        "idempotency_key": new.idempotency_key,
+        "request_sha256": new.request_sha256,
         "job_id": job.job_id,
         "state": job.state.value,
         "event": ACCEPTED,

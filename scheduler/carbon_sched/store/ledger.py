@@ -11,9 +11,12 @@ from carbon_sched.ledger.chain import GENESIS, next_entry
 from carbon_sched.store.tables import ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from carbon_sched.domain.facts import Fact
     from carbon_sched.store.session import Session
 
+_INSERT = insert(ledger)
 _HEAD = select(ledger.c.seq, ledger.c.hash).order_by(ledger.c.seq.desc()).limit(1)
 _PAGE = select(ledger).where(ledger.c.seq > bindparam("after")).order_by(ledger.c.seq).limit(bindparam("count"))
 
@@ -27,10 +30,17 @@ class LedgerRows:
 
     def append_fact(self, fact: Fact) -> Entry:
         """Chain to the head. Raises TypeError or ValueError for a fact without canonical form."""
-        entry = next_entry(*(self._appended or self.ledger_head()), fact)
-        self._db.write(insert(ledger), entry._asdict())
-        self._appended = entry.seq, entry.hash
-        return entry
+        return self.append_facts([fact])[0]
+
+    def append_facts(self, facts: Sequence[Fact]) -> list[Entry]:
+        """Chain one to the other and the first to the head."""
+        head, entries = self._appended or self.ledger_head(), list[Entry]()
+        for fact in facts:
+            entries.append(next_entry(*head, fact))
+            head = entries[-1].seq, entries[-1].hash
+        self._db.write_many(_INSERT, [entry._asdict() for entry in entries])
+        self._appended = head
+        return entries
 
     def entries(self, *, after_seq: int = 0, limit: int = 10_000) -> list[Entry]:
         """In order of `seq`."""

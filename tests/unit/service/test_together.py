@@ -32,14 +32,11 @@ class FakeStore:
         self.commits += 1
 
 
-def append(word):
-    def work(tx):
-        if word == "bad":
-            raise Conflict("bad")
-        tx.append(word)
-        return word.upper()
-
-    return work
+def append(tx, words):
+    if "bad" in words:
+        raise Conflict("bad")
+    tx.extend(words)
+    return [word.upper() for word in words]
 
 
 def run_all(words, *, commit_fails=False):
@@ -47,11 +44,11 @@ def run_all(words, *, commit_fails=False):
     let_go, found = threading.Event(), {}
     store = FakeStore(let_go)
     store.commit_fails = commit_fails
-    together = Together(store)
+    together = Together(store, append)
 
     def ask(word):
         try:
-            found[word] = together.run(append(word))
+            found[word] = together.run(word)
         except (Conflict, StoreError) as error:
             found[word] = type(error)
 
@@ -91,4 +88,4 @@ def test_an_error_is_raised_where_the_work_was_asked_for():
     let_go = threading.Event()
     let_go.set()
     with pytest.raises(Conflict, match="bad"):
-        Together(FakeStore(let_go)).run(append("bad"))
+        Together(FakeStore(let_go), append).run("bad")
