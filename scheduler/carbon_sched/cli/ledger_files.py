@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from carbon_sched.domain.facts import Entry
 
 
+READ_BYTES = 1 << 20
+
+
 def entries(file: Path | None) -> Iterator[Entry]:
     """The ledger's entries: from a copy, or from the server."""
-    from carbon_sched.ledger.copy import entry_of
+    from carbon_sched.ledger.copy import entries_of
 
-    for number, line in enumerate(_lines(file), 1):
-        try:
-            yield entry_of(line)
-        except ValueError:
-            place = f"{file or 'the server'}, line {number}"
-            raise InvalidInput("ledger", place, "is not an entry", "Make a copy with `audit export`") from None
+    try:
+        yield from entries_of(_lines(file))
+    except ValueError as error:
+        raise InvalidInput("ledger", file or "the server", str(error), "Make a copy with `audit export`") from None
 
 
 def _lines(file: Path | None) -> Iterator[bytes]:
@@ -33,7 +34,7 @@ def _lines(file: Path | None) -> Iterator[bytes]:
         yield from connect().client.entry_lines()
         return
     try:
-        with file.open("rb") as lines:
+        with file.open("rb", buffering=READ_BYTES) as lines:
             yield from lines
     except OSError as error:
         remedy = "Name a copy made by `audit export`"

@@ -7,9 +7,9 @@ the formula: GHG Protocol Scope 2 Guidance (location-based method) and ISO/IEC 2
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.time import Interval
 from carbon_sched.domain.units import UJ_PPM_MG_PER_UG
@@ -44,9 +44,14 @@ def co2e_ug(energy_uj: int, pue_ppm: int, intensity_mg_per_kwh: int) -> int:
     return (2 * product + UJ_PPM_MG_PER_UG) // (2 * UJ_PPM_MG_PER_UG)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """The part of a span that one reading covers; `reading` is None where nothing was known."""
+_END = attrgetter("end")
+
+
+class Piece(NamedTuple):
+    """The part of a span that one reading covers; `reading` is None where nothing was known.
+
+    A tuple, for there are millions of them in a statement.
+    """
 
     start: datetime
     end: datetime
@@ -56,10 +61,12 @@ class Piece:
 
 def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: Sequence[Reading]) -> list[Piece]:
     """Cut `[start, end)` at the borders of `readings` (ordered, not overlapping); energy follows time, exactly."""
-    whole = Interval(start, end)
-    first = bisect_right(readings, start, key=_end)
-    if first < len(readings) and readings[first].start <= start and end <= readings[first].end:
+    first = bisect_right(readings, start, key=_END)
+    if first < len(readings) and readings[first].start <= start < end <= readings[first].end:
         return [Piece(start, end, energy_uj, readings[first])]
+    whole = Interval(start, end)
+    if first == len(readings):
+        return [Piece(start, end, energy_uj, None)]
     cuts: list[tuple[Interval, Reading | None]] = []
     cursor = start
     for reading in islice(readings, first, None):
@@ -77,7 +84,3 @@ def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: 
         Piece(part.start, part.end, energy, reading)
         for (part, reading), energy in zip(cuts, apportion(energy_uj, micros), strict=True)
     ]
-
-
-def _end(reading: Reading) -> datetime:
-    return reading.end

@@ -32,7 +32,7 @@ IDLE = "idle"
 UNATTRIBUTED = "unattributed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EnergySpan:
     """Energy of one device for one owner over `[start, end)`.
 
@@ -93,9 +93,12 @@ class IndependentCover:
 
     def __init__(self) -> None:
         self._spans: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+        self.notes = 0
+        """How many were made: what is superseded by now stays so until there are more."""
 
     def add(self, machine: str, kinds: Iterable[str], start: datetime, end: datetime) -> None:
         """Note one independent segment over `[start, end)`; overlapping and adjoining ones are joined."""
+        self.notes += 1
         for kind in kinds:
             spans = self._spans.setdefault((machine, kind), [])
             low, high = start, end

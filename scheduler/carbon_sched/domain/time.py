@@ -14,17 +14,17 @@ def utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         message = f"naive datetime {value!r}: give it a time zone"
         raise ValueError(message)
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def to_rfc3339(value: datetime) -> str:
     """Format as RFC 3339 in UTC with microseconds only where there are any: `2026-11-23T18:00:00Z`."""
-    return utc(value).isoformat().replace("+00:00", "Z")
+    return f"{utc(value).isoformat()[:-6]}Z"
 
 
 def from_rfc3339(text: str) -> datetime:
     """Parse an RFC 3339 instant into UTC; raises ValueError for anything else, a missing zone included."""
-    return utc(datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00")))
+    return utc(datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text))
 
 
 def to_epoch(value: datetime) -> float:

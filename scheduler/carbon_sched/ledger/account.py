@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.emissions import co2e_ug, split_at_readings
 from carbon_sched.domain.intensity import Signal
@@ -15,7 +16,7 @@ from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.records import ACTUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan
@@ -44,6 +45,9 @@ class Period:
 
         Energy follows time by running totals, so that adjoining periods add up to the whole exactly.
         """
+        since, until = self.since, self.until
+        if (since is None or since <= start) and (until is None or end <= until):
+            return start, end, energy_uj
         inside = self.cut(start, end)
         if inside is None:
             return None
@@ -58,11 +62,11 @@ class Period:
 ALWAYS = Period()
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Energy of one span under one reading. `reading` None: no intensity is known, so `co2e_ug` is None, not zero.
 
-    `[start, end)` is when it was used (for a reference: when it would have been used).
+    `[start, end)` is when it was used (for a reference: when it would have been used). A tuple, for there are millions
+    of them in a statement.
     """
 
     span: EnergySpan
@@ -85,22 +89,34 @@ class Account:
     pue_source: str
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def energy_uj(self) -> int:
         """IT energy."""
         return sum(part.energy_uj for part in self.parts)
 
-    @property
+    @cached_property
+    def facility_uj(self) -> int:
+        """IT energy times PUE."""
+        return sum(part.facility_uj for part in self.parts)
+
+    @cached_property
     def covered_uj(self) -> int:
         """IT energy whose intensity is known."""
         return sum(part.energy_uj for part in self.parts if part.reading is not None)
 
-    @property
+    @cached_property
     def co2e_ug(self) -> int:
         """CO2e of the covered energy."""
         return sum(part.co2e_ug for part in self.parts if part.co2e_ug is not None)
 
-    @property
+    @cached_property
+    def times(self) -> tuple[datetime, datetime] | None:
+        """When the first of its energy was used and the last; None without any."""
+        if not self.parts:
+            return None
+        return min(part.start for part in self.parts), max(part.end for part in self.parts)
+
+    @cached_property
     def complete(self) -> bool:
         """Whether every joule has an intensity."""
         return all(part.reading is not None for part in self.parts)
@@ -115,12 +131,12 @@ def account(
     """
     spans = attempt.spans if spans is None else spans
     if used is None:
-        parts = tuple(part for span in spans for part in _parts(span, period, attempt.pue_ppm, (), None))
-        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, parts)
+        parts = _parts(spans, period, attempt.pue_ppm, (), timedelta(0))
+        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, tuple(parts))
     # what a marginal signal says of a change is no share of the total: it is never booked
     readings = [reading for reading in used.readings if reading.signal is Signal.AVERAGE]
-    parts = tuple(part for span in spans for part in _parts(span, period, used.pue_ppm, readings, used))
-    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, parts)
+    parts = _parts(spans, period, used.pue_ppm, readings, used.shift)
+    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, tuple(parts))
 
 
 def actual(attempt: AttemptRecord, period: Period = ALWAYS) -> Account:
@@ -151,17 +167,18 @@ class Reference:
         return self.co2e_ug - self.ours_ug
 
 
-def references(attempts: Sequence[AttemptRecord], period: Period = ALWAYS) -> list[Reference]:
-    """Every reference choice recorded for attempts of one job, by the identical method, in the order of their names."""
-    both = [(attempt, actual(attempt, period)) for attempt in attempts]
-    burning = [attempt for attempt, account in both if account.parts]
-    ours = [account for _, account in both if account.parts]
-    roles = sorted({role for attempt in burning for role in attempt.readings if role != ACTUAL})
-    return [_reference(role, burning, ours, period) for role in roles]
+def references(accounts: Sequence[Account], period: Period = ALWAYS) -> list[Reference]:
+    """Every reference choice recorded for attempts of one job, by the identical method, in the order of their names.
+
+    `accounts` are those of the attempts by `actual`, over the same period.
+    """
+    ours = [account for account in accounts if account.parts]
+    roles = sorted({role for account in ours for role in account.attempt.readings if role != ACTUAL})
+    return [_reference(role, ours, period) for role in roles]
 
 
-def _reference(role: str, burning: Sequence[AttemptRecord], ours: Sequence[Account], period: Period) -> Reference:
-    theirs = tuple(account(attempt, attempt.newest(role), period) for attempt in burning)
+def _reference(role: str, ours: Sequence[Account], period: Period) -> Reference:
+    theirs = tuple(account(one.attempt, one.attempt.newest(role), period) for one in ours)
     problem = ""
     if not all(account.complete for account in ours):
         problem = "part of the job's own energy has no intensity"
@@ -171,26 +188,17 @@ def _reference(role: str, burning: Sequence[AttemptRecord], ours: Sequence[Accou
 
 
 def _parts(
-    span: EnergySpan, period: Period, pue_ppm: int, readings: Sequence[Reading], used: ReadingsUsed | None
-) -> list[Part]:
-    inside = period.clip(span.start, span.end, span.energy_uj)
-    if inside is None:
-        return []
-    start, end, energy_uj = inside
-    if used is not None:
-        start, end = start + used.shift, end + used.shift
-    return [
-        Part(
-            span,
-            piece.start,
-            piece.end,
-            piece.energy_uj,
-            facility_uj(piece.energy_uj, pue_ppm),
-            piece.reading,
-            co2e_ug(piece.energy_uj, pue_ppm, piece.reading.intensity_mg_per_kwh) if piece.reading else None,
-        )
-        for piece in split_at_readings(start, end, energy_uj, readings)
-    ]
+    spans: Iterable[EnergySpan], period: Period, pue_ppm: int, readings: Sequence[Reading], shift: timedelta
+) -> Iterator[Part]:
+    for span in spans:
+        inside = period.clip(span.start, span.end, span.energy_uj)
+        if inside is None:
+            continue
+        start, end, energy_uj = inside
+        for piece in split_at_readings(start + shift, end + shift, energy_uj, readings):
+            reading, used_uj = piece.reading, piece.energy_uj
+            emitted_ug = co2e_ug(used_uj, pue_ppm, reading.intensity_mg_per_kwh) if reading else None
+            yield Part(span, piece.start, piece.end, used_uj, facility_uj(used_uj, pue_ppm), reading, emitted_ug)
 
 
 def facility_uj(energy_uj: int, pue_ppm: int) -> int:

@@ -7,7 +7,9 @@ one is an error with its seq, never a guess.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from itertools import pairwise
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.energy import QUALITY, EnergySpan, IndependentCover, Reporter, SourceClass, Window
@@ -261,7 +263,13 @@ def _refuse(wrong: bool, problem: str) -> None:  # noqa: FBT001
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else from_rfc3339(text)
+    return None if text is None else _instant(text)
+
+
+# The spans of a segment share their words and times: each is kept once, for there are millions of them.
+_instant = lru_cache(maxsize=4096)(from_rfc3339)
+_SOURCES = {source.value: source for source in SourceClass}
+_REPORTERS = {reporter.value: reporter for reporter in Reporter}
 
 
 def _window(item: Mapping[str, Any]) -> Window:
@@ -271,18 +279,18 @@ def _window(item: Mapping[str, Any]) -> Window:
 
 def _span(item: Mapping[str, Any], cluster: str, sha256: str) -> EnergySpan:
     return EnergySpan(
-        owner=item["owner"],
-        cluster=cluster,
-        machine=item["machine"],
-        device=item["device"],
-        device_kind=item["kind"],
-        start=from_rfc3339(item["start"]),
-        end=from_rfc3339(item["end"]),
+        owner=intern(item["owner"]),
+        cluster=intern(cluster),
+        machine=intern(item["machine"]),
+        device=intern(item["device"]),
+        device_kind=intern(item["kind"]),
+        start=_instant(item["start"]),
+        end=_instant(item["end"]),
         energy_uj=item["energy_uj"],
-        source=SourceClass(item["source"]),
-        reporter=Reporter(item["reporter"]),
-        scope=item["scope"],
-        rule=item["rule"],
+        source=_SOURCES[item["source"]],
+        reporter=_REPORTERS[item["reporter"]],
+        scope=intern(item["scope"]),
+        rule=intern(item["rule"]),
         error_ppm=item["error_ppm"],
         segment_sha256=sha256,
         flags=tuple(item["flags"]),
@@ -314,8 +322,8 @@ def _ordered(items: Iterable[Mapping[str, Any]], zone: str) -> tuple[Reading, ..
 def _reading(item: Mapping[str, Any], zone: str) -> Reading:
     return Reading(
         zone=zone,
-        start=from_rfc3339(item["start"]),
-        end=from_rfc3339(item["end"]),
+        start=_instant(item["start"]),
+        end=_instant(item["end"]),
         intensity_mg_per_kwh=item["mg_per_kwh"],
         signal=Signal(item["signal"]),
         basis=Basis(item["basis"]),
@@ -323,8 +331,8 @@ def _reading(item: Mapping[str, Any], zone: str) -> Reading:
         kind=Kind(item["kind"]),
         grade=Grade(item["grade"]),
         provider=item["provider"],
-        issued_at=from_rfc3339(item["issued_at"]),
-        fetched_at=from_rfc3339(item["fetched_at"]),
+        issued_at=_instant(item["issued_at"]),
+        fetched_at=_instant(item["fetched_at"]),
         model_version=item.get("model_version", ""),
         payload_sha256=item["sha256"],
         licence=item["licence"],

@@ -8,12 +8,12 @@ cluster's odd message must not keep a fact from being booked. See `scheduler/LED
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
+from carbon_sched.ledger.json_bytes import canonical, parsed, plain_canonical
 
 VERSION = 1
 _FIELDS = {"at", "body", "kind", "v"}
@@ -26,22 +26,19 @@ def encode_fact(fact: Fact) -> bytes:
     for keys with lone surrogates and for naive times. The message names the place.
     """
     body = _plain(fact.body, fact.kind.value)
-    return _dump({"at": to_rfc3339(fact.at), "body": body, "kind": fact.kind.value, "v": VERSION})
+    return plain_canonical({"at": to_rfc3339(fact.at), "body": body, "kind": fact.kind.value, "v": VERSION})
 
 
 def decode_fact(payload: bytes) -> Fact:
     """The fact in `payload`; ValueError when these are not the canonical bytes of a fact this version knows."""
-    try:
-        document = json.loads(payload.decode("utf-8"), parse_float=_refuse_float, parse_constant=_refuse_float)
-    except RecursionError:
-        raise ValueError("the payload is nested too deeply to be a fact") from None
+    document = parsed(payload)
     if not isinstance(document, dict) or set(document) != _FIELDS or not isinstance(document["body"], dict):
         raise ValueError("the payload is not an object with at, body, kind and v")
     if type(document["v"]) is not int or document["v"] != VERSION:
         raise ValueError(f"the payload has version {document['v']!r}, this program reads {VERSION}")
     fact = Fact(FactKind(document["kind"]), from_rfc3339(document["at"]), document["body"])
     # what the parser gave holds plain types only: the encoder alone tells whether these are the canonical bytes
-    if _dump(document) != payload or to_rfc3339(fact.at) != document["at"]:
+    if canonical(document) != payload or to_rfc3339(fact.at) != document["at"]:
         raise ValueError("the payload is JSON, but not in canonical form")
     return fact
 
@@ -51,11 +48,6 @@ def valid_text(value: str) -> str:
     if value.isascii():
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _dump(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
 
 
 def _plain(value: Any, place: str) -> Any:
@@ -77,7 +69,3 @@ def _key(key: Any, place: str) -> str:
     if valid_text(key) != key:
         raise ValueError(f"{place}: key {key!r} holds a lone surrogate, which is no text")
     return key
-
-
-def _refuse_float(text: str) -> Any:
-    raise ValueError(f"the payload holds {text}, which is not an integer")

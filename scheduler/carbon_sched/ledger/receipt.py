@@ -48,10 +48,10 @@ def receipt(book: Book, job_id: str) -> Receipt:
     parts = [part for one in accounts for part in one.parts]
     shown = next((one for one in reversed(accounts) if one.parts), accounts[-1] if accounts else None)
     runs = [run for run in map(_run, attempts) if run]
-    energy_uj, facility_uj = sum(one.energy_uj for one in accounts), sum(part.facility_uj for part in parts)
+    energy_uj, facility_uj = sum(one.energy_uj for one in accounts), sum(one.facility_uj for one in accounts)
     covered = _covered(parts)
     total_ug = sum(one.co2e_ug for one in accounts)
-    compared = references(attempts)
+    compared = references(accounts)
     return {
         "job_id": job.job_id,
         "name": job.name,

@@ -83,11 +83,15 @@ class AttemptRecord:
     segments: dict[str, str] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
     watched: IndependentCover = field(default_factory=IndependentCover)
+    _spans: tuple[tuple[int, int], list[EnergySpan]] = field(default=((0, 0), []), init=False, repr=False)
 
     @property
     def spans(self) -> list[EnergySpan]:
         """The evidence that counts: without what an independent meter of the machine says itself."""
-        return self.counting(len(self.recorded))
+        known = (len(self.recorded), self.watched.notes)
+        if self._spans[0] != known:
+            self._spans = known, self.counting(len(self.recorded))
+        return self._spans[1]
 
     def counting(self, evidence: int) -> list[EnergySpan]:
         """The same of the first `evidence` spans that were recorded."""

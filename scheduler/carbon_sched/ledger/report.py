@@ -140,13 +140,13 @@ def report(book: Book, selection: Selection) -> Report:
     for job in book.jobs.values():
         if not selection.holds(job):
             continue
-        attempts = selection.attempts(job)
-        mine = [line for attempt in attempts for line in _lines(job, actual(attempt, selection.period))]
+        accounts = [actual(attempt, selection.period) for attempt in selection.attempts(job)]
+        mine = [line for account in accounts for line in _lines(job, account)]
         if not mine and not selection.period.holds(job.submitted_at):
             continue
         jobs.append(_job_line(job, mine))
         lines += mine
-        for reference in references(attempts, selection.period):
+        for reference in references(accounts, selection.period):
             if reference.problem:
                 not_compared.append(f"{job.job_id} with {reference.role}: {reference.problem}")
             else:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.time import UTC
+from carbon_sched.ledger import json_bytes
 from carbon_sched.ledger.encoding import decode_fact, encode_fact
 
 AT = datetime(2026, 11, 23, 18, 0, 0, 5, tzinfo=timezone(timedelta(hours=1)))
@@ -60,6 +61,21 @@ def test_a_fact_survives_its_encoding_and_stays_plain_json(fact):
     payload = encode_fact(fact)
     assert decode_fact(payload) == fact
     assert json.loads(payload)["body"] == fact.body
+
+
+def test_every_character_and_long_numbers_are_read_as_they_are_written():
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+    keys = {char: -(10**place) for place, char in enumerate('"\\/\x00\x1f\x7fé\uffff\U00010000')}
+    body = {"every": every, "long": 10**4000, "keys": keys}
+    assert decode_fact(encode_fact(Fact(FactKind.JOB_ENDED, AT, body))).body == body
+
+
+@given(values)
+def test_the_fast_library_and_the_standard_one_agree(value):
+    payload = json_bytes.canonical(value)
+    assert payload == json_bytes.plain_canonical(value)
+    assert json_bytes.parsed(payload) == json_bytes.plain_parsed(payload) == value
+    assert json_bytes.indented(value) == json_bytes.plain_indented(value)
 
 
 @given(st.dictionaries(st.text(), st.integers(), min_size=2))

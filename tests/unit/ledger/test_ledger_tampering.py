@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from carbon_sched.ledger.chain import GENESIS, entry_hash
-from carbon_sched.ledger.copy import entry_of, line_of
+from carbon_sched.ledger.copy import entries_of, entry_of, line_of
 from carbon_sched.ledger.seal import read_seals, seal
 from carbon_sched.ledger.verify import Checkpoint, verify_entries
 from carbon_sched.signing import PrivateKey, PublicKey
@@ -134,7 +134,7 @@ def test_a_thousand_ledgers_tampered_with_are_found_and_the_first_bad_entry_is_n
         true, mutate = ledgers[number % len(ledgers)], KINDS[number % len(KINDS)]
         at = chance.randrange(len(true.entries))
         false = mutate(list(true.entries), at, chance)
-        found = verify_entries([entry_of(line_of(entry)) for entry in false], checkpoints=true.points())
+        found = verify_entries(entries_of(map(line_of, false)), checkpoints=true.points())
         place, context = first_difference(false, true.entries), f"{mutate.__name__} {number}: {found}"
         assert found.problem.split()[0].rstrip(":") in ALARMS, context
         if mutate in KEPT_CHAIN:
@@ -152,8 +152,7 @@ def test_no_clean_ledger_raises_an_alarm(count, key):
     for _ in range(count):
         entries = a_ledger(chance, chance.randint(1, 6))
         true = sealed(entries, chance, key)
-        read = [entry_of(line_of(entry)) for entry in entries]
-        assert verify_entries(read, checkpoints=true.points()).ok
+        assert verify_entries(entries_of(map(line_of, entries)), checkpoints=true.points()).ok
 
 
 def test_any_byte_changed_in_a_copy_is_an_alarm_or_no_entry(key):
@@ -167,7 +166,7 @@ def test_any_byte_changed_in_a_copy_is_an_alarm_or_no_entry(key):
         flipped = bytes([lines[at][place] ^ (1 << chance.randrange(8))])
         copy = [*lines[:at], lines[at][:place] + flipped + lines[at][place + 1 :], *lines[at + 1 :]]
         try:
-            found = verify_entries(map(entry_of, copy), checkpoints=[point])
+            found = verify_entries(entries_of(copy), checkpoints=[point])
         except ValueError:
             continue
         # what is not of the entry may be written otherwise: a tab for a comma is no JSON, a space before a colon is
@@ -189,6 +188,14 @@ def test_copies_with_the_payload_as_text_are_read_as_ever():
     for entry in a_ledger(random.Random(2), 4):
         old = json.dumps(entry._asdict() | {"payload": entry.payload.decode()}, ensure_ascii=False)
         assert entry_of(old.encode()) == entry
+
+
+def test_a_copy_read_as_a_whole_holds_what_its_lines_hold_one_by_one():
+    lines = [line_of(entry) for entry in a_ledger(random.Random(5), 4)]
+    mixed = [*lines[:3], lines[7], *lines[3:6], lines[6].rstrip(), *lines[7:]]
+    assert list(entries_of(mixed)) == list(map(entry_of, mixed))
+    with pytest.raises(ValueError, match="line 2 is not an entry"):
+        list(entries_of([lines[0], lines[1][:-3]]))
 
 
 @pytest.mark.parametrize("payload", [b"", b"{\n}", b"[1]", b"\xff\xfe", b'{"a":"\xff"}', b"x}", b"{" + b'"' * 3])

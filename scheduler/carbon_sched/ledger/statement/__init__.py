@@ -53,7 +53,7 @@ def statement(book: Book, selection: Selection) -> Statement:
     used = [one for _, mine in jobs for one in mine]
     rows = lines.lines(used)
     made, unknown = scores.embodied(used, period)
-    compared = [row for job, mine in jobs for row in decisions.compared(job, [one.attempt for one in mine], period)]
+    compared = [row for job, mine in jobs for row in decisions.compared(job, [one.account for one in mine], period)]
     pues = lines.pues(used)
     series = lines.series(used)
     pots = sorted(book.machine_energy_uj.items()) if selection.everything else []
@@ -96,20 +96,20 @@ def statement(book: Book, selection: Selection) -> Statement:
 
 
 def _period(used: Iterable[Used], selection: Selection) -> Period:
-    parts = [part for one in used for part in one.account.parts]
+    times = [one.account.times for one in used if one.account.times]
     since, until = selection.period.since, selection.period.until
     return Period(
         since=to_rfc3339(since) if since else None,
         until=to_rfc3339(until) if until else None,
-        first_use=to_rfc3339(min(part.start for part in parts)) if parts else None,
-        last_use=to_rfc3339(max(part.end for part in parts)) if parts else None,
+        first_use=to_rfc3339(min(start for start, _ in times)) if times else None,
+        last_use=to_rfc3339(max(end for _, end in times)) if times else None,
     )
 
 
 def _job(job: JobRecord, used: Sequence[Used]) -> JobRow:
-    burning = [one for one in used if one.account.parts]
-    starts = [one.attempt.started_at or min(part.start for part in one.account.parts) for one in burning]
-    ends = [one.attempt.ended_at or max(part.end for part in one.account.parts) for one in burning]
+    burning = [(one.attempt, one.account.times) for one in used if one.account.times]
+    starts = [attempt.started_at or first for attempt, (first, _) in burning]
+    ends = [attempt.ended_at or last for attempt, (_, last) in burning]
     return JobRow(
         job=job.job_id,
         name=job.name,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.ledger.figures import decimal, safe_cell
+from carbon_sched.ledger.json_bytes import indented
 from carbon_sched.ledger.statement.lines import SUMS
 from carbon_sched.ledger.statement.model import Line
 
@@ -29,7 +30,7 @@ PEOPLES = {
 
 def as_json(statement: Statement) -> str:
     """One object: the statement's fields, with their totals beside them; keys sorted."""
-    return json.dumps(_document(statement), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    return indented(_document(statement)) + "\n"
 
 
 def _document(statement: Statement) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _selection(statement: Statement) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {name: _plain(item) for name, item in vars(value).items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

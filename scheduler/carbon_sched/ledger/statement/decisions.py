@@ -48,9 +48,9 @@ def candidates(job: JobRecord) -> list[CandidateRow]:
     return [CandidateRow(job.job_id, *(item[key] for key in keys)) for item in found["candidates"]]
 
 
-def compared(job: JobRecord, attempts: Sequence[AttemptRecord], period: Cut) -> list[Compared]:
-    """The job against each reference that was recorded for it."""
-    return [_compared(job, reference) for reference in references(attempts, period)]
+def compared(job: JobRecord, accounts: Sequence[Account], period: Cut) -> list[Compared]:
+    """The job, booked as it is now, against each reference that was recorded for it."""
+    return [_compared(job, reference) for reference in references(accounts, period)]
 
 
 def _compared(job: JobRecord, reference: Reference) -> Compared:

@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.emissions import apportion, co2e_ug, split_at_readings
@@ -18,7 +19,7 @@ from carbon_sched.ledger.statement.model import Day, Gap, Line, Pue, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.account import Account, Part
@@ -48,10 +49,19 @@ def lines(used: Iterable[Used]) -> list[Line]:
     found: list[Line] = []
     for one in used:
         direct = _direct(one.attempt)
-        parts = [_line(one, part, direct) for part in one.account.parts]
+        alike = [_line(one, parts, direct) for parts in _alike(one.account.parts)]
         keys = ("component", "source", "reporter", "rule", "provider", "grade")
-        found += [line for _, line in summed(parts, keys)]
+        found += [line for _, line in summed(alike, keys)]
     return found
+
+
+def _alike(parts: Iterable[Part]) -> Iterable[list[Part]]:
+    """Parts of one attempt by what makes their lines equal in all but sums (members of enums are one object each)."""
+    groups: dict[tuple[object, ...], list[Part]] = defaultdict(list)
+    for part in parts:
+        span = part.span
+        groups[span.device_kind, id(span.source), id(span.reporter), span.rule, id(part.reading)].append(part)
+    return groups.values()
 
 
 def summed(lines: Iterable[Line], fields: Sequence[str]) -> list[tuple[tuple[str, ...], Line]]:
@@ -70,9 +80,10 @@ def _direct(attempt: AttemptRecord) -> list[Reading]:
     return [reading for reading in newest.direct if reading.signal is Signal.AVERAGE] if newest else []
 
 
-def _line(used: Used, part: Part, direct: Sequence[Reading]) -> Line:
-    job, span, reading = used.job, part.span, part.reading
-    separated_ug, direct_ug = separated(part, used.account.pue_ppm, direct)
+def _line(used: Used, parts: Sequence[Part], direct: Sequence[Reading]) -> Line:
+    job, span, reading = used.job, parts[0].span, parts[0].reading
+    energy_uj = sum(part.energy_uj for part in parts)
+    apart = [separated(part, used.account.pue_ppm, direct) for part in parts] if direct else []
     return Line(
         job=job.job_id,
         name=job.name,
@@ -92,13 +103,13 @@ def _line(used: Used, part: Part, direct: Sequence[Reading]) -> Line:
         rule=span.rule,
         provider=reading.provider if reading else "",
         grade=reading.grade.value if reading else "",
-        energy_uj=part.energy_uj,
-        facility_uj=part.facility_uj,
-        covered_uj=part.energy_uj if reading else 0,
-        co2e_ug=part.co2e_ug or 0,
-        separated_ug=separated_ug,
-        direct_ug=direct_ug,
-        error_uj=(2 * part.energy_uj * span.error_ppm + PPM) // (2 * PPM),
+        energy_uj=energy_uj,
+        facility_uj=sum(part.facility_uj for part in parts),
+        covered_uj=energy_uj if reading else 0,
+        co2e_ug=sum(part.co2e_ug or 0 for part in parts),
+        separated_ug=sum(separated_ug for separated_ug, _ in apart),
+        direct_ug=sum(direct_ug for _, direct_ug in apart),
+        error_uj=sum((2 * part.energy_uj * part.span.error_ppm + PPM) // (2 * PPM) for part in parts),
     )
 
 
@@ -178,7 +189,7 @@ def pues(used: Sequence[Used]) -> list[Pue]:
         account = one.account
         both = sums[(account.cluster, account.pue_ppm, one.attempt.pue_period, account.pue_source)]
         both[0] += account.energy_uj
-        both[1] += sum(part.facility_uj for part in account.parts)
+        both[1] += account.facility_uj
     return [Pue(*key, *both) for key, both in sorted(sums.items()) if both[0]]
 
 
@@ -186,18 +197,27 @@ def series(used: Sequence[Used]) -> list[Series]:
     """Every series whose values entered a figure, with the energy it was applied to."""
     energy: dict[tuple[str, Reading], int] = defaultdict(int)
     for one in used:
-        direct = _direct(one.attempt)
-        for part in one.account.parts:
-            if part.reading is None:
-                continue
-            energy["booked", part.reading] += part.energy_uj
-            for piece in split_at_readings(part.start, part.end, part.energy_uj, direct):
-                if piece.reading is not None:
-                    energy["direct", piece.reading] += piece.energy_uj
+        for use, reading, used_uj in _applied(one):
+            energy[use, reading] += used_uj
     groups: dict[tuple[str, ...], list[tuple[Reading, int]]] = defaultdict(list)
     for (use, reading), used_uj in energy.items():
         groups[_same(use, reading)].append((reading, used_uj))
     return [_series(key, group) for key, group in sorted(groups.items())]
+
+
+def _applied(used: Used) -> Iterator[tuple[str, Reading, int]]:
+    """Each reading that a figure of the attempt rests on, with the energy it was applied to (readings hash slowly)."""
+    direct = _direct(used.attempt)
+    parts = [part for part in used.account.parts if part.reading is not None]
+    cut = [split_at_readings(part.start, part.end, part.energy_uj, direct) for part in parts] if direct else []
+    for use, pieces in (("booked", parts), ("direct", chain.from_iterable(cut))):
+        sums: dict[int, int] = defaultdict(int)
+        readings = {}
+        for piece in pieces:
+            if piece.reading is not None:
+                sums[id(piece.reading)] += piece.energy_uj
+                readings[id(piece.reading)] = piece.reading
+        yield from ((use, reading, sums[key]) for key, reading in readings.items())
 
 
 def _same(use: str, r: Reading) -> tuple[str, ...]:
@@ -237,10 +257,10 @@ def _series(key: tuple[str, ...], group: Sequence[tuple[Reading, int]]) -> Serie
 
 def days(used: Sequence[Used]) -> list[Day]:
     """Energy and CO2e by the UTC day in which a part began."""
-    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    sums: dict[date, list[int]] = defaultdict(lambda: [0, 0])
     for one in used:
         for part in one.account.parts:
-            both = sums[to_rfc3339(part.start)[:10]]
+            both = sums[part.start.date()]
             both[0] += part.energy_uj
             both[1] += part.co2e_ug or 0
-    return [Day(day, *both) for day, both in sorted(sums.items())]
+    return [Day(day.isoformat(), *both) for day, both in sorted(sums.items())]
