@@ -44,6 +44,7 @@ from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.declared import Declared
 from carbon_sched.service.dispatch import Dispatch
+from carbon_sched.service.economics import Economics
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import STARTING, Fleet
 from carbon_sched.service.follow import Follow
@@ -174,7 +175,8 @@ def build(
     budgets, sealing = Budgets(store, policies, statements, clock), _sealing(settings, fenced, clock)
     accept = Accept(store, bundles, fleet, policies, vault, clock, ids, signals)
     schedules = Schedules(store, accept, vault, clock, ids)
-    decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, planner)
+    economics = Economics(statements)
+    decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, economics, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, policies, clock, grid.direct)

@@ -302,6 +302,21 @@ class ReceiptPerUnit(TypedDict):
     co2e_g: float | None
 
 
+class ReceiptOverhead(TypedDict):
+    """What a suspension took of an attempt beside its work; part of the receipt's energy and CO2e.
+
+    `kind` is `lost-work` (since the last saved state, done again afterwards), `saving` or `restart`. `co2e_g` is None
+    where the intensity is not known for all of it.
+    """
+
+    attempt: str
+    kind: str
+    start: str
+    end: str
+    energy_j: float
+    co2e_g: float | None
+
+
 class Receipt(TypedDict):
     """GET /v1/jobs/{id}/receipt. `final` is false while the job runs or its energy is not completely collected."""
 
@@ -333,6 +348,8 @@ class Receipt(TypedDict):
     quality: dict[str, float]
     windows: list[ReceiptWindow]
     per_unit: dict[str, ReceiptPerUnit]
+    suspensions: int
+    overhead: list[ReceiptOverhead]
     ledger_head: str
 
 

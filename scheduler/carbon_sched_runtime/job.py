@@ -10,23 +10,32 @@
             save(state, step)
 
 Name and place are the same in every attempt. Ray Train and Tune resume by themselves when they get both:
-`RunConfig(name=job.run_name(), storage_path=job.storage())`. Outside of carbon-sched everything works too: the run is
-called `local`, and is never stopped or resumed.
+`RunConfig(name=job.run_name(), storage_path=job.storage())`; their workers say `job.restored()` once they have their
+checkpoint, so that it is known what a resume takes. Outside of carbon-sched everything works too: the run is called
+`local`, and is never stopped or resumed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
+
+from carbon_sched_runtime.fields import WireError
+from carbon_sched_runtime.records import RECORD_LIMIT, record_name
+from carbon_sched_runtime.run import journal_folder
 
 LOCAL = "local"
 """The name of every run outside of carbon-sched."""
 
 _stop_asked = threading.Event()
 _watching = False
+_told = False
 
 
 def run_name() -> str:
@@ -69,4 +78,33 @@ def stop_asked() -> bool:
     if not _watching:
         signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
         _watching = True
+        restored()
     return _stop_asked.is_set()
+
+
+def restored() -> None:
+    """Say that a resumed run has its state back: what it took until now is booked as the cost of its suspension.
+
+    The first `stop_asked()` says it too. The first word counts; of a run that was not resumed there is nothing to say.
+    Never raises: a word that cannot be written leaves the cost of a resume unknown.
+    """
+    global _told  # noqa: PLW0603 - one per process
+    attempt = os.environ.get("CARBON_SCHED_ATTEMPT", "")
+    if _told or not is_resumed() or not attempt:
+        return
+    _told = True
+    line = {"v": 1, "event": "resumed", "attempt": attempt, "t": time.time_ns() // 1000}
+    try:
+        _append_once(f"{journal_folder()}/{record_name(attempt)}", json.dumps(line, separators=(",", ":")))
+    except (OSError, WireError) as error:
+        print(f"carbon-sched: not told that the run has its state back: {error}", file=sys.stderr)
+
+
+def _append_once(path: str, line: str) -> None:
+    """To the record that the wrapper began, unless another worker was first: thousands of words would fill it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if b'"event":"resumed"' not in os.read(descriptor, RECORD_LIMIT):
+            os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,8 @@ from carbon_sched_runtime.fields import BOOT, OWNER, WORD, Fields, WireError, as
 RECORD_LIMIT = 60 * 1024
 MACHINE = re.compile(r"[0-9a-f]{1,64}")
 EVENTS = (
-    "started", "refused", "spawned", "metering", "node", "node-closed", "stopping", "ended", "fault", "closed",
+    "started", "refused", "spawned", "resumed", "metering", "node", "node-closed", "stopping", "saved", "ended",
+    "fault", "closed",
 )  # fmt: skip
 
 
@@ -23,11 +24,13 @@ class Event:
     started   the wrapper is about to run the entrypoint (before any user code): pid, boot
     refused   nothing was run: `reason` (`fence` = too late, `started-before`, ...); exit_code 75
     spawned   the entrypoint runs as `child_pid`
+    resumed   a run that was suspended has its state back: from here on its work is new (`job.restored`)
     metering  energy is metered: machine, boot, role (`reader` or `follower`), `reason` says by which sources
     node      another node of the job is metered from now on: node_id (its journal lies in its own session's logs),
               machine, boot, role
     node-closed  no segment will follow from there: node_id, and as in `closed`
     stopping  a stop signal came: signal
+    saved     by its time the run had written the newest file of its state (`saved.newest`); told at the end of a stop
     ended     the entrypoint ended: exit_code (128 + signal, as a shell says it), signal if one ended it
     fault     metering failed or is incomplete: `reason`; the job is not touched by it
     closed    no segment will follow from this wrapper: `segments` in the folder, exit_code as in `ended`; `reason` is

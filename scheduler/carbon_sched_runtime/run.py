@@ -145,6 +145,7 @@ class Wrapper:
 
     def _ended(self, code: int, number: int | None, end_ns: int | None = None) -> int:
         self.record.write("ended", exit_code=code, signal=number)
+        self._saved()
         if self.attendance is not None and end_ns is not None:
             limit_s = FINISH_S if self.stop_signal is None else URGENT_FINISH_S
             outcome: Outcome = self.attendance.finish(end_ns, limit_s)
@@ -153,6 +154,16 @@ class Wrapper:
             )
         self.record.sync()
         return code
+
+    def _saved(self) -> None:
+        """Say when a job that was stopped, and may be resumed, last saved its state."""
+        if self.stop_signal is None or "CARBON_SCHED_RUN_NAME" not in os.environ:
+            return
+        from carbon_sched_runtime import job, saved  # noqa: PLC0415 - only suspended jobs need them
+
+        found = saved.newest_us(job.storage(), job.run_name())
+        if found is not None:
+            self.record.write("saved", t=found)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         """Ray signals wrapper and job together: nothing is passed on, the wrapper waits for the job."""

@@ -26,6 +26,7 @@ from carbon_sched.policy.presets import preset
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.decide import Decide
+from carbon_sched.service.economics import Economics
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
@@ -76,9 +77,10 @@ def decider(store) -> Decide:
     fleet = Fleet(store, FakeClusters(FakeCluster("clean", clock)), clock, signals)
     fleet.put(a_cluster("clean", "SE-SE3"))
     policies = Policies(store, preset, clock)
-    budgets = Budgets(store, policies, Statements(store), clock)
+    statements = Statements(store)
+    budgets = Budgets(store, policies, statements, clock)
     outlooks = Outlooks(FakeGrid({"SE-SE3": [(0.0, 50.0), (3600.0, 10.0)]}))
-    decide = Decide(store, fleet, outlooks, Estimates(store), policies, clock, signals, budgets)
+    decide = Decide(store, fleet, outlooks, Estimates(store), policies, clock, signals, budgets, Economics(statements))
     decide.step()
     return decide
 

@@ -193,6 +193,8 @@ def receipt_view(**changes: Any) -> dict[str, Any]:
             }
         ],
         "per_unit": {"tokens": {"amount": 4096.0, "energy_j": 0.17578125, "co2e_g": 6.4453125e-06}},
+        "suspensions": 0,
+        "overhead": [],
         "ledger_head": "ab" * 32,
     }
     return view | changes

@@ -20,6 +20,7 @@ from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.collect import Collect
 from carbon_sched.service.decide import Decide
 from carbon_sched.service.dispatch import Dispatch
+from carbon_sched.service.economics import Economics
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.follow import Follow
@@ -180,7 +181,10 @@ class World:
         self.schedules = Schedules(self.store, self.accept, vault, self.clock, self.ids)
         self.statements = Statements(self.store)
         self.budgets = budgets = Budgets(self.store, policies, self.statements, self.clock)
-        self.decide = Decide(fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals, budgets)
+        self.economics = economics = Economics(self.statements)
+        self.decide = Decide(
+            fenced, self.fleet, outlooks, estimates, policies, self.clock, self.signals, budgets, economics
+        )
         self.dispatch = Dispatch(
             fenced,
             self.fleet,

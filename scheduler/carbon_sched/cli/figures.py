@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MASS = ((1e-3, "mg"), (1.0, "g"), (1e3, "kg"), (1e6, "t"))
 ENERGY = ((1e-6, "mWh"), (1e-3, "Wh"), (1.0, "kWh"), (1e3, "MWh"))
 """Units of gCO2e and kWh: how much of the base unit each is, ascending."""
+J_PER_KWH = 3_600_000
 
 Units = tuple[tuple[float, str], ...]
 

@@ -245,7 +245,7 @@ def receipt(view: Receipt) -> RenderableType:
     if view["devices"] or view["energy_kwh"]:
         parts += [_fact_line("energy", _energy_line(view)), _devices(view)]
         parts += [_fact_line("grid", _grid_line(view)), _fact_line("CO2e", _co2e_line(view))]
-        parts += _references(view) + _windows(view) + _per_unit(view)
+        parts += _references(view) + _windows(view) + _per_unit(view) + _suspensions(view)
     else:
         parts.append(_fact_line("energy", Text("none measured", "yellow")))
     parts += [_fact_line("missing", Text(text, "yellow")) for text in view["missing"]]
@@ -336,6 +336,22 @@ def _per_unit(view: Receipt) -> list[RenderableType]:
         )
         for unit, one in found.items()
     ]
+
+
+def _suspensions(view: Receipt) -> list[RenderableType]:
+    """How often it was suspended, and how much of its energy that took beside its work."""
+    times = view.get("suspensions", 0)  # an older server tells none
+    if not times:
+        return []
+    kinds = ("lost-work", "saving", "restart")
+    taken = {kind: sum(one["energy_j"] for one in view["overhead"] if one["kind"] == kind) for kind in kinds}
+    share = (
+        figures.percent(sum(taken.values()) / figures.J_PER_KWH / view["energy_kwh"])
+        if view["energy_kwh"]
+        else "nothing"
+    )
+    each = ", ".join(f"{kind.replace('-', ' ')} {figures.digits(joules)} J" for kind, joules in taken.items())
+    return [_fact_line("suspended", Text(f"{times} time{'s' if times > 1 else ''}, for {share} of the energy: {each}"))]
 
 
 def _error(percent: float) -> str:

@@ -68,6 +68,17 @@ BATCH = "batch"
 """The name of the window that holds what an attempt did of its job's batch."""
 
 
+class Overhead(str, Enum):
+    """What a suspension takes of an attempt's energy beside its work."""
+
+    LOST = "lost-work"
+    """Work since the last saved state: the next attempt does it again."""
+    SAVING = "saving"
+    """From the stop to the end."""
+    RESTART = "restart"
+    """From the start of a resumed attempt until it has its state back."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A stretch `[start, end)` of an attempt that its own code named; `units` is work done in it, in millionths."""

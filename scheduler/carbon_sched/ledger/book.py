@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class Book:
     """Jobs by id, in the order of their acceptance; `size` and `head` say how far the ledger was read.
 
+    `suspended` are those of them that were, by name and submitter, in the order of their first suspension.
+
     `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
     policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`). `declarations` are
     what people said of the clusters and of the organisation, oldest first, `listings` the clusters' own lists of jobs.
@@ -39,6 +41,7 @@ class Book:
     def __init__(self) -> None:
         self.size, self.head = 0, GENESIS
         self.jobs: dict[str, JobRecord] = {}
+        self.suspended: dict[tuple[str, str], dict[str, JobRecord]] = {}
         self.clusters: dict[str, Body] = {}
         self.policies: list[Body] = []
         self.declarations: list[tuple[datetime, Body]] = []
@@ -155,6 +158,7 @@ class Book:
         attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
         windows = [_window(item) for item in body.get("windows", ())]
         attempt.windows = [window for window in windows if window.name != QUALITY]
+        attempt.overhead = [_window(item) for item in body.get("overhead", ())]
         attempt.quality = {}
         for told in sorted((window for window in windows if window.name == QUALITY), key=lambda one: one.end):
             attempt.quality.update(told.units)
@@ -214,8 +218,11 @@ class Book:
     def _job_resolved(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """A person's word about a lost job; what follows from it is said by the job's end, or its next attempt."""
 
-    def _job_suspended(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
+    def _job_suspended(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         """Why an attempt was stopped; what it used and how it ended is said by the attempt's own facts."""
+        job = self.jobs[body["job"]]
+        job.suspensions += 1
+        self.suspended.setdefault((job.name, job.submitter), {})[job.job_id] = job
 
     def _statement_issued(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """Statements are computed from facts, not from statements."""

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from carbon_sched.ledger.account import Account, Part, Reference
     from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import AttemptRecord, JobRecord
-    from carbon_sched.wire import Receipt, ReceiptDevice, ReceiptPerUnit, ReceiptReference, ReceiptWindow
+    from carbon_sched.wire import (
+        Receipt,
+        ReceiptDevice,
+        ReceiptOverhead,
+        ReceiptPerUnit,
+        ReceiptReference,
+        ReceiptWindow,
+    )
 
 
 FLAGS = {
@@ -81,6 +88,8 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
         "per_unit": _per_unit(accounts),
+        "suspensions": job.suspensions,
+        "overhead": [_overhead(attempt, window) for attempt in attempts for window in attempt.overhead],
         "ledger_head": book.head,
     }
 
@@ -186,6 +195,18 @@ def _per_unit(accounts: Sequence[Account]) -> dict[str, ReceiptPerUnit]:
             "co2e_g": grams(total_ug) / amount if complete else None,
         }
         for unit, amount in amounts.items()
+    }
+
+
+def _overhead(attempt: AttemptRecord, window: Window) -> ReceiptOverhead:
+    booked = actual(attempt, Period(window.start, window.end))
+    return {
+        "attempt": attempt.attempt_id,
+        "kind": window.name,
+        "start": to_rfc3339(window.start),
+        "end": to_rfc3339(window.end),
+        "energy_j": joules(booked.energy_uj),
+        "co2e_g": grams(booked.co2e_ug) if booked.complete else None,
     }
 
 

@@ -56,7 +56,8 @@ class AttemptRecord:
     """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated.
 
     `recorded` is all evidence of its energy; `spans` is what of it is booked. `reserved` is the hardware that was kept
-    for it and the footprint of its manufacture, None in ledgers of before.
+    for it and the footprint of its manufacture, None in ledgers of before. `overhead` are the stretches that
+    suspensions took beside its work, named as `domain.energy.Overhead` does.
     """
 
     attempt_id: str
@@ -78,6 +79,7 @@ class AttemptRecord:
     missing_at_end: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    overhead: list[Window] = field(default_factory=list)
     quality: dict[str, int] = field(default_factory=dict)
     recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
@@ -113,7 +115,8 @@ class AttemptRecord:
 class JobRecord:
     """One job as the ledger knows it.
 
-    `decision` is the body of its newest decision, `placed` that of the newest one that placed it.
+    `decision` is the body of its newest decision, `placed` that of the newest one that placed it. It was suspended
+    `suspensions` times.
     """
 
     job_id: str
@@ -130,6 +133,7 @@ class JobRecord:
     approvals: list[Body] = field(default_factory=list)
     decision: Body | None = None
     placed: Body | None = None
+    suspensions: int = 0
     state: str = ""
     reason: str = ""
     exit_code: int | None = None

@@ -219,14 +219,7 @@ class Costs:
         A start on nodes that happen to be up is charged the same: whether they still are when it starts, nobody knows.
         """
         pool = self._pools[lane]
-        if pool is None:
-            return Overhead()
-        of_node = (
-            pool.node_resources.get("GPU", 0.0) if job.spec.resources.gpus else pool.node_resources.get("CPU", 0.0)
-        )
-        nodes = max(ceil(units_of(job) / of_node), 1) if of_node > 0 else max(len(job.spec.resources.bundles), 1)
-        seconds = pool.provisioning_s + job.belief.start_up_s + pool.idle_timeout_s
-        return Overhead(nodes * idle_w(pool) * seconds / J_PER_KWH, for_the_job=True)
+        return Overhead() if pool is None else Overhead(idle_hold_kwh(pool, job), for_the_job=True)
 
     def _beside_g(self, site: Site, overhead: Overhead, *, ranked: bool) -> Floats:
         if not overhead.kwh:
@@ -282,6 +275,14 @@ def exists_for_jobs(cluster: Cluster, kind: str) -> Pool | None:
         pools = [pool for pool in pools if (pool.gpu_type or "").lower() == name]
     on_demand = all(pool.node_lifetime == "on-demand" for pool in pools)
     return pools[0] if pools and on_demand else None
+
+
+def idle_hold_kwh(pool: Pool, job: WaitingJob) -> float:
+    """What nodes that come for a job draw while they boot, start it, and wait for the next one afterwards."""
+    of_node = pool.node_resources.get("GPU", 0.0) if job.spec.resources.gpus else pool.node_resources.get("CPU", 0.0)
+    nodes = max(ceil(units_of(job) / of_node), 1) if of_node > 0 else max(len(job.spec.resources.bundles), 1)
+    seconds = pool.provisioning_s + job.belief.start_up_s + pool.idle_timeout_s
+    return nodes * idle_w(pool) * seconds / J_PER_KWH
 
 
 def idle_w(pool: Pool) -> float:

@@ -86,6 +86,8 @@ def obstacle(site: Site, job: WaitingJob, *, fresh: bool) -> Obstacle | None:
 
 
 def _rule(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
+    if job.bound_to is not None and cluster.name != job.bound_to:
+        return Obstacle(f"its saved state is on {job.bound_to}: it named no --storage that this cluster reaches too")
     if job.spec.clusters and cluster.name not in job.spec.clusters:
         return Obstacle(f"not allowed: the job names {', '.join(job.spec.clusters)} (--cluster)", final=True)
     if any(set(cluster.residency).isdisjoint(residency.tags) for residency in job.residency):

@@ -118,7 +118,8 @@ class WaitingJob:
     clusters where every `residency` holds; `allowed` (None: all) and `denied` are clusters by name, and those dearer
     than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: `home`, None for the snapshot's) is left
     only where that pays `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them.
-    `confidence` is the probability with which a run from `latest_start` on meets the deadline.
+    `confidence` is the probability with which a run from `latest_start` on meets the deadline. A suspended job is
+    `bound_to` the only cluster that can read its state (None: to none).
     """
 
     job_id: str
@@ -140,6 +141,7 @@ class WaitingJob:
     quiet: tuple[QuietHours, ...] = ()
     weights: Weights = Weights()
     confidence: float = 0.95
+    bound_to: str | None = None
 
 
 @dataclass(frozen=True)

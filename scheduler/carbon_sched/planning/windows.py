@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from carbon_sched.planning.costs import J_PER_KWH, exists_for_jobs, idle_hold_kwh
 from carbon_sched.planning.grid import NICE_STEPS_S
 from carbon_sched.planning.options import Board, Site, obstacle
 from carbon_sched.planning.snapshot import Belief
 from carbon_sched.planning.suspend import Remaining, State, costs, still_needed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -38,22 +40,22 @@ class Interruptible:
     """A job that may be suspended.
 
     `job` is what is left of it: its belief is of the remaining run time, its latest start the moment by which it must
-    run for good. `runs_on` is the cluster where it runs now, None while it waits; `bound_to` the only one that has its
-    checkpoints, None where any may resume it. A resume costs `restart_s` seconds of energy.
+    run for good. `runs_on` is the cluster where it runs now, None while it waits. A resume costs `restart_s` seconds of
+    energy, and what nodes that come for the job draw while nothing runs on them.
     """
 
     job: WaitingJob
     state: State
     restart_s: float
     runs_on: str | None = None
-    bound_to: str | None = None
 
 
 @dataclass(frozen=True)
 class Window:
     """Whether a job runs until `until`, when to decide again.
 
-    `saving` is what the choice saves, as a share of what the job is expected to emit from here on with the other one.
+    `saving` is what the choice saves, as a share of what running in this slot would emit: of days of work, a night's
+    pause saves a small part, and may still halve what that night's work emits.
     """
 
     run: bool
@@ -104,18 +106,26 @@ def window(one: Interruptible, snapshot: Snapshot) -> Window | None:
     own = next((site for site in sites if site.cluster.name == one.runs_on), None)
     here = None if own is None else _slots(own, 1, step_s)
     jobs = Remaining(work, alive, np.array([pauses]), np.array([int(one.state)]))
-    now, later = (float(cost[0]) for cost in costs(jobs, ahead[None, :], one.restart_s / step_s, here))
-    return Window(run=now <= later, until=until, saving=abs(now - later) / max(now, later) if now != later else 0.0)
+    restart_s = one.restart_s + _idle_hold_s(one.job, sites)
+    now, later = (float(cost[0]) for cost in costs(jobs, ahead[None, :], restart_s / step_s, here))
+    this_slot = float((ahead[:1] if here is None else here)[0] * work[0, 0])
+    return Window(run=now <= later, until=until, saving=abs(now - later) / this_slot)
 
 
 def _sites(one: Interruptible, snapshot: Snapshot) -> list[Site]:
     """Clusters on which it runs or could be resumed, as far as their grids can be ranked."""
     sites = [site for site in Board.of(snapshot).sites if site.curve is not None]
-    if one.bound_to is not None:
-        sites = [site for site in sites if site.cluster.name == one.bound_to]
     free = [site for site in sites if site.cluster.name != one.runs_on and not obstacle(site, one.job, fresh=False)]
     own = [site for site in sites if site.cluster.name == one.runs_on]
     return [*own, *free]
+
+
+def _idle_hold_s(job: WaitingJob, sites: Sequence[Site]) -> float:
+    """The least that nodes draw idle for a resume, in seconds of the job's own power; nothing on nodes that stay on."""
+    kind = "gpu" if job.spec.resources.gpus else "cpu"
+    pools = [exists_for_jobs(site.cluster, kind) for site in sites]
+    held_kwh = min((idle_hold_kwh(pool, job) if pool else 0.0 for pool in pools), default=0.0)
+    return held_kwh * J_PER_KWH / job.belief.power_w if job.belief.power_w > 0 else 0.0
 
 
 def _slots(site: Site, count: int, step_s: float) -> Floats:

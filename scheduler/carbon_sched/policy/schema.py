@@ -122,6 +122,19 @@ class FlexibilityForm(Form):
     interruptible: bool = Field(
         default=True, description="Whether jobs that say that they may be suspended are: true or false."
     )
+    max_pauses: int = Field(24, ge=0, le=1000, description="How often one job is suspended at most: 0 to 1000.")
+    pause_gain: float = Field(
+        0.02, ge=0, lt=1, description="Share that a pause must save of what running on would emit meanwhile, 0 to 1."
+    )
+    pause_confidence: float = Field(
+        0.9,
+        ge=0.5,
+        le=0.999,
+        description="Certainty with which a pause saves more than its restart and repeated work cost, 0.5 to 0.999.",
+    )
+    run_between_pauses: float = Field(
+        3.0, ge=0, le=1000, description="A job runs for so many times the cost of a pause before the next one."
+    )
     retries: int = Field(
         2,
         ge=0,

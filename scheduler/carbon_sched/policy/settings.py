@@ -100,6 +100,9 @@ class Settings:
         declared: whether a job's own deadline or longest delay is used instead.
         deadline_confidence: probability in (0, 1) with which a delayed job must still meet its deadline.
         interruptible: whether jobs that say that they may be suspended are.
+        max_pauses, pause_gain, pause_confidence, run_between_pauses: how often a job is suspended at most; the share
+            that a pause must save of what running on would emit; with what probability it must save more than it costs;
+            and for how many times that cost a job runs between two of them.
         retries: attempts after the first, for faults of the infrastructure and preemption only.
         start_now: whether a submitter may skip the wait (`submit --now`).
         carbon_weight, cost_weight, waiting_weight: what a gram of CO2e, a unit of currency and an hour of waiting weigh
@@ -122,6 +125,10 @@ class Settings:
     declared: Declared = Declared.HONOUR
     deadline_confidence: float = 0.95
     interruptible: bool = True
+    max_pauses: int = 24
+    pause_gain: float = 0.02
+    pause_confidence: float = 0.9
+    run_between_pauses: float = 3.0
     retries: int = 2
     start_now: bool = True
     carbon_weight: float = 1.0
@@ -224,6 +231,10 @@ KEYS: Mapping[str, Key] = {
     "flexibility.declared": Key("declared", _ignore),
     "flexibility.deadline_confidence": Key("deadline_confidence", max),
     "flexibility.interruptible": Key("interruptible", min),
+    "flexibility.max_pauses": Key("max_pauses", min),
+    "flexibility.pause_gain": Key("pause_gain", max),
+    "flexibility.pause_confidence": Key("pause_confidence", max),
+    "flexibility.run_between_pauses": Key("run_between_pauses", max),
     "flexibility.retries": Key("retries", min),
     "flexibility.start_now": Key("start_now", min),
     "weights.carbon": Key("carbon_weight", _same),

@@ -204,6 +204,8 @@ class Collect:
             "segments": len({span.segment_sha256 for span in spans}),
             "windows": [_window(window) for window in found.windows],
         }
+        if found.overhead:
+            body["overhead"] = [_window(window) for window in found.overhead]
         with self._store.transaction() as tx:
             current = tx.attempt(attempt.attempt_id)
             if current.collected:
@@ -238,7 +240,7 @@ def _with_spans(found: Findings, job: Job, spans: Sequence[EnergySpan]) -> Findi
     if any(span.source is SourceClass.ESTIMATED for span in spans):
         remedy = "`carbon-sched meter`, run as root on the machine, measures it where the hardware can"
         notes.append(f"the CPU's part is estimated from utilisation: its counters could not be read. {remedy}")
-    return Findings(missing, notes, windows=found.windows)
+    return Findings(missing, notes, windows=found.windows, overhead=found.overhead)
 
 
 def _window(window: Window) -> dict[str, object]:

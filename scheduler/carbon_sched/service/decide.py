@@ -26,7 +26,7 @@ from carbon_sched.service.reserved import reserved
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
 from carbon_sched.service.waiting import waiting_job
-from carbon_sched.service.windows import BEGIN, Windows, progress, restart_s
+from carbon_sched.service.windows import BEGIN, Progress, Windows, gone, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import JobSpec
     from carbon_sched.planning.snapshot import Belief
+    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Clock, Store, Transaction
     from carbon_sched.service.budgets import Budgets
+    from carbon_sched.service.economics import Economics
     from carbon_sched.service.estimates import Estimates
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.outlooks import Outlooks
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from carbon_sched.service.policies import Policies, PolicySet
     from carbon_sched.service.shares import Shares
     from carbon_sched.service.signals import Signals
-    from carbon_sched.service.windows import Progress
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class _Read:
     shares: Shares
     blocked: Sequence[str]
     """Jobs that wait for others, and have not been told for which, or that they can never start."""
-    running: Sequence[tuple[Job, WaitingJob, Progress]]
+    running: Sequence[tuple[Job, WaitingJob, Progress, Settings]]
     """Jobs that run and may be suspended, with what is left of them."""
 
     @cached_property
@@ -95,6 +96,7 @@ class Decide:
         clock: Clock,
         signals: Signals,
         budgets: Budgets,
+        economics: Economics,
         planner: Planner | None = None,
     ) -> None:
         """`planner` makes the plans; without one they are made here."""
@@ -107,6 +109,7 @@ class Decide:
         self._arrivals = Arrivals()
         self._specs: dict[str, JobSpec] = {}
         self._windows = Windows(store, signals)
+        self._economics = economics
 
     def step(self) -> float:
         """Plan once; returns the seconds after which to look again even if nothing happens.
@@ -128,6 +131,7 @@ class Decide:
         border = self._suspend(read)
         if not read.snapshot.jobs:
             return border
+        border = min([border, *self._window_opens_s(read)])
         if self._fleet.ask_unknown():
             read = self._read()
         self._remember()
@@ -146,6 +150,15 @@ class Decide:
         if border is None:
             return LONGEST_LOOK_S
         return min(LONGEST_LOOK_S, max(0.05, (border - self._clock.now()).total_seconds()))
+
+    def _window_opens_s(self, read: _Read) -> list[float]:
+        """Seconds until the next slot of each job that may not start before it."""
+        now = self._clock.now()
+        return [
+            max(0.05, (one.earliest_start - now).total_seconds())
+            for one in read.snapshot.jobs
+            if one.earliest_start > now
+        ]
 
     def _tell_waiting(self, error: Exception) -> None:
         what = str(error) if isinstance(error, CarbonSchedError) else f"a bug ({type(error).__name__}: {error})"
@@ -203,10 +216,11 @@ class Decide:
                 if job.spec.flexibility.interruptible and job.state in (JobState.QUEUED, JobState.RUNNING)
             ]
             batches = tx.batch_states([job.job_id for job in pausable]) if pausable else {}
-            come = {
-                job.job_id: progress(job, tx.attempts(job_id=job.job_id), now, batches.get(job.job_id, ()))
-                for job in pausable
-            }
+            begun = {job.job_id: tx.attempts(job_id=job.job_id) for job in pausable}
+        come = {
+            job.job_id: progress(job, begun[job.job_id], self._economics.metered(job), now, batches.get(job.job_id, ()))
+            for job in pausable
+        }
         waiting = [job for job in live if job.state is JobState.QUEUED]
         queued = [job for job in waiting if not blocked.get(job.job_id, (Cause.NONE,))[0]]
         untold = [
@@ -236,23 +250,29 @@ class Decide:
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
             expected_counts=counts,
         )
-        may_pause = {job.job_id for job in live if job.job_id in come and policies.settings(job.spec).interruptible}
-        paused = {
-            job_id for job_id, done in come.items() if done.pauses
-        }  # they go on where they were, whatever rules say
-        running = [
-            (job, self._waiting(job, views, now, policies, had, come[job.job_id]), come[job.job_id])
-            for job in live
-            if job.state is JobState.RUNNING and job.job_id in may_pause
-        ]
-        bounded = tuple(
-            self._windows.bounded(one, come[one.job_id], snapshot, restart_s(one.spec))
-            if one.job_id in may_pause | paused
-            else one
-            for one in snapshot.jobs
-        )
+        running, bounded = [], {}
+        for job in live:
+            done, settings = come.get(job.job_id), policies.settings(job.spec)
+            if done is None or not (settings.interruptible or done.pauses):  # who was paused goes on where it was
+                continue
+            if job.state is JobState.RUNNING and settings.interruptible:
+                running.append((job, self._waiting(job, views, now, policies, had, done), done, settings))
+            elif job.job_id in blocked and blocked[job.job_id][0]:
+                continue
+            elif job.state is JobState.QUEUED:
+                bounded[job.job_id] = self._bounded(job, done, snapshot, policies, had)
+        jobs = tuple(bounded.get(one.job_id, one) for one in snapshot.jobs)
         versions = {job.job_id: job.version for job in queued}
-        return _Read(replace(snapshot, jobs=bounded), versions, policies, had, untold, running)
+        return _Read(replace(snapshot, jobs=jobs), versions, policies, had, untold, running)
+
+    def _bounded(self, job: Job, done: Progress, snapshot: Snapshot, policies: PolicySet, had: Shares) -> WaitingJob:
+        """An interruptible job that waits, within its window; begun anew where its state is out of reach for good."""
+        views, now = snapshot.clusters, snapshot.now
+        waiting = self._waiting(job, views, now, policies, had, done)
+        if gone(done, waiting, snapshot):
+            done = Progress(done.cost)
+            waiting = self._waiting(job, views, now, policies, had, done)
+        return self._windows.bounded(waiting, done, snapshot, policies.settings(job.spec))
 
     def _reservations(
         self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime

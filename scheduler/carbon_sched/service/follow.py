@@ -20,6 +20,7 @@ from carbon_sched.domain.time import from_epoch, to_rfc3339
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.faults import fault, supervisor_lost
+from carbon_sched.service.recall import saved_its_state
 from carbon_sched.service.shares import held
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Follow:
                 started_at=attempt.started_at or started,
                 accepted=True,
                 outcome="",
-                reason="",
+                reason=attempt.reason if attempt.recalled else "",
                 collected=False,
             )
             if now != attempt:
@@ -207,6 +208,8 @@ class Follow:
             if job.state not in (JobState.STARTING, JobState.LOST):
                 return
             tx.move_job(job, JobEvent.STARTED, at=self._clock.now(), reason=f"running on {attempt.cluster}")
+        if job.spec.flexibility.interruptible:
+            self._signals.decide.set()  # from now on it is decided about in every slot
         self._signals.job_changed()
 
     # endings -------------------------------------------------------------------------------------
@@ -268,6 +271,9 @@ class Follow:
         if cause in RETRIED and faults >= retries:
             return replace(ending, cause=cause, reason=f"{ending.reason}; the policy allows {retries} retries")
         reason = attempt.reason if attempt.recalled else ending.reason
+        if cause is Cause.SUSPENDED and not saved_its_state(ending.exit_code):
+            how = "it was killed" if ending.exit_code is None else f"exit code {ending.exit_code}"
+            reason += f"; its state was not saved ({how}), so that it is not suspended again"
         return replace(ending, event=JobEvent.EXPIRED, cause=cause, reason=f"queued again: {reason}")
 
     def _finish(self, attempt: Attempt, ending: Ending) -> None:

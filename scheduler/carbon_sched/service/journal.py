@@ -58,7 +58,8 @@ class AttemptRecord:
 
     `fenced`: it came too late and ran nothing. `complete`: it says that all its energy segments are written, and
     `segments` how many, `journal` which (as `wire.Event` says it), `remark` what a reader of the figures should know,
-    `nodes` the other nodes on which the job had workers.
+    `nodes` the other nodes on which the job had workers. Of a suspension: when a resumed run had its state back
+    (`resumed`), when the stop came (`stopping`), and when the state was last saved by then (`saved`).
     """
 
     started: float | None
@@ -71,6 +72,9 @@ class AttemptRecord:
     remark: str = ""
     journal: str = ""
     nodes: tuple[NodeJournal, ...] = ()
+    resumed: float | None = None
+    stopping: float | None = None
+    saved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,9 @@ def _attempt_record(record: wire.Record) -> AttemptRecord:
         remark=(closed.reason or "") if closed else "",
         journal=(closed.journal or "") if closed else "",
         nodes=_nodes(record),
+        resumed=_seconds(record.last("resumed")),
+        stopping=_seconds(record.last("stopping")),
+        saved=_seconds(record.last("saved")),
     )
 
 

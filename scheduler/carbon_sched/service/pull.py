@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import ClusterError, NotFound, StoreError
 from carbon_sched.meter_keys import parse_meter_key
 from carbon_sched.service.journal import BadJournal, checked, is_segment
+from carbon_sched.service.overhead import overhead
 from carbon_sched.service.remarks import Findings, of_node, of_record
 from carbon_sched.service.shelf import Shelf
 
@@ -121,7 +122,8 @@ class Pull:
         windows = self._journals.windows(client, attempt, attempt.node_id)
         windows += [window for p in parts for window in p.windows]
         gaps = [line for p in parts for line in p.gaps]
-        return Findings(missing, notes, gaps, windows, sum(p.unread for p in parts))
+        unread = sum(p.unread for p in parts)
+        return Findings(missing, notes, gaps, windows, unread, overhead(attempt, record))
 
     def _others(
         self, client: ClusterClient, cluster: Cluster, attempt: Attempt, record: AttemptRecord | None

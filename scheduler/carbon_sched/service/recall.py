@@ -71,6 +71,15 @@ class Recall:
         return recalled
 
 
+SAVED_CODES = frozenset({0, 143})
+"""With these a job that was stopped says that it saved what it had; 143 is a death by SIGTERM, as Ray Train's is."""
+
+
+def saved_its_state(exit_code: int | None) -> bool:
+    """Whether a job that was suspended ended as one that saved its state; not one that was killed after its grace."""
+    return exit_code in SAVED_CODES
+
+
 def recall(tx: Transaction, attempt: Attempt, cause: Cause, reason: str) -> bool:
     """Have an attempt stopped for another one to follow; False where its job ends anyway, or it is recalled already."""
     job = tx.job(attempt.job_id)

@@ -72,7 +72,8 @@ class Findings:
     """What is known to be missing from an attempt's energy, and what its reader should know beside that.
 
     `missing` may still arrive and is waited for; `gaps` were never measured, and no waiting brings them. `windows` are
-    the stretches that the job's code named. `unread` counts files still to be read of readers that proved good.
+    the stretches that the job's code named, `overhead` those that suspensions took beside its work. `unread` counts
+    files still to be read of readers that proved good.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -80,6 +81,7 @@ class Findings:
     gaps: list[str] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     unread: int = 0
+    overhead: list[Window] = field(default_factory=list)
 
     def capped(self) -> Findings:
         """The same, each sentence once, at most so many of each, and the first windows."""
@@ -88,7 +90,7 @@ class Findings:
             notes = [f"{more} more windows of the job's code are not listed", *notes]
         kept = sorted(self.windows, key=lambda one: (one.name not in (QUALITY, BATCH), one.start, one.end))[:WINDOWS]
         windows = sorted(kept, key=lambda one: (one.start, one.end))
-        return Findings(_capped(self.missing), _capped(notes), _capped(self.gaps), windows)
+        return Findings(_capped(self.missing), _capped(notes), _capped(self.gaps), windows, overhead=self.overhead)
 
 
 def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:

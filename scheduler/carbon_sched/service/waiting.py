@@ -42,7 +42,7 @@ def waiting_job(
     earliest = after_quiet(settings.quiet_hours, max(now, job.spec.flexibility.earliest or now))
     patient = not (job.spec.start_now and settings.start_now)
     foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)
-    delay_s = _longest_delay_s(job, belief, left, settings, done_s)
+    delay_s = _longest_delay_s(job, belief, left, settings, come)
     latest = max(earliest, job.submitted_at + timedelta(seconds=done_s + delay_s))
     return WaitingJob(
         job_id=job.job_id,
@@ -67,16 +67,16 @@ def waiting_job(
     )
 
 
-def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings, done_s: float) -> float:
+def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings, come: Progress) -> float:
     """How long the job may stand still in all: what was declared, where the policy honours it, else what it grants.
 
-    A deadline counts back from the rest that is not exceeded with the policy's confidence.
+    A deadline counts back from the rest that is not exceeded with the policy's confidence, and what a resume takes.
     """
-    flexibility = job.spec.flexibility
+    flexibility, confidence = job.spec.flexibility, settings.deadline_confidence
     declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
     if flexibility.deadline is not None:
-        last = flexibility.deadline - timedelta(seconds=left.longest_s(settings.deadline_confidence))
-        declared.append((last - job.submitted_at).total_seconds() - done_s)
+        last = flexibility.deadline - timedelta(seconds=left.longest_s(confidence) + come.resume_s(confidence))
+        declared.append((last - job.submitted_at).total_seconds() - come.done_s)
     return settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
 
 

@@ -19,41 +19,41 @@ from carbon_sched.domain.job import JobState
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.planning.suspend import State
 from carbon_sched.planning.windows import Interruptible, Window, window
-from carbon_sched.service.recall import recall
+from carbon_sched.service.economics import UNKNOWN
+from carbon_sched.service.recall import recall, saved_its_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.batch import BatchState
-    from carbon_sched.domain.job import Attempt, Job, JobSpec
+    from carbon_sched.domain.energy import Window as Stretch
+    from carbon_sched.domain.job import Attempt, Job
     from carbon_sched.planning.snapshot import Snapshot, WaitingJob
+    from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Store, Transaction
+    from carbon_sched.service.economics import Cost, Metered
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
 
-RESTART_S = 120.0
-"""What saving, starting again and repeated work cost in seconds of running, until the job says or shows it."""
-LEAST_RUN = 3.0
-"""A job runs for so many times its restart before it is suspended (again): short windows would only cost restarts."""
-LEAST_SAVING = 0.02
-"""A pause must save this share at least, whatever the policy asks of other moves: less is forecast error."""
-MOST_PAUSES = 24
-
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job has come: seconds of work behind it, how often it was suspended, where its last attempt was.
+    """How far a job has come, and what one more suspension of it costs.
 
-    `left_s` are seconds of work before it at the pace of its batch; None where it told of none yet.
+    `done_s` seconds of work are behind it, in `pauses` suspensions, the last attempt on `cluster`; it runs since
+    `runs_since`. `left_s` are seconds of work before it at the pace of its batch; None where it told of none yet.
+    `unsaved`: once it was stopped and did not save its state.
     """
 
+    cost: Cost = UNKNOWN
     done_s: float = 0.0
     pauses: int = 0
     cluster: str | None = None
     runs_since: datetime | None = None
     left_s: float | None = None
+    unsaved: bool = False
 
     @property
     def state(self) -> State:
@@ -62,30 +62,49 @@ class Progress:
             return State.RUNNING
         return State.PAUSED if self.pauses else State.WAITING
 
+    def resume_s(self, confidence: float) -> float:
+        """What a resume takes of the time to the deadline; nothing for a job that has not begun."""
+        return 0.0 if self.cluster is None else self.cost.upper_s(confidence)
+
 
 BEGIN = Progress()
 
 
-def restart_s(spec: JobSpec) -> float:
-    """What a suspension of such a job costs in seconds of running."""
-    return RESTART_S if spec.flexibility.restart_s is None else spec.flexibility.restart_s
+def progress(
+    job: Job, attempts: Iterable[Attempt], metered: Metered, now: datetime, batch: Sequence[BatchState] = ()
+) -> Progress:
+    """From the job's attempts, oldest first, and what their suspensions are known to have taken.
 
-
-def progress(job: Job, attempts: Iterable[Attempt], now: datetime, batch: Sequence[BatchState] = ()) -> Progress:
-    """From the job's attempts, oldest first. Work counts when it was followed by a suspension, less what that cost."""
-    done_s, pauses, cluster, since = 0.0, 0, None, None
+    Work counts when a suspension followed that saved it; where the state lies on one cluster, only what was done there.
+    """
+    found = Progress(metered.cost, left_s=left_s(batch))
     for attempt in attempts:
-        if attempt.started_at is None:
-            continue
         suspended = attempt.recalled is Cause.SUSPENDED
-        if not (suspended or attempt.open):
-            continue  # ended by a fault: what it did since its last start is lost
-        end = now if attempt.open else attempt.ended_at or attempt.started_at
-        spent_s = (end - attempt.started_at).total_seconds() - (restart_s(job.spec) if pauses else 0.0)
-        done_s += max(0.0, spent_s)
-        pauses += suspended
-        cluster, since = attempt.cluster, attempt.started_at if attempt.open and not suspended else None
-    return Progress(done_s, pauses, cluster, since, left_s(batch))
+        if attempt.started_at is None or not (suspended or attempt.open):
+            continue  # never ran, or ended by a fault: what it did since its last start is lost
+        if not job.spec.flexibility.storage and found.cluster not in (None, attempt.cluster):
+            found = replace(found, done_s=0.0)
+        found = replace(
+            found,
+            done_s=found.done_s + _work_s(attempt, metered.overheads.get(attempt.attempt_id, ()), found, now),
+            pauses=found.pauses + suspended,
+            cluster=attempt.cluster,
+            runs_since=attempt.started_at if attempt.open and not suspended else None,
+            unsaved=found.unsaved or not (attempt.open or saved_its_state(attempt.exit_code)),
+        )
+    return found
+
+
+def _work_s(attempt: Attempt, taken: Sequence[Stretch], before: Progress, now: datetime) -> float:
+    """Of an attempt that started, what it did of the job's work, and saved."""
+    assert attempt.started_at is not None  # noqa: S101 - `progress` passes over the others
+    end = now if attempt.open else attempt.ended_at or attempt.started_at
+    ran_s = (end - attempt.started_at).total_seconds()
+    if taken:
+        return max(0.0, ran_s - sum((one.end - one.start).total_seconds() for one in taken))
+    if not (attempt.open or saved_its_state(attempt.exit_code)):
+        return 0.0
+    return max(0.0, ran_s - (before.cost.mean_s if before.pauses else 0.0))
 
 
 class Windows:
@@ -95,27 +114,31 @@ class Windows:
         self._store, self._signals = store, signals
         self._known: dict[str, tuple[object, Window | None]] = {}
 
-    def bounded(self, job: WaitingJob, done: Progress, snapshot: Snapshot, cost_s: float) -> WaitingJob:
+    def bounded(self, job: WaitingJob, done: Progress, snapshot: Snapshot, settings: Settings) -> WaitingJob:
         """A job that waits: to be placed now where its window has begun, else not before its next slot."""
-        found = self._window(_interruptible(job, done, cost_s), snapshot)
+        job = _bound(job, done)
+        found = self._window(_interruptible(job, done, settings), snapshot)
         if found is None:
             return job
-        if found.run or (done.state is State.WAITING and found.saving < _least_saving(job)):
+        if found.run or (done.state is State.WAITING and found.saving < _least_saving(job, settings)):
             return replace(job, latest_start=job.earliest_start)
         return replace(job, earliest_start=max(job.earliest_start, min(found.until, job.latest_start)))
 
-    def suspend(self, running: Sequence[tuple[Job, WaitingJob, Progress]], snapshot: Snapshot) -> datetime | None:
+    def suspend(
+        self, running: Sequence[tuple[Job, WaitingJob, Progress, Settings]], snapshot: Snapshot
+    ) -> datetime | None:
         """Have those stopped that save by it; returns when to look again."""
         border: datetime | None = None
-        alive = {one.job_id for one in snapshot.jobs} | {job.job_id for job, _, _ in running}
+        alive = {one.job_id for one in snapshot.jobs} | {job.job_id for job, *_ in running}
         self._known = {job_id: known for job_id, known in self._known.items() if job_id in alive}
-        for job, left, done in running:
-            found = self._window(_interruptible(left, done, restart_s(job.spec)), snapshot)
+        for job, waiting, done, settings in running:
+            left = _bound(waiting, done)
+            found = self._window(_interruptible(left, done, settings), snapshot)
             if found is None or done.runs_since is None:
                 continue
             border = min(border or found.until, found.until)
-            ready = done.runs_since + timedelta(seconds=LEAST_RUN * restart_s(job.spec))
-            if found.run or found.saving < _least_saving(left) or done.pauses >= MOST_PAUSES:
+            ready = done.runs_since + timedelta(seconds=settings.run_between_pauses * done.cost.mean_s)
+            if found.run or found.saving < _least_saving(left, settings) or not _may_pause(done, settings):
                 continue
             if snapshot.now < ready:
                 border = min(border, ready)
@@ -135,7 +158,7 @@ class Windows:
         return found
 
     def _stop(self, job: Job, done: Progress, found: Window, now: datetime) -> None:
-        reason = f"suspended until a cleaner hour; that saves about {found.saving:.0%} of what is left to emit"
+        reason = f"suspended until a cleaner hour, which saves about {found.saving:.0%} of what running on would emit"
         with self._store.transaction() as tx:
             attempt = _open_attempt(tx, job.job_id)
             if attempt is None or not recall(tx, attempt, Cause.SUSPENDED, reason):
@@ -143,20 +166,37 @@ class Windows:
             body = {
                 "job": job.job_id, "attempt": attempt.attempt_id, "saving_ppm": round(found.saving * 1e6),
                 "done_s": round(done.done_s), "pauses": done.pauses + 1, "until": to_rfc3339(found.until),
+                "cost_s": round(done.cost.mean_s), "cost_metered": done.cost.metered,
             }  # fmt: skip
             tx.append_fact(Fact(FactKind.JOB_SUSPENDED, now, body))
         self._signals.dispatch.set()
         log.info("job is being suspended job=%s saving=%.3f", job.job_id, found.saving)
 
 
-def _least_saving(job: WaitingJob) -> float:
-    return max(LEAST_SAVING, job.min_gain)
+def gone(done: Progress, job: WaitingJob, snapshot: Snapshot) -> bool:
+    """Whether the one cluster that has the job's state is away so late that only a start anew may meet the deadline."""
+    if done.cluster is None or done.runs_since is not None or job.spec.flexibility.storage:
+        return False
+    here = next((view for view in snapshot.clusters if view.cluster.name == done.cluster), None)
+    away = here is None or here.status is None or not here.status.usable
+    return away and snapshot.now >= job.latest_start - timedelta(seconds=done.done_s)
 
 
-def _interruptible(job: WaitingJob, done: Progress, cost_s: float) -> Interruptible:
+def _may_pause(done: Progress, settings: Settings) -> bool:
+    return done.pauses < settings.max_pauses and not done.unsaved
+
+
+def _least_saving(job: WaitingJob, settings: Settings) -> float:
+    return max(settings.pause_gain, job.min_gain)
+
+
+def _bound(job: WaitingJob, done: Progress) -> WaitingJob:
+    return job if job.spec.flexibility.storage else replace(job, bound_to=done.cluster)
+
+
+def _interruptible(job: WaitingJob, done: Progress, settings: Settings) -> Interruptible:
     runs_on = done.cluster if done.runs_since is not None else None
-    bound_to = None if job.spec.flexibility.storage else done.cluster
-    return Interruptible(job, done.state, cost_s, runs_on, bound_to)
+    return Interruptible(job, done.state, done.cost.upper_s(settings.pause_confidence), runs_on)
 
 
 def _open_attempt(tx: Transaction, job_id: str) -> Attempt | None:

@@ -21,6 +21,7 @@ from carbon_sched.policy.document import read_document
 from carbon_sched.policy.problems import validated
 from carbon_sched.policy.schema import Duration, Form, duration_s
 from carbon_sched.service.decide import Decide
+from carbon_sched.service.economics import Economics
 from carbon_sched.service.estimates import Estimates
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
@@ -143,9 +144,9 @@ def _decided(
     for cluster in clusters:
         fleet.put(cluster)
     policies = policy_set(store, clock)
-    budgets = Unlimited(store, policies, Statements(store), clock)
-    estimates = Estimates(store)
-    decide = Decide(store, fleet, Outlooks(grid), estimates, policies, clock, signals, budgets, OwnPlanner())
+    statements, estimates = Statements(store), Estimates(store)
+    budgets, economics = Unlimited(store, policies, statements, clock), Economics(statements)
+    decide = Decide(store, fleet, Outlooks(grid), estimates, policies, clock, signals, budgets, economics, OwnPlanner())
     decision = decide.preview(spec)
     return Outcome(case.name, decision, tuple(_problems(case.expect, decision, start)))
 

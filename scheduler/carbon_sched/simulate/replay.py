@@ -15,6 +15,7 @@ from carbon_sched.domain.units import UJ_PER_KWH
 from carbon_sched.policy.model import EVERY_TEAM
 from carbon_sched.service.budgets import Budgets
 from carbon_sched.service.decide import Decide
+from carbon_sched.service.economics import Economics
 from carbon_sched.service.estimates import Estimates, past_run
 from carbon_sched.service.fleet import Fleet
 from carbon_sched.service.outlooks import Outlooks
@@ -191,8 +192,11 @@ class _Run:
         policies = Fixed(store, following, self._clock)
         estimates = knowledge(store, scenario)
         planner, outlooks = OwnPlanner(brief=True), Outlooks(feed)
-        budgets = Unlimited(store, policies, Statements(store), self._clock)
-        self._decide = Decide(store, self._fleet, outlooks, estimates, policies, self._clock, signals, budgets, planner)
+        statements = Statements(store)
+        budgets, economics = Unlimited(store, policies, statements, self._clock), Economics(statements)
+        self._decide = Decide(
+            store, self._fleet, outlooks, estimates, policies, self._clock, signals, budgets, economics, planner
+        )
         self._running: list[tuple[int, str, str]] = []
         self._held: dict[str, Held] = {}
 

@@ -129,6 +129,8 @@ def _job(job: JobRecord, used: Sequence[Used]) -> JobRow:
         attempts=len(used),
         energy_uj=sum(one.account.energy_uj for one in used),
         co2e_ug=sum(one.account.co2e_ug for one in used),
+        suspensions=job.suspensions,
+        overhead_uj=sum(one.overhead_uj for one in used),
     )
 
 

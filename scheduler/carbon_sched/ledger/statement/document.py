@@ -137,7 +137,13 @@ def _jobs(one: Statement) -> Section:
         )
         for job in one.jobs
     )
-    return Section("4 Jobs", or_else(rows, "No job matches."), (Table(head, rows, right_from=9),) if rows else ())
+    said = or_else(rows, "No job matches.") + tuple(
+        f"{job.job} was suspended {job.suspensions} times: {kwh(job.overhead_uj)} of its energy went into saving its "
+        f"state, starting again, and work that was done again."
+        for job in one.jobs
+        if job.suspensions
+    )
+    return Section("4 Jobs", said, (Table(head, rows, right_from=9),) if rows else ())
 
 
 def _energy(one: Statement) -> Section:

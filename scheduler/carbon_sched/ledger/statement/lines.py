@@ -14,6 +14,7 @@ from carbon_sched.domain.energy import SourceClass
 from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import PPM
+from carbon_sched.ledger.account import Period as Cut
 from carbon_sched.ledger.records import ACTUAL
 from carbon_sched.ledger.statement.model import Day, Gap, Line, Pue, Series
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.account import Account, Part
-    from carbon_sched.ledger.account import Period as Cut
     from carbon_sched.ledger.records import AttemptRecord, JobRecord
 
 SUMS = ("energy_uj", "facility_uj", "covered_uj", "co2e_ug", "separated_ug", "direct_ug", "error_uj")
@@ -42,6 +42,13 @@ class Used:
     def attempt(self) -> AttemptRecord:
         """The attempt."""
         return self.account.attempt
+
+    @property
+    def overhead_uj(self) -> int:
+        """What suspensions took of its energy beside the work."""
+        taken = [Cut(window.start, window.end) for window in self.attempt.overhead]
+        clipped = (at.clip(part.start, part.end, part.energy_uj) for at in taken for part in self.account.parts)
+        return sum(inside[2] for inside in clipped if inside is not None)
 
 
 def lines(used: Iterable[Used]) -> list[Line]:

@@ -82,7 +82,10 @@ class Period:
 
 @dataclass(frozen=True)
 class JobRow:
-    """Row 4: one job, also when it used nothing. `owner` is a pseudonym."""
+    """Row 4: one job, also when it used nothing. `owner` is a pseudonym.
+
+    Of `energy_uj`, `overhead_uj` went into its suspensions: state saved, restarts, and work that was done again.
+    """
 
     job: str
     name: str
@@ -102,6 +105,8 @@ class JobRow:
     attempts: int
     energy_uj: int
     co2e_ug: int
+    suspensions: int = 0
+    overhead_uj: int = 0
 
 
 @dataclass(frozen=True)
