@@ -10,7 +10,6 @@ import pytest
 from carbon_sched.api.views import job_view
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.time import to_epoch, to_rfc3339
-from carbon_sched.service.windows import progress
 from carbon_sched_runtime.batch_file import BatchState, batch_name, format_batch
 from tests.fakes.world import START, World, a_cluster
 
@@ -118,10 +117,7 @@ def test_what_is_left_of_a_batch_is_planned_at_its_own_pace(world):
     world.clock.pass_s(2880)
     tell(world, attempt, 10)
     world.collect.step()
-    with world.store.transaction(write=False) as tx:
-        states = tx.batch_states([job.job_id])[job.job_id]
-        come = progress(tx.job(job.job_id), tx.attempts(job_id=job.job_id), world.clock.now(), states)
-    (_, left, _) = world.decide._read().running[0]
+    (_, left, come, _) = world.decide._read().running[0]
     assert come.left_s == pytest.approx(9 * 2880)
     assert left.belief.mean_duration_s == pytest.approx(9 * 2880)
     assert left.latest_start <= START + timedelta(hours=10) - timedelta(seconds=9 * 2880)
