@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -30,3 +31,20 @@ def test_better_compression_costs_more_energy_as_the_report_says(installation, t
     assert found["lzma"]["energy_against_first"]["value"] > 1
     bits = {side["label"]: side["quality"]["bits_per_byte"] for side in [first, *others]}
     assert bits["lzma"] < bits["zlib-6"] < bits["zlib-1"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="needs PyTorch (pip install 'carbon-sched[techniques]')"
+)
+def test_ways_to_train_a_transformer_are_compared_with_their_quality(installation, techniques):
+    file = techniques / "training.yaml"
+    text = file.read_text(encoding="utf-8").replace("cool_down: 2s", "cool_down: 0").replace('"120000"', '"16384"')
+    file.write_text(text, encoding="utf-8")
+    report = installation.json("experiment", "--repeats", "1", str(file))
+    assert all(run["good"] and run["energy_j"] > 0 for run in report["runs"]), report["runs"]
+    sides = {side["label"]: side for side in report["comparison"]["sides"]}
+    assert list(sides) == [variant["name"] for variant in report["variants"]]
+    assert all(1 < side["quality"]["bits_per_byte"] < 8.5 for side in sides.values())
+    assert sides["adamw"]["quality"]["bits_per_byte"] < sides["sgd"]["quality"]["bits_per_byte"]
