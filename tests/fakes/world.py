@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cluster import Cluster, Pue
-from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter, Reading, Signal
+from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter, Ranking, Reading, Signal
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
@@ -97,6 +97,15 @@ class FakeGrid:
 
     def __init__(self, steps: dict[str, list[tuple[float, float]]]) -> None:
         self.steps = steps
+        self.marginal: FakeGrid | None = None
+
+    def ranked(
+        self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
+    ) -> tuple[dict[str, Outlook], str]:
+        assert not ranking.as_booked
+        if self.marginal is None:
+            return {}, f"not ranked by {ranking.words} intensity, since there is none: ranked by what is booked"
+        return self.marginal.outlooks(zones, now, until), f"ranked by {ranking.words} intensity"
 
     def actual(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
         steps = self.steps[zone]

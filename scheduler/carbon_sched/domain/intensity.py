@@ -77,6 +77,24 @@ class Comparability:
     perimeter: Perimeter
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What clusters and hours are ranked by; `basis` None: life cycle for the average, any shared one for marginal."""
+
+    signal: Signal = Signal.AVERAGE
+    basis: Basis | None = None
+
+    @property
+    def as_booked(self) -> bool:
+        """Whether decisions are ranked by what receipts are counted in."""
+        return self.signal is Signal.AVERAGE and self.basis in (None, Basis.LIFECYCLE)
+
+    @property
+    def words(self) -> str:
+        """For people: `marginal`, `direct average`."""
+        return " ".join(filter(None, [self.basis.value if self.basis else "", self.signal.value]))
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One intensity of one zone over a half-open interval, as one provider published it.

@@ -8,7 +8,7 @@ and a decision and its receipt are counted alike. For each zone, best first:
     our own forecast from what is known
     the long-term average: yearly by zone, country, world, never below the mean of what is known (missing never wins)
 
-Marginal values may steer (`compare(signal=MARGINAL)`), never be booked (`actual`).
+Marginal or direct values may steer (`ranked`), never be booked (`actual`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from carbon_sched.domain.errors import GridError, InvalidInput
-from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Outlook, Reading, Signal
+from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Outlook, Ranking, Reading, Signal
 from carbon_sched.grid.level import at_level_of, at_yearly_level, native, refined
 from carbon_sched.grid.provider import HOUSE
 from carbon_sched.grid.tiling import mean_mg_per_kwh, seconds, tile
@@ -39,6 +39,7 @@ DAY_S = 86_400
 DOUBTED_FACTOR = 2.15
 """A level this far from the zone's yearly average is used, with a note; weather alone seldom does that for days."""
 OURS = "carbon-sched"
+AS_BOOKED = Ranking()
 FLAT_MODEL = "flat at the mean of what is known"
 
 
@@ -113,16 +114,24 @@ class Grid:
         """Mutually comparable outlooks over `[now, until)`, one per zone."""
         return dict(self.compare(zones, now, until).outlooks)
 
-    def compare(
-        self, zones: Sequence[str], now: datetime, until: datetime, signal: Signal = Signal.AVERAGE
-    ) -> Comparison:
+    def ranked(
+        self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
+    ) -> tuple[dict[str, Outlook], str]:
+        """Outlooks to rank by where that is not what is booked, and in words what they are or why there are none."""
+        found = self.compare(zones, now, until, ranking)
+        if found.like == self._like:
+            return {}, found.notes[0]
+        said = f"ranked by {found.like.signal.value} intensity ({found.like.basis.value}), booked by average"
+        return dict(found.outlooks), said
+
+    def compare(self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking = AS_BOOKED) -> Comparison:
         """Outlooks of one comparability for all zones, with notes on every source that failed or was rescaled.
 
-        With `signal` marginal, marginal values are used if each zone has them now, in one comparability; otherwise
-        average ones, and a note says so.
+        Values of another `ranking` than what is booked are used if each zone has them now, in one comparability;
+        otherwise those that are booked, and the first note says so.
         """
         found = [self._fetch(zone, now - HISTORY, until, now) for zone in dict.fromkeys(zones)]
-        like, notes = self._common_like(found, now, signal)
+        like, notes = self._common_like(found, now, ranking)
         lead = self._lead(found, like, now)
         outlooks = {}
         for zone in found:
@@ -173,16 +182,16 @@ class Grid:
     def _covers(self, source: GridSource, zone: str) -> bool:
         return zone in source.zones()
 
-    def _common_like(self, found: Sequence[_Zone], now: datetime, signal: Signal) -> tuple[Comparability, list[str]]:
-        if signal is Signal.AVERAGE:
+    def _common_like(self, found: Sequence[_Zone], now: datetime, ranking: Ranking) -> tuple[Comparability, list[str]]:
+        if ranking.as_booked:
             return self._like, []
-        kinds = [{r.comparability for r in _all(zone) if r.signal is signal and r.end > now} for zone in found]
+        kinds = [{r.comparability for r in _all(zone) if _meant(r, ranking) and r.end > now} for zone in found]
         shared = set.intersection(*kinds) if kinds else set()
         if shared:
             return min(shared, key=repr), []
         lacking = ", ".join(zone.zone for zone, kind in zip(found, kinds, strict=True) if not kind)
         because = f"there is none for {lacking}" if lacking else "it is counted in different ways"
-        return self._like, [f"not ranked by marginal intensity, since {because}: ranked by average intensity"]
+        return self._like, [f"not ranked by {ranking.words} intensity, since {because}: ranked by what is booked"]
 
     def _lead(self, found: Sequence[_Zone], like: Comparability, now: datetime) -> int | None:
         """The first source that has values of `like` for every zone from now on."""
@@ -277,6 +286,10 @@ class Grid:
             provider=OURS,
             model_version=f"{FLAT_MODEL} ({last.provider})",
         )
+
+
+def _meant(reading: Reading, ranking: Ranking) -> bool:
+    return reading.signal is ranking.signal and ranking.basis in (None, reading.basis)
 
 
 def _all(zone: _Zone) -> list[Reading]:

@@ -37,8 +37,10 @@ class Curve:
     grades: tuple[Grade, ...] = ()
 
     @staticmethod
-    def of(outlook: Outlook, now: datetime) -> Curve:
-        """The curve of a non-empty outlook."""
+    def of(outlook: Outlook, now: datetime, steered: Outlook | None = None) -> Curve:
+        """The curve of a non-empty outlook, ranked by `steered` if that is given."""
+        if steered is not None:
+            return Curve.of(outlook, now).ranked_by(Curve.of(steered, now))
         seconds = np.array(outlook.edges_s) - now.timestamp()
         values = [reading.intensity_mg_per_kwh / MG_PER_G for reading in outlook.readings]
         return Curve.from_values(seconds, values, tuple(reading.grade for reading in outlook.readings))
@@ -54,6 +56,17 @@ class Curve:
         clean = (floored != level).any()
         ranked = np.concatenate([[0.0], np.cumsum(floored * np.diff(at))]) if clean else booked
         return Curve(at, level, ranked, booked, grades)
+
+    def ranked_by(self, other: Curve) -> Curve:
+        """Booked as this one, ranked and graded as the other."""
+        edges = np.union1d(self.edges, other.edges)
+        return Curve(
+            edges,
+            self.values[_pieces(self.edges, edges)],
+            _at(other.edges, other.ranked, edges),
+            _at(self.edges, self.booked, edges),
+            tuple(other.grades[i] for i in _pieces(other.edges, edges)) if other.grades else (),
+        )
 
     def flat(self, seconds: float) -> Curve:
         """Without any movement: at the mean of the time from now on."""
@@ -89,6 +102,12 @@ def _expected(edges: Floats, integral: Floats, starts: Floats, durations: Floats
     out: Floats = np.matmul(ends, weights[..., None])[..., 0]
     out -= _at(edges, integral, starts) * weights.sum(axis=-1, keepdims=True)
     return out
+
+
+def _pieces(of: Floats, edges: Floats) -> NDArray[np.int64]:
+    """In which piece of the first each piece of the second begins; beyond either end in the last one there."""
+    found: NDArray[np.int64] = np.clip(np.searchsorted(of, edges[:-1], side="right") - 1, 0, len(of) - 2)
+    return found
 
 
 def _at(edges: Floats, integral: Floats, times: Floats) -> Floats:

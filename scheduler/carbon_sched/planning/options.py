@@ -74,7 +74,7 @@ def _common(views: list[ClusterView], home: str | None) -> Comparability | None:
 
 def _site(view: ClusterView, snapshot: Snapshot, comparable: Comparability | None) -> Site:
     usable = bool(view.outlook.readings) and view.outlook.comparability == comparable
-    curve = Curve.of(view.outlook, snapshot.now) if usable else None
+    curve = Curve.of(view.outlook, snapshot.now, view.steered) if usable else None
     if curve is not None and not view.trusted:
         curve = curve.flat(DISTRUSTED_S)
     return Site(view.cluster, view.status, ClusterRoom(view, snapshot.now), curve)

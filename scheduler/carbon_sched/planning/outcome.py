@@ -133,7 +133,9 @@ class Outcomes:
         row = self._row(i, spot)
         if spot is None or verdict is Verdict.HOLD:
             return self._held(i, row, spot)
-        reason = wording.chosen(self._comparison(i, row, spot), self._of.snapshot.now)
+        snapshot = self._of.snapshot
+        said = wording.chosen(self._comparison(i, row, spot), snapshot.now)
+        reason = f"{said}; {snapshot.ranked_by}" if snapshot.ranked_by else said
         return self._decision(row, verdict, reason, spot, self._candidates(i, row, spot))
 
     def brief(self, i: int) -> Decision:

@@ -77,7 +77,8 @@ class ClusterView:
     """One cluster as the planner sees it. `status` None: it never answered. `outlook` begins at or before `now`.
 
     `trusted` False: the zone's forecasts have of late said the opposite of what came (planning.trust): no job waits on
-    them, and the zone is ranked by the mean of its outlook.
+    them, and the zone is ranked by the mean of its outlook. `steered`: what the cluster is ranked by where the policy
+    ranks by another signal than is booked, as `outlook` is.
     """
 
     cluster: Cluster
@@ -85,6 +86,7 @@ class ClusterView:
     outlook: Outlook
     reservations: tuple[Reservation, ...] = ()
     trusted: bool = True
+    steered: Outlook | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class Snapshot:
     """Everything a plan depends on; `now` is part of it. `home` names the cluster the run-now-home reference uses.
 
     `expected` are jobs like those that will be submitted next, each of which counts as the share `expected_counts` of
-    itself: nothing is decided about them, but the room they will ask for has its price.
+    itself: nothing is decided about them, but the room they will ask for has its price. `ranked_by` is a remark for
+    people where the policy ranks by another signal than is booked (`ClusterView.steered`).
     """
 
     now: datetime
@@ -160,3 +163,4 @@ class Snapshot:
     seed: int = 0
     expected: tuple[WaitingJob, ...] = ()
     expected_counts: float = 1.0
+    ranked_by: str = ""

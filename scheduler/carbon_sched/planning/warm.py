@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from carbon_sched.domain.intensity import Reading
     from carbon_sched.planning.columns import Columns
+    from carbon_sched.planning.snapshot import ClusterView
     from carbon_sched.planning.solving import Solution
 
     Floats = NDArray[np.float64]
@@ -95,11 +97,16 @@ def reuse(state: WarmStart, of: Columns) -> Warm | None:
 
 def world_of(of: Columns) -> int:
     """Fingerprint of everything but the jobs that a plan rests on."""
+    now = of.snapshot.now
     grids = [
-        (view.cluster, tuple((r.end, r.intensity_mg_per_kwh) for r in view.outlook.readings if r.end > of.snapshot.now))
+        (view.cluster, tuple((r.end, r.intensity_mg_per_kwh) for r in _readings(view) if r.end > now))
         for view in sorted(of.snapshot.clusters, key=lambda view: view.cluster.name)
     ]
     return hash((repr([cluster for cluster, _ in grids]), *(steps for _, steps in grids), *of.free_now()))
+
+
+def _readings(view: ClusterView) -> tuple[Reading, ...]:
+    return view.outlook.readings + (view.steered.readings if view.steered else ())
 
 
 def leave(of: Columns, solution: Solution, waiting: frozenset[str], gate: Gate) -> WarmStart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from carbon_sched.domain.intensity import Basis, Signal
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.policy.budget import Budget, Every, Over
 from carbon_sched.policy.matching import Selector
@@ -93,6 +94,8 @@ def _quiet(forms: list[QuietHoursForm]) -> tuple[QuietHours, ...]:
 FROZEN: dict[str, Callable[[Any], Any]] = {
     "flexibility.declared": Declared,
     "signal.on_missing": OnMissing,
+    "signal.kind": Signal,
+    "signal.basis": lambda basis: None if basis is None else Basis(basis),
     "clusters.allowed": _names,
     "clusters.denied": _names,
     "clusters.preferred": _names,

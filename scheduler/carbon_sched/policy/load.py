@@ -10,10 +10,10 @@ from carbon_sched.domain.errors import InvalidFile, InvalidInput, Problem
 from carbon_sched.policy.document import parse_document, read_document
 from carbon_sched.policy.layers import budgets, level
 from carbon_sched.policy.matching import Selected
-from carbon_sched.policy.model import Policy
+from carbon_sched.policy.model import EVERY_TEAM, Policy
 from carbon_sched.policy.problems import validated
 from carbon_sched.policy.schema import PolicyForm
-from carbon_sched.policy.settings import KEYS
+from carbon_sched.policy.settings import KEYS, SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,8 @@ def _policy(document: Document, find: Find) -> Policy:
     parent = _parent(form, document, find)
     own = level(form, document)
     above = parent.levels if parent else ()
-    if problems := [*_twice(form, document), *_unknown_locks(own, document), *_loosened(own, above, document)]:
+    problems = [*_twice(form, document), *_not_shared(own, form.team, document)]
+    if problems := [*problems, *_unknown_locks(own, document), *_loosened(own, above, document)]:
         raise InvalidFile(tuple(sorted(problems, key=lambda p: (p.line, p.column))))
     digest = hashlib.sha256(document.content + (parent.digest.encode() if parent else b"")).hexdigest()
     return Policy(form.name, (*above, own), form.description, form.team or "", digest, document.file, budgets(form))
@@ -75,6 +76,19 @@ def _twice(form: PolicyForm, document: Document) -> list[Problem]:
         Problem(document.file, place.line, place.column, "budgets", f"names '{name}' twice", "Give each its own name")
         for name, place in places
     ]
+
+
+def _not_shared(own: Level, team: str | None, document: Document) -> list[Problem]:
+    """Keys that hold for all jobs alike, set for some of them."""
+    top = own.layers[0] if team == EVERY_TEAM else None
+    found = []
+    for layer, key in [(layer, key) for layer in own.layers if layer is not top for key in sorted(SHARED)]:
+        if key in layer.values:
+            place, field = document.place(layer.locations[key]), ".".join(map(str, layer.locations[key]))
+            what = "is set for some jobs only, but the jobs of a plan are ranked alike"
+            remedy = f"Set {key} at the top of the policy for every team (team: '*')"
+            found.append(Problem(document.file, place.line, place.column, field, what, remedy))
+    return found
 
 
 # locks -------------------------------------------------------------------------------------------

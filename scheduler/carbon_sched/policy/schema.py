@@ -157,8 +157,15 @@ class WeightsForm(Form):
 
 
 class SignalForm(Form):
-    """What to do without a grid signal, or with an old one."""
+    """Which grid signal decides, and what to do without one, or with an old one."""
 
+    kind: Literal["average", "marginal"] = Field(
+        "average",
+        description="What all clusters and hours are ranked by: average or marginal intensity. Booked is the average.",
+    )
+    basis: Literal["lifecycle", "direct"] | None = Field(
+        None, description="Its basis: lifecycle or direct; without one, lifecycle for average, any for marginal."
+    )
     on_missing: Literal["fallback", "run-now"] = Field(
         "fallback",
         description="Without live signal or forecast: fallback (yearly averages, graded lower) or run-now (no wait).",
@@ -243,7 +250,7 @@ class SettingsForm(Form):
     minimum_gain: float = Field(
         0.0, ge=0, lt=1, description="Share of CO2e that waiting or moving must promise to save: 0.03 is 3 %."
     )
-    signal: SignalForm = Field(SignalForm(), description="What to do without a grid signal, as a mapping.")
+    signal: SignalForm = Field(SignalForm(), description="Which grid signal decides, as a mapping.")
     clusters: ClustersForm = Field(ClustersForm(), description="Where jobs may run, as a mapping.")
     data: DataForm = Field(DataForm(), description="Where data may go, as a mapping.")
     queue: QueueForm = Field(QueueForm(), description="Who goes first, as a mapping.")

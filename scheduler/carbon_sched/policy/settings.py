@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.intensity import Grade
+from carbon_sched.domain.intensity import Basis, Grade, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,6 +109,7 @@ class Settings:
             in the comparison of candidates; in grams while carbon weighs 1.
         minimum_gain: share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save.
         on_missing: what to do about time without live signal or forecast.
+        ranked_signal, ranked_basis: what clusters and hours are ranked by, for all jobs alike (`domain.Ranking`).
         max_age_s: a signal issued longer ago than this counts as missing; None for any age.
         allowed, denied, preferred: clusters by name; None allows all. Leaving a preferred one must pay `minimum_gain`.
         home: the cluster that savings are told against; None for the one that is registered as home.
@@ -137,6 +138,8 @@ class Settings:
     minimum_gain: float = 0.0
     on_missing: OnMissing = OnMissing.FALLBACK
     max_age_s: float | None = None
+    ranked_signal: Signal = Signal.AVERAGE
+    ranked_basis: Basis | None = None
     allowed: frozenset[str] | None = None
     denied: frozenset[str] = frozenset()
     preferred: frozenset[str] = frozenset()
@@ -225,6 +228,8 @@ def _ignore(bound: Declared, value: Declared) -> Declared:
     return Declared.IGNORE if Declared.IGNORE in (bound, value) else Declared.HONOUR
 
 
+SHARED = frozenset({"signal.kind", "signal.basis"})
+"""Keys that hold for all jobs alike, since the jobs of one plan are ranked by one signal."""
 KEYS: Mapping[str, Key] = {
     "flexibility.max_delay": Key("max_delay_s", min),
     "flexibility.max_delay_of_duration": Key("max_delay_of_duration", min),
@@ -243,6 +248,8 @@ KEYS: Mapping[str, Key] = {
     "minimum_gain": Key("minimum_gain", max),
     "signal.on_missing": Key("on_missing", _same),
     "signal.max_age": Key("max_age_s", _least),
+    "signal.kind": Key("ranked_signal", _same),
+    "signal.basis": Key("ranked_basis", _same),
     "clusters.allowed": Key("allowed", _within),
     "clusters.denied": Key("denied", _with),
     "clusters.preferred": Key("preferred", _same),

@@ -229,13 +229,15 @@ class Decide:
         self._specs = specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
         trusted = self._trust.trusted(outlooks, now)
+        steered, ranked_by = self._outlooks.ranked(list(outlooks), now, now + HORIZON, policies.ranking)
         views = tuple(
             ClusterView(
                 cluster,
                 self._fleet.status(cluster.name),
                 outlooks[cluster.zone],
                 self._reservations(cluster, attempts, specs, now),
-                trusted=trusted[cluster.zone],
+                trusted=trusted[cluster.zone] or bool(steered),
+                steered=steered.get(cluster.zone),
             )
             for cluster in clusters
         )
@@ -249,6 +251,7 @@ class Decide:
             best_fixed=self._outlooks.best_fixed(clusters, now),
             expected=tuple(self._waiting(job, views, now, policies, had) for job in coming),
             expected_counts=counts,
+            ranked_by=ranked_by,
         )
         running, bounded = [], {}
         for job in live:
@@ -325,7 +328,7 @@ class Decide:
         if is_news(tx.decision(job.job_id), decision):
             explained = _explained(decision, read.waiting[job.job_id], read.curves)
             tx.put_decision(explained)
-            tx.append_fact(_decided(explained))
+            tx.append_fact(_decided(explained, read.snapshot.ranked_by))
         self._apply(tx, job, decision)
         return True
 
@@ -397,7 +400,7 @@ def _uj(energy_kwh: float | None) -> int | None:
     return None if energy_kwh is None else round(energy_kwh * UJ_PER_KWH)
 
 
-def _decided(decision: Decision) -> Fact:
+def _decided(decision: Decision, ranked_by: str) -> Fact:
     candidates = [
         {
             "cluster": c.cluster,
@@ -424,5 +427,6 @@ def _decided(decision: Decision) -> Fact:
         "references": {name: _ug(value) for name, value in decision.references},
         "policy": decision.policy,
         "latest_start": to_rfc3339(decision.latest_start) if decision.latest_start else None,
+        **({"ranked_by": ranked_by} if ranked_by else {}),
     }
     return Fact(FactKind.JOB_DECIDED, decision.decided_at, body)

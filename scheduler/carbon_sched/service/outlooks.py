@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
-    from carbon_sched.domain.intensity import Outlook, Reading
+    from carbon_sched.domain.intensity import Outlook, Ranking, Reading
 
 TRAILING = timedelta(days=28)
 """Window of the "best fixed cluster" reference: the past only, never hindsight (design section 7)."""
@@ -28,6 +28,11 @@ class Grid(Protocol):
     def outlooks(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
         """Mutually comparable outlooks over `[now, until)`, one per zone."""
 
+    def ranked(
+        self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
+    ) -> tuple[dict[str, Outlook], str]:
+        """Outlooks to rank by where that is not what is booked, and in words what they are, or why there are none."""
+
     def actual(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
         """Readings that tile `[start, end)` for booking, best grade first known."""
 
@@ -42,6 +47,14 @@ class Outlooks:
     def of(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
         """One outlook per zone, comparable with each other."""
         return self._grid.outlooks(list(dict.fromkeys(zones)), now, until) if zones else {}
+
+    def ranked(
+        self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
+    ) -> tuple[dict[str, Outlook], str]:
+        """What the policy ranks by where that is not `of`, by zone, and a remark; nothing where it is."""
+        if ranking.as_booked or not zones:
+            return {}, ""
+        return self._grid.ranked(list(dict.fromkeys(zones)), now, until, ranking)
 
     def actual(self, zone: str, start: datetime, end: datetime, now: datetime) -> list[Reading]:
         """What is known of `[start, end)` by now."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound, Unchanged
 from carbon_sched.domain.facts import Fact, FactKind
+from carbon_sched.domain.intensity import Ranking
 from carbon_sched.domain.policy_version import PolicyVersion
 from carbon_sched.policy.load import parse_policy
 from carbon_sched.policy.matching import Selected
@@ -56,6 +57,12 @@ class PolicySet:
     def followed(self, spec: JobSpec) -> Policy:
         """The policy of a job."""
         return self.get(spec.policy or self.teams.get(spec.team) or self.teams.get(EVERY_TEAM) or DEFAULT)
+
+    @property
+    def ranking(self) -> Ranking:
+        """What all jobs are ranked by, as the policy for every team says."""
+        settings = self.get(self.teams.get(EVERY_TEAM) or DEFAULT).settings(Selected())
+        return Ranking(settings.ranked_signal, settings.ranked_basis)
 
     def settings(self, spec: JobSpec) -> Settings:
         """What that policy means for the job."""

@@ -31,6 +31,7 @@ from carbon_sched.service.signals import Signals
 from carbon_sched.service.spec import job_spec
 from carbon_sched.service.statements import Statements
 from carbon_sched.simulate.clusters_file import ClusterForm
+from carbon_sched.simulate.feed import AverageOnly
 from carbon_sched.simulate.memory import Memory
 from carbon_sched.simulate.replay import Fixed, Unlimited
 from carbon_sched.simulate.sizing import roomy
@@ -180,7 +181,7 @@ def _problems(expect: ExpectForm, decision: Decision, start: datetime) -> list[s
     return found
 
 
-class _Grid:
+class _Grid(AverageOnly):
     """Implements `service.outlooks.Grid` on a file's steps: what holds first held before, what holds last stays."""
 
     def __init__(self, form: CasesForm, start: datetime) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from carbon_sched.domain.intensity import Ranking
     from carbon_sched.simulate.scenario import Scenario
 
     Floats = NDArray[np.float64]
@@ -42,7 +43,18 @@ PERSISTENCE = 0.95
 """Correlation of a noisy forecast's error from one target hour to the next."""
 
 
-class Feed:
+class AverageOnly:
+    """A grid of which only what is booked is known."""
+
+    def ranked(
+        self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
+    ) -> tuple[dict[str, Outlook], str]:
+        """None, and why."""
+        del zones, now, until
+        return {}, f"not ranked by {ranking.words} intensity, which was not recorded: ranked by what is booked"
+
+
+class Feed(AverageOnly):
     """Implements `service.outlooks.Grid` on a scenario's arrays."""
 
     def __init__(self, scenario: Scenario) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon_sched.domain.errors import GridTransient, InvalidInput
-from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Perimeter, Signal
+from carbon_sched.domain.intensity import Basis, Comparability, Grade, Kind, Perimeter, Ranking, Signal
 from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.yearly import YearlyTable
 from tests.fakes.grid import DIRECT, HOUR, LIFECYCLE, MARGINAL, T0, FakeSource, reading
@@ -167,18 +167,33 @@ def test_marginal_may_steer_when_every_zone_has_it():
     average = FakeSource({"DE": [300.0] * 60, "FR": [50.0] * 60})
     marginal = FakeSource({"DE": [700.0] * 60, "FR": [600.0] * 60}, like=MARGINAL, provider="moer")
     grid = Grid([average, marginal], YEARLY)
-    comparison = grid.compare(["DE", "FR"], NOW, NOW + HOUR, Signal.MARGINAL)
+    comparison = grid.compare(["DE", "FR"], NOW, NOW + HOUR, Ranking(Signal.MARGINAL))
     assert comparison.like == MARGINAL
     assert values(comparison.outlooks["FR"])[0] == 600.0
     assert values(grid.outlook("FR", NOW, NOW + HOUR))[0] == 50.0
+    outlooks, said = grid.ranked(["DE", "FR"], NOW, NOW + HOUR, Ranking(Signal.MARGINAL, Basis.DIRECT))
+    assert values(outlooks["DE"])[0] == 700.0
+    assert said == "ranked by marginal intensity (direct), booked by average"
 
 
 def test_marginal_for_some_zones_only_falls_back_to_average_and_says_so():
     average = FakeSource({"DE": [300.0] * 60, "FR": [50.0] * 60})
     marginal = FakeSource({"DE": [700.0] * 60}, like=MARGINAL)
-    comparison = Grid([average, marginal], YEARLY).compare(["DE", "FR"], NOW, NOW + HOUR, Signal.MARGINAL)
+    comparison = Grid([average, marginal], YEARLY).compare(["DE", "FR"], NOW, NOW + HOUR, Ranking(Signal.MARGINAL))
     assert comparison.like == LIFECYCLE
     assert "there is none for FR" in comparison.notes[0]
+
+
+def test_the_basis_that_is_asked_for_steers_or_is_said_to_be_missing():
+    average = FakeSource({"DE": [300.0] * 60, "FR": [50.0] * 60})
+    direct = FakeSource({"DE": [280.0] * 60, "FR": [9.0] * 60}, like=DIRECT, provider="stack")
+    moer = FakeSource({"DE": [700.0] * 60, "FR": [600.0] * 60}, like=MARGINAL)
+    grid = Grid([average, direct, moer], YEARLY)
+    outlooks, said = grid.ranked(["DE", "FR"], NOW, NOW + HOUR, Ranking(Signal.AVERAGE, Basis.DIRECT))
+    assert (values(outlooks["FR"])[0], said) == (9.0, "ranked by average intensity (direct), booked by average")
+    outlooks, said = grid.ranked(["DE", "FR"], NOW, NOW + HOUR, Ranking(Signal.MARGINAL, Basis.LIFECYCLE))
+    assert not outlooks
+    assert said.startswith("not ranked by lifecycle marginal intensity, since there is none for DE, FR")
 
 
 def test_marginal_is_never_booked():
