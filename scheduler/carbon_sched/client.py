@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from carbon_sched.wire import (
+        AppRequest,
         Approval,
+        AppView,
         BudgetView,
         ClusterCheck,
         ClusterRequest,
         ClusterView,
         DecisionView,
         EffectiveView,
+        EndpointView,
         Erased,
         GridCheck,
         GridForecast,
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
         Problem,
         ProviderView,
         Receipt,
+        RequestsView,
         ResolveRequest,
         RollbackRequest,
         ScheduleRequest,
@@ -240,6 +244,32 @@ class Client:
     def resolve(self, job_id: str, request: ResolveRequest) -> JobView:
         """Say what became of a lost job, or have it run again."""
         return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/resolve", json=request))
+
+    # services ------------------------------------------------------------------------------------
+
+    def deploy_app(self, request: AppRequest) -> AppView:
+        """Have a service run on the cleanest cluster that meets its limits."""
+        return cast("AppView", self._call("PUT", f"/v1/serve-apps/{_part(request['name'])}", json=request))
+
+    def apps(self) -> list[AppView]:
+        """Every service, by name."""
+        return cast("list[AppView]", self._get("/v1/serve-apps"))
+
+    def app(self, name: str) -> AppView:
+        """One service."""
+        return cast("AppView", self._get(f"/v1/serve-apps/{_part(name)}"))
+
+    def delete_app(self, name: str) -> AppView:
+        """Have a service go from wherever it is."""
+        return cast("AppView", self._call("DELETE", f"/v1/serve-apps/{_part(name)}"))
+
+    def app_endpoint(self, name: str) -> EndpointView:
+        """Where it is reached now; ServerUnavailable while it answers nowhere."""
+        return cast("EndpointView", self._get(f"/v1/serve-apps/{_part(name)}/endpoint"))
+
+    def app_requests(self, name: str, *, window_s: float = 3600.0) -> RequestsView:
+        """What its requests used over the newest window of about this length."""
+        return cast("RequestsView", self._get(f"/v1/serve-apps/{_part(name)}/requests", {"window_s": window_s}))
 
     # clusters ------------------------------------------------------------------------------------
 

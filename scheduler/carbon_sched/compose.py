@@ -66,11 +66,15 @@ from carbon_sched.service.recall import Recall
 from carbon_sched.service.receive import Receive
 from carbon_sched.service.reconcile import Reconcile
 from carbon_sched.service.refresh import Archive, Refresh
+from carbon_sched.service.requests import Requests
 from carbon_sched.service.restate import Restate
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.schedules import Schedules
 from carbon_sched.service.seal import Sealing
+from carbon_sched.service.serve_owner import ServeOwner
+from carbon_sched.service.serving import Serving
 from carbon_sched.service.signals import Signals
+from carbon_sched.service.so_far import SoFar
 from carbon_sched.service.statements import Statements
 from carbon_sched.service.stuck import Stuck
 from carbon_sched.signing import PrivateKey
@@ -175,14 +179,28 @@ def build(
     budgets, sealing = Budgets(store, policies, statements, clock), _sealing(settings, fenced, clock)
     accept = Accept(store, bundles, fleet, policies, vault, clock, ids, signals)
     schedules = Schedules(store, accept, vault, clock, ids)
-    economics = Economics(statements)
+    economics, so_far = Economics(statements), SoFar(outlooks, statements, clock)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, economics, planner)
     dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, policies, clock, grid.direct)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))
-    batches, lanes = Batches(fenced, journals, outlooks, statements, clock), Lanes("collect")
-    collect = Collect(fenced, fleet, journals, FolderJournals(), book, batches, logs, clock, signals, lanes, gauge)
+    batches, requests = Batches(fenced, journals, so_far), Requests(fenced, journals, so_far, clock)
+    collect = Collect(
+        fenced,
+        fleet,
+        journals,
+        FolderJournals(),
+        book,
+        batches,
+        requests,
+        logs,
+        clock,
+        signals,
+        Lanes("collect"),
+        gauge,
+    )
+    serving = _serving(fleet, accept, decide, outlooks, ServeOwner(fleet, bundles, package, vault), vault, clock)
 
     def moved() -> None:
         if sole:
@@ -197,6 +215,7 @@ def build(
         Step("gauge", leadership.only(gauge.step), threading.Event()),
         Step("stuck", leadership.only(Stuck(fenced, fleet, clock, signals, Lanes("stuck")).step), threading.Event()),
         Step("schedules", leadership.only(schedules.step), threading.Event()),
+        Step("serve", leadership.only(serving(fenced).step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
         Step("reconcile", leadership.only(Reconcile(fenced, fleet, statements, clock).step), threading.Event()),
         Step("restate", leadership.only(Restate(fenced, statements, book, clock).step), threading.Event()),
@@ -230,6 +249,8 @@ def build(
         receive=Receive(store, fleet, vault, Keep(store, clock), clock, collect.arrived),
         accept=accept,
         schedules=schedules,
+        serving=serving(store),
+        requests=Requests(store, journals, so_far, clock),
         decide=decide,
         fleet=fleet,
         outlooks=outlooks,
@@ -252,6 +273,13 @@ def build(
         metrics=metrics,
     )
     return Server(context, loops, closing, dispatch.drain)
+
+
+def _serving(
+    fleet: Fleet, accept: Accept, decide: Decide, outlooks: Outlooks, owner: ServeOwner, vault: FileVault, clock: Clock
+) -> Callable[[Store], Serving]:
+    """Services on a store: the leader's loop writes to a fenced one, the API of any server to the plain one."""
+    return lambda store: Serving(store, fleet, accept, decide, outlooks, owner, vault, clock)
 
 
 def _poll(fleet: Fleet, awake: Awake) -> Callable[[], float]:

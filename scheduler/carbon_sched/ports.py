@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
     from carbon_sched.domain.schedule import Schedule
+    from carbon_sched.domain.serve_app import ServeApp
+    from carbon_sched_runtime.request_counts import Counts
 
 
 class Clock(Protocol):
@@ -323,6 +325,33 @@ class Transaction(Protocol):
     def batch_states(self, job_ids: Sequence[str]) -> dict[str, list[BatchState]]:
         """The states of each job's attempts, oldest first; jobs without any are left out."""
 
+    # services ------------------------------------------------------------------------------------
+    def add_app(self, app: ServeApp) -> None:
+        """Insert; Conflict where one of this name is."""
+
+    def apps(self) -> list[ServeApp]:
+        """Every service, by name."""
+
+    def app(self, name: str) -> ServeApp:
+        """One of them; NotFound where there is none."""
+
+    def put_app(self, app: ServeApp) -> ServeApp:
+        """Write, guarded by `app.version` (StaleVersion); returns it as it stands then."""
+
+    def remove_app(self, name: str) -> None:
+        """Forget it; no error where there is none."""
+
+    def add_request_counts(self, attempt_id: str, at: datetime, replicas: Mapping[str, Counts]) -> None:
+        """Keep what the replicas of an attempt's service had answered by then; the same instant is kept once."""
+
+    def request_counts(
+        self, attempt_ids: Sequence[str], *, since: datetime | None = None
+    ) -> dict[str, list[tuple[datetime, dict[str, Counts]]]]:
+        """By attempt, oldest first; with `since`, the newest before it and all that came after."""
+
+    def forget_request_counts(self, attempt_id: str, *, before: datetime) -> None:
+        """Forget an attempt's counts before an instant, but for the newest ones that there are."""
+
     # policies ------------------------------------------------------------------------------------
     def add_policy(
         self,
@@ -556,6 +585,34 @@ class GpuPower:
     holders: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class ServedApp:
+    """One application of Ray Serve as the cluster tells it.
+
+    `status` is Serve's own word (DEPLOYING, RUNNING, UNHEALTHY, ...); `config` what was put there, None where it came
+    another way than by REST; `nodes` are where its replicas run.
+    """
+
+    name: str
+    status: str
+    message: str = ""
+    config: Mapping[str, Any] | None = None
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Served:
+    """What Ray Serve does on a cluster; `port` None: it does not run. `answers`: one of its proxies is healthy."""
+
+    apps: tuple[ServedApp, ...] = ()
+    port: int | None = None
+    answers: bool = False
+
+    def app(self, name: str) -> ServedApp | None:
+        """The application of this name, or None."""
+        return next((app for app in self.apps if app.name == name), None)
+
+
 class ClusterClient(Protocol):
     """One Ray cluster over HTTP. Every call has a timeout and a size cap and raises only ClusterError subclasses."""
 
@@ -594,6 +651,12 @@ class ClusterClient(Protocol):
 
     def waiting_for_room(self) -> set[str]:
         """Submission ids of the jobs that wait for a placement group which no nodes have room for yet, or any more."""
+
+    def served(self) -> Served:
+        """What Ray Serve does there now."""
+
+    def serve(self, applications: Sequence[Mapping[str, Any]], *, host: str, port: int) -> None:
+        """Put the whole set of Serve's declared applications; host and port count where it did not run before."""
 
     def gpu_power(self) -> list[GpuPower]:
         """Every GPU of every node that Ray's own power gauge shows; none where Ray sees no GPUs."""

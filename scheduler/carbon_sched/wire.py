@@ -93,6 +93,98 @@ class ScheduleView(TypedDict):
     stopped_at: str | None
 
 
+class AppRequest(TypedDict):
+    """Body of PUT /v1/serve-apps/{name}: `application` as Ray Serve's own configuration takes it.
+
+    `replicas` with `gpus_per_replica` are the room it needs; `latencies_ms` the users' latencies to clusters. Its other
+    fields are those of an `AppSpec` (domain/serve_app.py) and of a job.
+    """
+
+    name: str
+    application: dict[str, Any]
+    bundle_sha256: NotRequired[str | None]
+    replicas: NotRequired[int]
+    gpus_per_replica: NotRequired[float]
+    gpu_type: NotRequired[str]
+    power_w: NotRequired[float | None]
+    clusters: NotRequired[list[str]]
+    model: NotRequired[str]
+    project: NotRequired[str]
+    team: NotRequired[str]
+    policy: NotRequired[str]
+    metadata: NotRequired[dict[str, str]]
+    max_latency_ms: NotRequired[float | None]
+    latencies_ms: NotRequired[dict[str, float]]
+    horizon_s: NotRequired[float]
+    min_gain: NotRequired[float]
+    min_stay_s: NotRequired[float]
+    max_age_s: NotRequired[float]
+    drain_s: NotRequired[float]
+
+
+class SiteView(TypedDict):
+    """A service on one cluster; `job_id` is the job that meters it, whose receipt holds what it used there."""
+
+    cluster: str
+    job_id: str
+    address: str
+    chosen_at: str
+    healthy_at: str | None
+    leaves_at: str | None
+
+
+class AppView(TypedDict):
+    """A service; `problem` is what a person should know, or empty."""
+
+    name: str
+    state: str
+    team: str
+    model: str
+    submitter: str
+    created_at: str
+    address: str | None
+    current: SiteView | None
+    coming: SiteView | None
+    leaving: list[SiteView]
+    problem: str
+
+
+class EndpointView(TypedDict):
+    """Where a service is reached now. An address may be kept for `max_age_s`: so long it answers, whatever moves."""
+
+    name: str
+    address: str
+    cluster: str
+    max_age_s: float
+
+
+class RequestsView(TypedDict):
+    """What a service's replicas answered from `since` to `until`, and what they used: idle time included.
+
+    `energy_j` is IT energy, metered; `j_per_request` times `requests` is all of it. `batch_size` is the mean number of
+    requests in flight while there were any. `boundary` says what is in the figures. Unknown is None.
+    """
+
+    name: str
+    since: str
+    until: str
+    boundary: str
+    replicas: int
+    requests: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    batch_size: float | None
+    p50_s: float | None
+    p95_s: float | None
+    energy_j: float
+    co2e_g: float | None
+    j_per_request: float | None
+    co2e_g_per_request: float | None
+    j_per_output_token: float | None
+    co2e_g_per_output_token: float | None
+
+
 class ResolveRequest(TypedDict):
     """Body of POST /v1/jobs/{id}/resolve: succeeded, failed, stopped or requeue."""
 
@@ -396,6 +488,7 @@ class ClusterRequest(TypedDict):
     start_grace_s: NotRequired[float]
     home: NotRequired[bool]
     push_to: NotRequired[str]
+    serve_address: NotRequired[str]
     journal_store: NotRequired[str]
     meter_keys: NotRequired[list[str]]
 

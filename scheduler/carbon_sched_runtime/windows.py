@@ -152,6 +152,8 @@ class Window:
     zone: str | None = None
     averages: Averages | None = None
     codecarbon_csv: str | os.PathLike[str] | None = None
+    kept: bool = True
+    """Whether it is written beside the attempt's journal."""
     id: str = field(default_factory=lambda: os.urandom(4).hex())
     _tally: Tally | None = None
     _meter: WindowMeter | None = None
@@ -227,7 +229,7 @@ class Window:
         """Write the window where it belongs; what cannot be written is said in the result's notes and the log."""
         troubles = []
         try:
-            if tally is not None:
+            if tally is not None and self.kept:
                 _write_for_attempt(self, measured, tally)
         except (OSError, WireError) as error:
             troubles.append(f"not written beside the journal: {error}")

@@ -86,6 +86,7 @@ def test_clusters_come_and_go(served):
         ("address", {"zone": "DE", "address": "ftp://x"}),
         ("address", {"zone": "DE", "address": "http://x", "local": {}}),
         ("push_to", {"zone": "DE", "address": "http://x", "push_to": "us.example:8443"}),
+        ("serve_address", {"zone": "DE", "address": "http://x", "serve_address": "us.example:8000"}),
         ("journal_store", {"zone": "DE", "address": "http://x", "journal_store": "s3://bucket/journals"}),
         ("journal_store", {"zone": "DE", "address": "http://x", "journal_store": "file:relative"}),
         ("journal_store", {"zone": "DE", "address": "http://x", "journal_store": "/mnt/journals"}),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, Node
 from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUnclear, ClusterUnreachable
-from carbon_sched.ports import Clock, GpuPower, RayJob, RaySubmission
+from carbon_sched.ports import Clock, GpuPower, RayJob, RaySubmission, Served, ServedApp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 NODE = "node-1"
@@ -36,6 +37,9 @@ class FakeCluster:
     gpus: list[GpuPower] = field(default_factory=list)
     waiting: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
+    apps: dict[str, ServedApp] = field(default_factory=dict)
+    serving: bool = False
+    put: list[list[str]] = field(default_factory=list)
     failures: dict[str, list[ClusterError]] = field(default_factory=dict)
     failures_after: dict[str, list[ClusterError]] = field(default_factory=dict)
 
@@ -130,6 +134,26 @@ class FakeCluster:
     def waiting_for_room(self) -> set[str]:
         self._answer("waiting_for_room")
         return self.waiting
+
+    def served(self) -> Served:
+        self._answer("served")
+        return Served(tuple(self.apps.values()), 8000 if self.serving else None, answers=self.serving)
+
+    def serve(self, applications: Sequence[Mapping[str, Any]], *, host: str, port: int) -> None:
+        self._answer("serve")
+        self.serving = True
+        put = {config["name"]: config for config in applications}
+        self.put.append([config["name"] for config in applications])
+        self.apps = {
+            name: self.apps[name]
+            if name in self.apps and self.apps[name].config == config
+            else ServedApp(name, "DEPLOYING", config=config, nodes=(NODE,))
+            for name, config in put.items()
+        }
+
+    def answer(self, name: str, status: str = "RUNNING") -> None:
+        """Serve has made the app."""
+        self.apps[name] = replace(self.apps[name], status=status)
 
     def gpu_power(self) -> list[GpuPower]:
         self._answer("gpu_power")

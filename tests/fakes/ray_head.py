@@ -58,6 +58,9 @@ class FakeRayHead(FakeJobs):
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     packages: dict[str, bytes] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    applications: list[dict[str, Any]] = field(default_factory=list)
+    serve_options: dict[str, Any] | None = None
+    serve_installed: bool = True
     seen: list[tuple[str, str]] = field(default_factory=list)
     received: list[dict[str, str]] = field(default_factory=list)
     lies: list[Lie] = field(default_factory=list)
@@ -152,6 +155,8 @@ class FakeRayHead(FakeJobs):
         (r"/api/jobs/(?P<job>[^/]+)", "GET", "get_job"),
         (r"/api/jobs/(?P<job>[^/]+)/stop", "POST", "post_stop"),
         (r"/api/jobs/(?P<job>[^/]+)/logs", "GET", "get_logs"),
+        (r"/api/serve/applications/", "GET", "get_applications"),
+        (r"/api/serve/applications/", "PUT", "put_applications"),
         (r"/api/packages/gcs/(?P<name>[^/]+)", "GET", "get_package"),
         (r"/api/packages/gcs/(?P<name>[^/]+)", "PUT", "put_package"),
         (r"/api/v0/logs", "GET", "list_logs"),
@@ -258,6 +263,35 @@ class FakeRayHead(FakeJobs):
             return told({"logs": path.read_text("utf-8") if path.exists() else ""})
         except UnicodeDecodeError as error:
             return text(f"Traceback (most recent call last):\n  ...\nUnicodeDecodeError: {error}\n", 500)
+
+    def get_applications(self, **_: Any) -> Reply:
+        """Before the first PUT there is no controller, and nothing that it would tell."""
+        if not self.serve_installed:
+            return text("Serve dependencies are not installed. Please run `pip install ray[serve]`.", 501)
+        if self.serve_options is None:
+            return told({"controller_info": {}, "proxies": {}, "applications": {}, "target_capacity": None})
+        proxy = {"node_id": self.node_id, "node_ip": "127.0.0.1", "status": "HEALTHY"}
+        return told({
+            "controller_info": {"node_id": self.node_id}, "proxy_location": "EveryNode",
+            "http_options": self.serve_options, "proxies": {self.node_id: proxy},
+            "applications": {app["name"]: self._application(app) for app in self.applications},
+        })  # fmt: skip
+
+    def _application(self, config: dict[str, Any]) -> dict[str, Any]:
+        replica = {"node_id": self.node_id, "replica_id": "r", "state": "RUNNING", "pid": 1}
+        return {
+            "name": config["name"], "status": "RUNNING", "message": "", "last_deployed_time_s": 1.0,
+            "deployed_app_config": config, "deployments": {"D": {"name": "D", "replicas": [replica]}},
+        }  # fmt: skip
+
+    def put_applications(self, body: bytes, **_: Any) -> Reply:
+        """The whole set; options of HTTP count the first time alone."""
+        config = json.loads(body)
+        if any("import_path" not in app for app in config["applications"]):
+            return text("ValidationError(...): import_path: Field required", 400)
+        self.serve_options = self.serve_options or {**config["http_options"], "root_path": ""}
+        self.applications = config["applications"]
+        return Reply(200, b"")
 
     def get_package(self, name: str, **_: Any) -> Reply:
         if name in self.packages:

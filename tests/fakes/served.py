@@ -79,6 +79,8 @@ class Served:
             logs=self.world.logs,
             statements=self.world.statements,
             sealing=self.sealing,
+            serving=self.world.serving,
+            requests=self.world.requests,
             signals=self.world.signals,
             intensities=seen,
             known_zone=known_zone,

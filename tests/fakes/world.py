@@ -34,9 +34,13 @@ from carbon_sched.service.outlooks import Outlooks
 from carbon_sched.service.policies import Policies
 from carbon_sched.service.recall import Recall
 from carbon_sched.service.receive import Receive, push_token
+from carbon_sched.service.requests import Requests
 from carbon_sched.service.runtime_env import RuntimePackage
 from carbon_sched.service.schedules import Schedules
+from carbon_sched.service.serve_owner import ServeOwner
+from carbon_sched.service.serving import Serving
 from carbon_sched.service.signals import Signals
+from carbon_sched.service.so_far import SoFar
 from carbon_sched.service.statements import Statements
 from carbon_sched.service.stuck import Stuck
 from carbon_sched.store.bundles import FileBundles
@@ -210,13 +214,26 @@ class World:
         self.recall = Recall(self.store, self.clock, self.signals)
         self.gauge = Gauge(fenced, self.fleet, Keep(fenced, self.clock), self.clock, lanes("gauge"))
         self.book = Book(outlooks, self.statements, policies, self.clock)
+        so_far = SoFar(outlooks, self.statements, self.clock)
+        self.requests = Requests(fenced, journals, so_far, self.clock)
+        self.serving = Serving(
+            fenced,
+            self.fleet,
+            self.accept,
+            self.decide,
+            outlooks,
+            ServeOwner(self.fleet, self.bundles, RuntimePackage(package, "runtime.zip"), vault),
+            vault,
+            self.clock,
+        )
         self.collect = Collect(
             fenced,
             self.fleet,
             journals,
             FolderJournals(),
             self.book,
-            Batches(fenced, journals, outlooks, self.statements, self.clock),
+            Batches(fenced, journals, so_far),
+            self.requests,
             self.logs,
             self.clock,
             self.signals,

@@ -22,6 +22,7 @@ from carbon_sched.api import (
     policies,
     problems,
     schedules,
+    serve_apps,
     server,
     streams,
     tokens,
@@ -42,7 +43,7 @@ ROUTERS = (
     (metrics.router, ""),
     (ray.router, "/api"),
     *((module.router, "/v1") for module in (server, tokens, jobs, schedules, streams, journal, clusters)),
-    *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints)),
+    *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints, serve_apps)),
 )
 
 

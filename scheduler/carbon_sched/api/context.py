@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from carbon_sched.service.rates import Rates
     from carbon_sched.service.recall import Recall
     from carbon_sched.service.receive import Receive
+    from carbon_sched.service.requests import Requests
     from carbon_sched.service.schedules import Schedules
     from carbon_sched.service.seal import Sealing
+    from carbon_sched.service.serving import Serving
     from carbon_sched.service.signals import Signals
     from carbon_sched.service.statements import Statements
     from carbon_sched.wire import GridFinding, ProviderView
@@ -57,6 +59,8 @@ class Context:
     boundaries: Boundaries
     accept: Accept
     schedules: Schedules
+    serving: Serving
+    requests: Requests
     recall: Recall
     receive: Receive
     decide: Decide

@@ -84,6 +84,9 @@ def list_clusters(as_json: bool) -> None:
 @click.option(
     "--journal-store", metavar="file:PATH", help="A folder mounted there and at the server: nodes leave journals in it."
 )
+@click.option(
+    "--serve-address", metavar="URL", help="Where clients reach Ray Serve there (default: its host, at Serve's port)."
+)
 @click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
 @json_option
 def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:

@@ -33,6 +33,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor:doctor", "Find what is in the way of jobs, and what is measured."),
         "meter": ("meter:meter", "Meter this machine's energy for the jobs on it."),
     },
+    "Services": {
+        "serve-app": ("serve_app:serve_app", "Run services of Ray Serve where it is cleanest."),
+    },
     "Rules": {
         "policy": ("policy:policy", "See, check and apply the rules that jobs follow."),
         "budget": ("budget:budget", "See what budgets have left, and approve what one holds."),

@@ -94,10 +94,10 @@ def decision(view: DecisionView) -> RenderableType:
     if feasible:
         parts += ["", _candidates(view, feasible)]
     parts += [
-        _fact_line("full hour", f"{c['cluster']}: {c['reason']}") for c in feasible if c["room_g_per_kwh"] is not None
+        fact_line("full hour", f"{c['cluster']}: {c['reason']}") for c in feasible if c["room_g_per_kwh"] is not None
     ]
     parts += [
-        _fact_line("not possible", f"{c['cluster']}: {c['reason']}") for c in view["candidates"] if not c["feasible"]
+        fact_line("not possible", f"{c['cluster']}: {c['reason']}") for c in view["candidates"] if not c["feasible"]
     ]
     parts += [*_starts(view), "", *_expectation(view)]
     return Group(*parts)
@@ -115,7 +115,7 @@ def _starts(view: DecisionView) -> Iterable[RenderableType]:
     if view["latest_start"]:
         sure = view["deadline_confidence"]
         why = f"ends by the deadline with {sure:.0%} confidence" if sure else "the longest delay allowed"
-        yield _fact_line("latest start", f"{figures.clock(view['latest_start'], zone, at)}: {why}")
+        yield fact_line("latest start", f"{figures.clock(view['latest_start'], zone, at)}: {why}")
 
 
 def _stretches(starts: Sequence[StartView], unit: float) -> list[Stretch]:
@@ -199,16 +199,16 @@ def _expectation(view: DecisionView) -> Iterable[RenderableType]:
     lasting, power = figures.duration(view["expected_duration_s"]), view["expected_power_w"]
     run = f"a run of {lasting}" + (f" at {figures.digits(power)} W" if power is not None else "")
     source = f" ({view['estimate_source']})" if view["estimate_source"] else ""
-    yield _fact_line("estimated", f"{run}{source}")
+    yield fact_line("estimated", f"{run}{source}")
     grades = sorted({(c["grade"] or "")[:1] for c in view["candidates"] if c["grade"]})
     if grades:
-        yield _fact_line("grid", "; ".join(f"{grade}: {GRADES.get(grade, grade)}" for grade in grades))
+        yield fact_line("grid", "; ".join(f"{grade}: {GRADES.get(grade, grade)}" for grade in grades))
     chosen = view["expected_co2e_g"]
     for name, value in view["references"].items():
         if figures.grams(value) != figures.grams(chosen):
-            yield _fact_line("instead", f"{figures.grams(value)} CO2e expected {REFERENCES.get(name, name)}")
+            yield fact_line("instead", f"{figures.grams(value)} CO2e expected {REFERENCES.get(name, name)}")
     yield from _beside(view)
-    yield _fact_line("policy", view["policy"])
+    yield fact_line("policy", view["policy"])
 
 
 def _beside(view: DecisionView) -> Iterable[RenderableType]:
@@ -219,14 +219,14 @@ def _beside(view: DecisionView) -> Iterable[RenderableType]:
         on_top = {"nodes that come for the job": candidate["overhead_g"], "moving its data": candidate["transfer_g"]}
         for what, grams in on_top.items():
             if grams > 0:
-                yield _fact_line("of that", f"{figures.grams(grams)} for {what}, estimated")
+                yield fact_line("of that", f"{figures.grams(grams)} for {what}, estimated")
         low, high = candidate["embodied_low_g"], candidate["embodied_high_g"]
         if low is not None and high is not None:
             share = figures.grams(low) if low == high else f"{figures.grams(low)} to {figures.grams(high)}"
-            yield _fact_line("embodied", f"{share} of the GPUs' manufacture; not compared, estimated")
+            yield fact_line("embodied", f"{share} of the GPUs' manufacture; not compared, estimated")
 
 
-def _fact_line(name: str, text: str | Text, style: str = "") -> RenderableType:
+def fact_line(name: str, text: str | Text, style: str = "") -> RenderableType:
     """One fact: its name in a narrow column, its text beside it, wrapped under itself."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=12, style="dim", no_wrap=True)
@@ -241,17 +241,17 @@ def _fact_line(name: str, text: str | Text, style: str = "") -> RenderableType:
 def receipt(view: Receipt) -> RenderableType:
     """Energy by device and source, PUE, intensity and grade, CO2e, and what it would have been elsewhere."""
     parts: list[RenderableType] = [_receipt_head(view), ""]
-    parts.append(_fact_line("ran", _ran(view)))
+    parts.append(fact_line("ran", _ran(view)))
     if view["devices"] or view["energy_kwh"]:
-        parts += [_fact_line("energy", _energy_line(view)), _devices(view)]
-        parts += [_fact_line("grid", _grid_line(view)), _fact_line("CO2e", _co2e_line(view))]
+        parts += [fact_line("energy", _energy_line(view)), _devices(view)]
+        parts += [fact_line("grid", _grid_line(view)), fact_line("CO2e", _co2e_line(view))]
         parts += _references(view) + _windows(view) + _per_unit(view) + _suspensions(view)
     else:
-        parts.append(_fact_line("energy", Text("none measured", "yellow")))
-    parts += [_fact_line("missing", Text(text, "yellow")) for text in view["missing"]]
-    parts += [_fact_line("note", text) for text in view["notes"]]
+        parts.append(fact_line("energy", Text("none measured", "yellow")))
+    parts += [fact_line("missing", Text(text, "yellow")) for text in view["missing"]]
+    parts += [fact_line("note", text) for text in view["notes"]]
     if view["ledger_head"]:
-        parts.append(_fact_line("ledger", f"booked; head {view['ledger_head'][:16]}"))
+        parts.append(fact_line("ledger", f"booked; head {view['ledger_head'][:16]}"))
     return Group(*parts)
 
 
@@ -315,22 +315,22 @@ def _devices(view: Receipt) -> RenderableType:
 def _windows(view: Receipt) -> list[RenderableType]:
     """What the job's own code named, the first of them."""
     told = ", ".join(f"{name} {figures.digits(value)}" for name, value in view.get("quality", {}).items())
-    lines: list[RenderableType] = [_fact_line("reported", Text(told))] if told else []
+    lines: list[RenderableType] = [fact_line("reported", Text(told))] if told else []
     windows = view.get("windows", [])  # an older server tells none
     for window in windows[:WINDOWS_SHOWN]:
         carbon = "CO2e unknown" if window["co2e_g"] is None else f"{figures.grams(window['co2e_g'])} CO2e"
         per = [f"{figures.digits(joules)} J/{unit}" for unit, joules in window["j_per_unit"].items()]
         said = ", ".join([f"{figures.digits(window['energy_j'])} J", carbon, *per])
-        lines.append(_fact_line("window", Text(f"{window['name']}: {said}")))
+        lines.append(fact_line("window", Text(f"{window['name']}: {said}")))
     more = len(windows) - WINDOWS_SHOWN
-    return [*lines, _fact_line("window", f"and {more} more, in --json")] if more > 0 else lines
+    return [*lines, fact_line("window", f"and {more} more, in --json")] if more > 0 else lines
 
 
 def _per_unit(view: Receipt) -> list[RenderableType]:
     """The whole job by what its code counted."""
     found = view.get("per_unit", {})  # an older server tells none
     return [
-        _fact_line(
+        fact_line(
             f"per {unit.removesuffix('s')}",
             f"{figures.digits(one['energy_j'])} J, {figures.grams(one['co2e_g'])} CO2e, of {one['amount']:,.6g} in all",
         )
@@ -351,7 +351,7 @@ def _suspensions(view: Receipt) -> list[RenderableType]:
         else "nothing"
     )
     each = ", ".join(f"{kind.replace('-', ' ')} {figures.digits(joules)} J" for kind, joules in taken.items())
-    return [_fact_line("suspended", Text(f"{times} time{'s' if times > 1 else ''}, for {share} of the energy: {each}"))]
+    return [fact_line("suspended", Text(f"{times} time{'s' if times > 1 else ''}, for {share} of the energy: {each}"))]
 
 
 def _error(percent: float) -> str:
@@ -447,25 +447,25 @@ def job(view: JobView) -> RenderableType:
     state = Text(view["state"], f"bold {STATE_STYLES.get(view['state'], '')}".strip())
     parts: list[RenderableType] = [
         Text.assemble((view["name"], "bold"), f"  {view['job_id']}  ", state),
-        _fact_line("why", view["reason"] or "-"),
-        *([_fact_line("in line", f"no. {view['position']}")] if view["position"] else []),
-        _fact_line("runs", view["entrypoint"]),
-        _fact_line("submitted", f"{figures.clock(view['submitted_at'], zone, at)} by {view['submitter'] or '-'}"),
+        fact_line("why", view["reason"] or "-"),
+        *([fact_line("in line", f"no. {view['position']}")] if view["position"] else []),
+        fact_line("runs", view["entrypoint"]),
+        fact_line("submitted", f"{figures.clock(view['submitted_at'], zone, at)} by {view['submitter'] or '-'}"),
     ]
     if view["planned_start"] and view["state"] == "queued":
-        parts.append(_fact_line("planned for", figures.clock(view["planned_start"], zone, at)))
+        parts.append(fact_line("planned for", figures.clock(view["planned_start"], zone, at)))
     batch = view.get("batch")  # an older server tells none
     if batch:
-        parts.append(_fact_line("batch", _batch(batch)))
+        parts.append(fact_line("batch", _batch(batch)))
     labels = [f"{key} {view[key]}" for key in ("phase", "stage", "model", "project", "team") if view[key]]
-    parts.append(_fact_line("labels", ", ".join(labels)))
+    parts.append(fact_line("labels", ", ".join(labels)))
     for attempt in view["attempts"]:
         began = figures.moment(attempt["started_at"], zone, at)
         ended = figures.moment(attempt["ended_at"], zone, at)
         outcome = attempt["outcome"] or "open"
         code = "" if attempt["exit_code"] is None else f", exit {attempt['exit_code']}"
         text = f"{attempt['cluster']}, {began} to {ended}: {outcome}{code}"
-        parts.append(_fact_line(f"attempt {attempt['number']}", f"{text}. {attempt['reason']}".rstrip(". ")))
+        parts.append(fact_line(f"attempt {attempt['number']}", f"{text}. {attempt['reason']}".rstrip(". ")))
     return Group(*parts)
 
 
@@ -491,7 +491,7 @@ def clusters(views: Sequence[ClusterView]) -> RenderableType:
             _used(view["gpus_used"], view["gpus"]),
             note,
         )
-    troubles = [_fact_line(view["name"], Text(view["problem"], "red")) for view in views if view["problem"]]
+    troubles = [fact_line(view["name"], Text(view["problem"], "red")) for view in views if view["problem"]]
     grades = sorted({view["intensity_grade"][:1] for view in views})
     legend = "; ".join(f"{grade}: {GRADES.get(grade, grade)}" for grade in grades)
     return Group(table, *troubles, Text(f"grid: {legend}", "dim"))
@@ -528,7 +528,7 @@ def tokens(views: Sequence[TokenView]) -> RenderableType:
 
 def facts(title: str, rows: Sequence[tuple[str, str]]) -> RenderableType:
     """A heading and named facts."""
-    return Group(Text(title, "bold"), *(_fact_line(name, text) for name, text in rows))
+    return Group(Text(title, "bold"), *(fact_line(name, text) for name, text in rows))
 
 
 def schedules(views: Sequence[ScheduleView]) -> RenderableType:

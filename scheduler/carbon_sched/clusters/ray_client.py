@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from carbon_sched.clusters import ray_answers
+from carbon_sched.clusters import ray_answers, ray_serve
 from carbon_sched.clusters.http import (
     CHUNK_BYTES,
     HTTP_NOT_FOUND,
@@ -32,11 +32,11 @@ from carbon_sched.domain.errors import ClusterError, ClusterRefused, ClusterUncl
 from carbon_sched.ports import RayJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from carbon_sched.clusters.http import Endpoint
-    from carbon_sched.ports import Clock, GpuPower, RaySubmission
+    from carbon_sched.ports import Clock, GpuPower, RaySubmission, Served
 
 OLDEST_RAY = (2, 9)
 LABEL_SELECTOR_RAY = (2, 54)
@@ -317,6 +317,16 @@ class RayClient:
         if not content and not self.list_files(node_id, glob.escape(name)):
             raise ClusterRefused(f"{self._name}: file {name} is not found on node {node_id}")
         return content
+
+    # Ray Serve -----------------------------------------------------------------------------------
+
+    def served(self) -> Served:
+        """What Ray Serve does there now."""
+        return ray_serve.served(self._http)
+
+    def serve(self, applications: Sequence[Mapping[str, Any]], *, host: str, port: int) -> None:
+        """Put the whole set of Serve's declared applications."""
+        ray_serve.serve(self._http, applications, host=host, port=port)
 
     # Ray's own gauge -----------------------------------------------------------------------------
 

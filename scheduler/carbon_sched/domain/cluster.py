@@ -86,6 +86,8 @@ class Cluster:
     """Our API's address as its nodes reach it: they push their energy journals there; empty where they cannot."""
     journal_store: str = ""
     """A folder that nodes and server mount at this path; nodes leave their energy journals there. Empty for none."""
+    serve_address: str = ""
+    """Where clients reach what Ray Serve answers there; empty: the dashboard's host, at Serve's own port."""
     meter_keys: tuple[str, ...] = ()
     """Public keys of its machine meters (`ed25519:BASE64`): what they sign is independent evidence."""
 

@@ -64,6 +64,8 @@ class EnergySpan:
 
 QUALITY = "quality"
 """The name of a window that holds what came out of a job (`accuracy`, `loss`) in place of work done."""
+REQUESTS = "requests"
+"""The name of the window that holds what an attempt's service answered."""
 BATCH = "batch"
 """The name of the window that holds what an attempt did of its job's batch."""
 

@@ -6,9 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.batch import ITEMS, BatchState, done_by
-from carbon_sched.domain.emissions import co2e_ug, split_at_readings
 from carbon_sched.domain.energy import BATCH, Window, booked
-from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import EPOCH
 
 if TYPE_CHECKING:
@@ -16,10 +14,9 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.job import Attempt
-    from carbon_sched.ports import Clock, ClusterClient, Store, Transaction
+    from carbon_sched.ports import ClusterClient, Store, Transaction
     from carbon_sched.service.journal import Journals
-    from carbon_sched.service.outlooks import Outlooks
-    from carbon_sched.service.statements import Statements
+    from carbon_sched.service.so_far import SoFar
     from carbon_sched_runtime.batch_file import BatchState as Told
 
 MICRO = 1_000_000
@@ -28,11 +25,8 @@ MICRO = 1_000_000
 class Batches:
     """Reads the state that a batch keeps beside its journal; one newest state per attempt is stored."""
 
-    def __init__(
-        self, store: Store, journals: Journals, outlooks: Outlooks, statements: Statements, clock: Clock
-    ) -> None:
-        self._store, self._journals, self._clock = store, journals, clock
-        self._outlooks, self._statements = outlooks, statements
+    def __init__(self, store: Store, journals: Journals, so_far: SoFar) -> None:
+        self._store, self._journals, self._so_far = store, journals, so_far
 
     def look(self, client: ClusterClient, attempt: Attempt) -> None:
         """Store what the attempt tells now, if it is a batch. ClusterError when the cluster gives no answer."""
@@ -53,27 +47,8 @@ class Batches:
             since=EPOCH + timedelta(microseconds=told.start_us),
             at=EPOCH + timedelta(microseconds=told.end_us),
             energy_uj=sum(span.energy_uj for span in spans),
-            co2e_ug=self._co2e_ug(told.attempt, spans),
+            co2e_ug=self._so_far.co2e_ug(told.attempt, [(one.start, one.end, one.energy_uj) for one in spans]),
         )
-
-    def _co2e_ug(self, attempt_id: str, spans: Sequence[EnergySpan]) -> int | None:
-        """As it would be booked now; None where an intensity is not known."""
-        if not spans:
-            return 0
-        opened, now = self._statements.attempt(attempt_id), self._clock.now()
-        start, end = min(span.start for span in spans), max(span.end for span in spans)
-        readings = [
-            reading
-            for reading in self._outlooks.actual(opened.zone, start, end, now)
-            if reading.signal is Signal.AVERAGE
-        ]
-        total = 0
-        for span in spans:
-            for piece in split_at_readings(span.start, span.end, span.energy_uj, readings):
-                if piece.reading is None:
-                    return None
-                total += co2e_ug(piece.energy_uj, opened.pue_ppm, piece.reading.intensity_mg_per_kwh)
-        return total
 
 
 def batch_window(tx: Transaction, attempt: Attempt) -> list[Window]:

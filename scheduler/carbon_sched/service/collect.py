@@ -20,6 +20,7 @@ from carbon_sched.service.journal import BadJournal
 from carbon_sched.service.keep import Keep
 from carbon_sched.service.pull import Pull
 from carbon_sched.service.remarks import NO_RECORD, Findings
+from carbon_sched.service.requests import requests_window
 from carbon_sched.service.runtime_env import is_wrapped
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.journal import Journals, Segment
     from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.logs import Logs
+    from carbon_sched.service.requests import Requests
     from carbon_sched.service.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Collect:
         folders: DeliveredJournals,
         book: Book,
         batches: Batches,
+        requests: Requests,
         logs: Logs,
         clock: Clock,
         signals: Signals,
@@ -77,6 +80,7 @@ class Collect:
         gauge: Gauge,
     ) -> None:
         self._store, self._fleet, self._book, self._batches = store, fleet, book, batches
+        self._requests = requests
         self._logs, self._lanes, self._gauge = logs, lanes, gauge
         self._clock, self._signals = clock, signals
         self._keep = Keep(store, clock)
@@ -132,6 +136,7 @@ class Collect:
             client = self._fleet.client(cluster)
             found = self._pull.attempt(client, cluster, attempt)
             self._batches.look(client, attempt)
+            self._requests.look(client, self._job(attempt), attempt)
             if not attempt.open:
                 self._logs.keep(attempt)
         except NotFound:
@@ -152,6 +157,10 @@ class Collect:
         if not pause_s:
             self._finish(attempt, found)
         return pause_s or EVERY_S
+
+    def _job(self, attempt: Attempt) -> Job:
+        with self._store.transaction(write=False) as tx:
+            return tx.job(attempt.job_id)
 
     def _forgotten(self, attempt: Attempt) -> bool:
         """Whether the cluster says that it lives another life than the one the attempt ran in."""
@@ -190,7 +199,7 @@ class Collect:
         """Book the attempt: which readings apply, and that its energy is complete or what is missing."""
         with self._store.transaction(write=False) as tx:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
-            found.windows += batch_window(tx, attempt)
+            found.windows += batch_window(tx, attempt) + requests_window(tx, attempt, spans)
         found.gaps += self._gauge.gaps(attempt.attempt_id)
         found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)

@@ -18,6 +18,8 @@ from carbon_sched.service.remarks import Remark, remark
 from carbon_sched_runtime import wire
 from carbon_sched_runtime.batch_file import LIMIT as BATCH_LIMIT
 from carbon_sched_runtime.batch_file import batch_name, parse_batch
+from carbon_sched_runtime.request_counts import LIMIT as COUNTS_LIMIT
+from carbon_sched_runtime.request_counts import counts_name, parse_counts
 from carbon_sched_runtime.window_file import LIMIT, parse_windows, windows_name
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from carbon_sched.meter_keys import MeterKey
     from carbon_sched.ports import ClusterClient
     from carbon_sched_runtime.batch_file import BatchState
+    from carbon_sched_runtime.request_counts import Counts
     from carbon_sched_runtime.window_file import WindowRecord
 
 NODES = 256
@@ -35,6 +38,8 @@ NODES = 256
 COMPARED_US = 20_000_000
 """Over less a step of the counter, and power between two looks, weigh too much."""
 TOLERATED = 0.10
+REPLICAS = 256
+"""So many replicas of one service on a node are asked for what they answered."""
 SEGMENT_PATTERN = "carbon-sched-*.seg"
 
 
@@ -150,6 +155,18 @@ class Journals:
             return parse_batch(client.read_file(node_id, name, limit=BATCH_LIMIT), attempt.attempt_id)
         except (ClusterRefused, wire.WireError):
             return None
+
+    def requests(self, client: ClusterClient, attempt: Attempt, node_id: str) -> dict[str, Counts]:
+        """What each replica of the attempt's service on a node answered so far; what cannot be read is left out."""
+        found = {}
+        for name in client.list_files(node_id, counts_name(attempt.attempt_id, "*"))[:REPLICAS]:
+            try:
+                told = parse_counts(client.read_file(node_id, name, limit=COUNTS_LIMIT), attempt.attempt_id)
+            except (ClusterRefused, wire.WireError):
+                continue
+            if name == counts_name(attempt.attempt_id, told.replica):
+                found[told.replica] = told.counts
+        return found
 
     def segment_names(self, client: ClusterClient, node_id: str) -> list[str]:
         """Names of the segments in the node's session; names that are not ours are passed over."""

@@ -51,6 +51,7 @@ def cluster_of(name: str, request: ClusterRequest, known_zone: Callable[[str], s
         home=request.get("home", False),
         push_to=_push_to(request.get("push_to", "")),
         journal_store=_journal_store(request.get("journal_store", "")),
+        serve_address=_serve_address(request.get("serve_address", "")),
         meter_keys=tuple(str(parse_meter_key(text)) for text in request.get("meter_keys", [])),
     )
 
@@ -59,6 +60,16 @@ def _push_to(address: str) -> str:
     if address and not address.startswith(("http://", "https://")):
         remedy = "Give this server's own address as the cluster's nodes reach it, https://HOST:PORT"
         raise InvalidInput("push_to", address, "is not an address to push to", remedy)
+    return address.rstrip("/")
+
+
+def _serve_address(address: str) -> str:
+    try:
+        if address:
+            require_address(address)
+    except InvalidInput as error:
+        remedy = "Give http(s)://HOST:PORT as clients reach Ray Serve there"
+        raise InvalidInput("serve_address", address, error.problem, remedy) from None
     return address.rstrip("/")
 
 

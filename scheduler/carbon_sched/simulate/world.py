@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from carbon_sched.domain.cluster import Cluster, ClusterStatus, Epoch, Node
 from carbon_sched.domain.errors import Internal
@@ -11,13 +11,13 @@ from carbon_sched.planning.room import ClusterRoom
 from carbon_sched.planning.snapshot import ClusterView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from carbon_sched.domain.intensity import Outlook
     from carbon_sched.domain.job import Resources
     from carbon_sched.planning.room import NodeRoom
-    from carbon_sched.ports import GpuPower, RayJob, RaySubmission
+    from carbon_sched.ports import GpuPower, RayJob, RaySubmission, Served
 
     Held = list[tuple[NodeRoom, dict[str, float]]]
 
@@ -115,6 +115,14 @@ class Machines:
     def waiting_for_room(self) -> set[str]:
         """Nothing is asked in a backtest."""
         _never()
+
+    def served(self) -> Served:
+        """Nothing is asked in a backtest."""
+        _never()
+
+    def serve(self, applications: Sequence[Mapping[str, Any]], *, host: str, port: int) -> None:
+        """Nothing is sent in a backtest."""
+        _never(applications, host, port)
 
     def gpu_power(self) -> list[GpuPower]:
         """Nothing is asked in a backtest."""

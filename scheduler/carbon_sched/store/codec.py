@@ -288,6 +288,7 @@ def cluster_to_json(cluster: Cluster) -> Json:
         "cordoned": cluster.cordoned,
         "push_to": cluster.push_to,
         "journal_store": cluster.journal_store,
+        "serve_address": cluster.serve_address,
         "meter_keys": list(cluster.meter_keys),
     }
 
@@ -312,6 +313,7 @@ def cluster_from_json(j: Json) -> Cluster:
         cordoned=j["cordoned"],
         push_to=j.get("push_to", ""),
         journal_store=j.get("journal_store", ""),
+        serve_address=j.get("serve_address", ""),
         meter_keys=tuple(j.get("meter_keys", ())),
     )
 

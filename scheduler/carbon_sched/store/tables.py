@@ -189,6 +189,22 @@ batch_states = Table(
     Column("co2e_ug", BigInteger),
 )
 
+serve_apps = Table(
+    "serve_apps",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("document", Document, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+request_counts = Table(
+    "request_counts",
+    metadata,
+    Column("attempt_id", Text, ForeignKey(attempts.c.attempt_id), primary_key=True),
+    Column("at", Instant, primary_key=True),
+    Column("replicas", Document, nullable=False),
+)
+
 outbox = Table(
     "outbox",
     metadata,

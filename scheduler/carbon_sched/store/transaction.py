@@ -20,6 +20,7 @@ from carbon_sched.store.policies import PolicyRows
 from carbon_sched.store.ray import RayRows
 from carbon_sched.store.runs import RunRows
 from carbon_sched.store.schedules import ScheduleRows
+from carbon_sched.store.serve_apps import ServeAppRows
 from carbon_sched.store.usage import UsageRows
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class SqlTransaction(
     PolicyRows,
     BudgetRows,
     ScheduleRows,
+    ServeAppRows,
 ):
     """One atomic step; obligations are stated in `ports.Transaction`."""
 
