@@ -9,7 +9,7 @@ import pytest
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.time import to_rfc3339
-from tests.fakes.world import START, World, a_cluster
+from tests.fakes.world import START, World
 from tests.unit.service.test_suspended import CLUSTERS, HOUR, begin, end, facts, long_job, pass_to, stops
 
 DIRTY_HOURS = {
