@@ -169,7 +169,7 @@ def build(
     outlooks = Outlooks(grid)
     fleet = Fleet(store, clusters, clock, signals, leadership.leads)
     closing.callback(fleet.close)
-    refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals)
+    refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals, leadership.leads)
     closing.callback(refresh.close)
     policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
     journals, package = Journals(), RuntimePackage(*runtime_package(settings.data_dir / "runtime"))

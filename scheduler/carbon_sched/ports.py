@@ -622,6 +622,9 @@ class ClusterClient(Protocol):
     def epoch(self) -> Epoch:
         """Identity of the present control plane."""
 
+    def clock_skew_s(self) -> float | None:
+        """How far its clock is ahead of ours, to about a second; None when it does not tell its time."""
+
     def ensure_package(self, path: Path, name: str) -> str:
         """Upload the zip unless the cluster has it; returns its `gcs://` URI. ClusterRefused when it is too large."""
 

@@ -25,6 +25,7 @@ class FakeCluster:
     clock: Clock
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 4.0})
     used: dict[str, float] | None = field(default_factory=dict)
+    clock_ahead_s: float | None = 0.0
     session: str = "session-1"
     node: str = NODE
     mute: bool = False  # it tells of jobs, and not of nodes
@@ -87,6 +88,10 @@ class FakeCluster:
     def epoch(self) -> Epoch:
         self._answer("epoch")
         return Epoch(self.session, "cluster-1")
+
+    def clock_skew_s(self) -> float | None:
+        self._answer("clock_skew_s")
+        return self.clock_ahead_s
 
     def ensure_package(self, path: Path, name: str) -> str:
         self._answer("ensure_package")

@@ -42,11 +42,12 @@ class Replica:
         self.data_dir = data_dir
         self.command = [*CLI, "serve", "--data-dir", str(data_dir), "--shared-dir", str(shared_dir)]
         self.command += ["--database", database]
+        self.environment: dict[str, str] = {}
         self.start()
 
     def start(self) -> None:
         files = ServerFiles(self.data_dir)
-        environment = {**os.environ, "CARBON_SCHED_LEADER_LEASE_S": str(LEASE_S)}
+        environment = {**os.environ, "CARBON_SCHED_LEADER_LEASE_S": str(LEASE_S), **self.environment}
         with (self.data_dir / "server.log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
         running = eventually(files.read, self.announced)

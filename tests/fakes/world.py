@@ -158,10 +158,12 @@ class World:
         patience_s: float | None = None,
         before: World | None = None,
         fuse: Fuse | None = None,
+        database: str | None = None,
     ) -> None:
         """Clusters are worked on one after another, or with `patience_s` side by side, as in a real server.
 
         `before` is an earlier server's world on the same folder, which this one goes on with; `fuse` may kill it.
+        `database` is the URL of another one than SQLite in the folder.
         """
         self.clock = before.clock if before else FakeClock()
         self.ids = before.ids if before else FakeIds()
@@ -170,7 +172,7 @@ class World:
         def lanes(name: str) -> Lanes:
             return InOrder(name) if patience_s is None else Lanes(name, patience_s)
 
-        self.store = open_store(f"sqlite:///{folder / 'w.sqlite'}", self.clock)
+        self.store = open_store(database or f"sqlite:///{folder / 'w.sqlite'}", self.clock)
         made = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
         self.clusters = before.clusters if before else made
         adapters = FakeClusters(*self.clusters.values())

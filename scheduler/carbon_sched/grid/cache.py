@@ -18,7 +18,7 @@ from carbon_sched.domain.intensity import Kind
 from carbon_sched.grid.level import derived
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.grid.provider import Provider
@@ -122,15 +122,16 @@ class CachedSource:
         return _ordered(found)
 
     def restore(self, zone: str, archived: Sequence[Reading], now: datetime) -> int:
-        """Take back what was archived before a restart; returns how many readings are remembered for it.
+        """Take in what was archived, before a restart or by another server; returns how many readings that is.
 
-        What the provider said in this life is not replaced. Past days that are whole are not asked for again.
+        Of several values for one time the one fetched last is remembered. Past days that are whole are not asked for
+        again.
         """
         memory = self._covered(zone)
         mine = [r for r in archived if r.provider == self.name and _said(r) and r.end > now - KEEP]
         with memory.asking, memory.guard:
-            newest = {r.start: r for r in sorted(mine, key=lambda r: (r.fetched_at, r.issued_at))}
-            memory.readings = newest | memory.readings
+            newest = _newest(mine)
+            memory.readings = _newest([*mine, *memory.readings.values()])
             memory.held |= _whole_days(newest.values())
             return len(newest)
 
@@ -221,6 +222,11 @@ def _said(reading: Reading) -> bool:
     """Whether it is what the provider said: the archive also holds what was booked, cut and at another's level."""
     aligned = all(at.second == at.microsecond == 0 for at in (reading.start, reading.end))
     return aligned and not derived(reading)
+
+
+def _newest(readings: Iterable[Reading]) -> dict[datetime, Reading]:
+    """By start, of each the one fetched last, and of those the last in order."""
+    return {one.start: one for one in sorted(readings, key=lambda one: (one.fetched_at, one.issued_at))}
 
 
 def _whole_days(readings: Collection[Reading]) -> set[datetime]:

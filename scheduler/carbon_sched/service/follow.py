@@ -165,7 +165,7 @@ class Follow:
             self._finish(attempt, replace(ending, node_id=ray_job.driver_node_id or ""))
         elif ray_job.status == "RUNNING":
             self._running(client, attempt, ray_job)
-        elif attempt.open and seen.asked_at > attempt.start_by + CLOCK_SKEW:
+        elif attempt.open and _past_fence(client, attempt, seen.asked_at):
             # past its fence the wrapper runs no user code: another attempt may open though Ray cannot stop this one
             client.stop(attempt.attempt_id)
             reason = f"{cluster.name} did not start it within {cluster.start_grace_s:.0f} s (still pending there)"
@@ -339,6 +339,15 @@ def _reason(event: JobEvent, exit_code: int | None, ray_job: RayJob) -> str:
         return f"exited with code {exit_code}"
     first_line = ray_job.message.strip().splitlines()[0] if ray_job.message.strip() else "no message"
     return f"Ray says {ray_job.error_type or ray_job.status}: {first_line[:300]}"
+
+
+def _past_fence(client: ClusterClient, attempt: Attempt, asked_at: datetime) -> bool:
+    """By our clock and by the cluster's, by which the wrapper judges: either may have been set anew meanwhile."""
+    fence = attempt.start_by + CLOCK_SKEW
+    if asked_at <= fence:
+        return False
+    ahead_s = client.clock_skew_s()
+    return ahead_s is None or asked_at + timedelta(seconds=ahead_s) > fence
 
 
 def _time(epoch: float | None) -> datetime | None:

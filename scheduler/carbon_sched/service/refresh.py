@@ -1,7 +1,8 @@
 """Keeps what providers say fresh in memory and in the archive, so that planning and booking never wait for a network.
 
 Each provider has a loop of its own: a slow one delays nobody else. A source asks at most once per zone and interval
-and answers from what it said before while it fails; this module only decides for which zones, and when to look.
+and answers from what it said before while it fails; this module only decides for which zones, and when to look. Of
+several servers on a database only the leader asks for zones in use; the others read what it stored.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ OUTLOOK = timedelta(days=28)
 HISTORY = timedelta(days=84)
 """What the loops ask for zones in use, because our own forecast looks back on 80 days; it finds older ones archived."""
 AHEAD = timedelta(days=7)
+RETOLD = timedelta(days=3)
+"""How far back a server that does not lead looks again for what the leader stored; older revisions it reads when it
+leads."""
 DAY = timedelta(days=1)
 LOOK_S = 30.0
 """How often a source is offered each of its zones; whether that is a request is its own matter."""
@@ -54,7 +58,7 @@ class LiveSource(Protocol):
         """Ask for what is not fresh from `start` on, and wait for it; a failure is kept, not raised."""
 
     def restore(self, zone: str, archived: Sequence[Reading], now: datetime) -> int:
-        """Take back what was archived before a restart; returns how many readings are remembered for it."""
+        """Take in what was archived, before a restart or by another server; returns how many readings that is."""
 
 
 class Archive:
@@ -102,10 +106,14 @@ class Refresh:
         zones: Callable[[], Collection[str]],
         clock: Clock,
         signals: Signals,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`zones` tells those in use now, each once; a change of them is told by `signals.zones_changed`."""
+        """`zones` tells those in use now, each once; a change of them is told by `signals.zones_changed`.
+
+        `leads` tells whether this server is the one that asks for them.
+        """
         self._sources, self._archive, self._store = tuple(sources), archive, store
-        self._zones, self._clock, self._signals = zones, clock, signals
+        self._zones, self._clock, self._signals, self._leads = zones, clock, signals, leads
         self._due: dict[LiveSource, dict[str, float]] = defaultdict(dict)
         self._restored: set[tuple[LiveSource, str]] = set()
         self._restoring = threading.Lock()
@@ -120,6 +128,10 @@ class Refresh:
         mine = [zone for zone in self._zones() if zone in source.zones()]
         for zone in mine:
             self._restore(source, zone)
+        if not self._leads():
+            for zone in mine:
+                self._read_again(source, zone)
+            return LOOK_S
         due, now = self._due[source], self._clock.monotonic()
         ready = [zone for zone in mine if due.get(zone, now) <= now]
         if ready:
@@ -132,11 +144,17 @@ class Refresh:
     def ask(self, zones: Sequence[str], since: datetime | None = None, patience_s: float = PATIENCE_S) -> None:
         """Have every source that covers these zones refresh them; returns when all have, or after `patience_s`.
 
-        `since` is how far back to look (28 days when not given).
+        `since` is how far back to look (28 days when not given). Zones in use are the leader's to ask for.
         """
+        others = frozenset() if self._leads() else frozenset(self._zones())
         pairs = [(source, zone) for zone in dict.fromkeys(zones) for source in self._sources if zone in source.zones()]
         start = min(since or self._clock.now(), self._clock.now() - OUTLOOK)
-        asked = [self._pool.submit(self._ask_one, source, zone, start) for source, zone in pairs]
+        asked = [
+            self._pool.submit(self._read_again, source, zone)
+            if zone in others
+            else self._pool.submit(self._ask_one, source, zone, start)
+            for source, zone in pairs
+        ]
         for done in wait(asked, timeout=patience_s).done:
             done.result()
         self._flush()
@@ -154,14 +172,20 @@ class Refresh:
         with self._restoring:
             if (source, zone) in self._restored:
                 return
-            now = self._clock.now()
-            with self._store.transaction(write=False) as tx:
-                archived = tx.readings(zone, now - HISTORY - DAY, now, known=True)
-                archived += tx.readings(zone, now, now + AHEAD)
-            known = source.restore(zone, archived, now)
+            known = self._read_stored(source, zone, HISTORY + DAY)
             self._restored.add((source, zone))
         if known:
             log.info("grid: %s: %s: %d readings restored", source.name, zone, known)
+
+    def _read_again(self, source: LiveSource, zone: str) -> None:
+        self._restore(source, zone)
+        self._read_stored(source, zone, RETOLD)
+
+    def _read_stored(self, source: LiveSource, zone: str, back: timedelta) -> int:
+        now = self._clock.now()
+        with self._store.transaction(write=False) as tx:
+            stored = tx.readings(zone, now - back, now, known=True) + tx.readings(zone, now, now + AHEAD)
+        return source.restore(zone, stored, now)
 
     def _flush(self) -> None:
         if self._archive.flush():

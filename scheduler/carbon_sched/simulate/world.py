@@ -112,6 +112,10 @@ class Machines:
         """Nothing is asked in a backtest."""
         _never(node_id, name, limit)
 
+    def clock_skew_s(self) -> float:
+        """One clock for all."""
+        return 0.0
+
     def waiting_for_room(self) -> set[str]:
         """Nothing is asked in a backtest."""
         _never()

@@ -59,11 +59,13 @@ class Provider:
 class Life:
     """One life of the server on a store that outlives it."""
 
-    def __init__(self, store, clock, provider, zones=("DE",)):
+    def __init__(self, store, clock, provider, zones=("DE",), *, leads=True):
         self.clock, self.signals, self.zones = clock, Signals(), list(zones)
         self.archive = Archive(store)
         self.source = CachedSource(provider, self.archive.take)
-        self.refresh = Refresh([self.source], self.archive, store, lambda: self.zones, clock, self.signals)
+        self.leads = leads
+        arguments = (self.archive, store, lambda: self.zones, clock, self.signals, lambda: self.leads)
+        self.refresh = Refresh([self.source], *arguments)
         self.grid = Grid([FromMemory(self.source)], YearlyTable.load())
 
     def turn(self):
@@ -234,3 +236,23 @@ def test_a_person_may_ask_for_any_zone(store, clock):
     life.refresh.ask(["FR"], clock.now() - timedelta(days=60))
     assert min(start for _, start, _ in provider.asked) <= clock.now() - timedelta(days=60)
     life.refresh.close()
+
+
+def test_only_the_leader_asks_for_zones_in_use_and_the_others_read_what_it_stored(store, clock):
+    asked_by_leader, asked_by_other = Provider(), Provider()
+    leader, other = Life(store, clock, asked_by_leader), Life(store, clock, asked_by_other, leads=False)
+    for value in (200.0, 150.0):
+        asked_by_leader.value = value
+        leader.turn()
+        other.turn()
+        assert other.now().intensity_mg_per_kwh == leader.now().intensity_mg_per_kwh == value * 1000
+        clock.pass_s(HOUR.total_seconds())
+    other.refresh.ask(["DE"])
+    assert asked_by_other.asked == []
+    other.refresh.ask(["FR"])
+    assert {zone for zone, *_ in asked_by_other.asked} == {"FR"}, "which no leader asks for"
+    other.leads = True
+    other.turn()
+    assert asked_by_other.asked[-1][0] == "DE"
+    for life in (leader, other):
+        life.refresh.close()
