@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
+from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import read_book
-from carbon_sched.ledger.copy import entry_of
+from carbon_sched.ledger.copy import entries_of
 from carbon_sched.ledger.encoding import decode_fact
+from carbon_sched.ledger.report import report
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
 from carbon_sched.ledger.statement.formats import MEDIA_TYPES, render
@@ -18,12 +25,28 @@ __all__ = ["clock", "database_url", "store"]
 LEDGER = Path(__file__).resolve().parents[2] / "examples" / "audit" / "ledger.jsonl"
 
 
-def test_a_statement_from_a_database_is_that_from_the_copy(store):
-    entries = [entry_of(line) for line in LEDGER.read_bytes().splitlines()]
-    for entry in entries:
+@pytest.fixture
+def entries(store):
+    copied = list(entries_of(LEDGER.read_bytes().splitlines(keepends=True)))
+    for entry in copied:
         with store.transaction() as tx:
             tx.append_fact(decode_fact(entry.payload))
+    return copied
+
+
+def test_a_statement_from_a_database_is_that_from_the_copy(store, entries):
     here = statement(read_book(entries), Selection())
     there = Statements(store).ask(lambda book: statement(book, Selection()))
     for form in MEDIA_TYPES:
         assert render(there, form) == render(here, form), form
+
+
+def test_of_a_long_ledger_a_period_is_answered_from_what_it_needs(store, entries):
+    whole, long = read_book(entries), Statements(store, long=1)
+    hours = [from_rfc3339("2026-03-01T06:00:00Z") + number * timedelta(hours=3) for number in range(6)]
+    for since, until in pairwise(hours):
+        selection = Selection(period=Period(since, until))
+        assert long.over(selection.period, lambda book, this=selection: statement(book, this)) == statement(
+            whole, selection
+        )
+        assert long.report(selection) == report(whole, selection)

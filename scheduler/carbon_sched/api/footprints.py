@@ -63,4 +63,4 @@ def show_chargeback(
 ) -> dict[str, Any]:
     """What each is charged for in a period, on independent evidence."""
     period, mine = Period(aware("since", since), aware("until", until)), caller.team_of(team)
-    return asdict(context.statements.ask(lambda book: chargeback(book, by, period, team=mine)))
+    return asdict(context.statements.over(period, lambda book: chargeback(book, by, period, team=mine)))

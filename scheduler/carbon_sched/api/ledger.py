@@ -117,7 +117,7 @@ def statement(
     """The statement over the jobs that match, as a file; energy counts by when it was used."""
     period = Period(aware("since", since), aware("until", until))
     selection = Selection(tuple(job or ()), caller.team_of(team), project, model, phase, cluster, period)
-    made = formats.render(context.statements.ask(lambda book: compute(book, selection)), form)
+    made = formats.render(context.statements.over(period, lambda book: compute(book, selection)), form)
     return Response(made, media_type=formats.MEDIA_TYPES[form])
 
 

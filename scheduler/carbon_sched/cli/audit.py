@@ -51,6 +51,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
       carbon-sched audit verify --file ledger.jsonl --checkpoint seals.jsonl
     """
     from carbon_sched.cli.progress import Progress
+    from carbon_sched.ledger.figures import counted
     from carbon_sched.ledger.verify import verify_entries
 
     checkpoints = [one for text in checkpoint for one in _checkpoints(text, key)]
@@ -63,7 +64,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
         })  # fmt: skip
         return 0 if found.ok else LedgerBroken.exit_code
     found.require()
-    click.echo(f"the ledger verifies: {found.size} entries\nhead {found.head}")
+    click.echo(f"the ledger verifies: {counted(found.size, 'entry')}\nhead {found.head}")
     return 0
 
 
@@ -130,6 +131,7 @@ def export(output: Path | None) -> None:
     """
     from carbon_sched.cli.connection import connect
     from carbon_sched.cli.progress import Progress
+    from carbon_sched.ledger.figures import counted
 
     lines = connect().client.entry_lines()
     if output is None:
@@ -137,11 +139,11 @@ def export(output: Path | None) -> None:
             click.echo(line)
         return
     count = 0
-    with writable(output) as file, Progress(lambda _: f"copying the ledger, {count} entries so far"):
+    with writable(output) as file, Progress(lambda _: f"copying the ledger, {counted(count, 'entry')} so far"):
         for line in lines:
             file.write(line + b"\n")
             count += 1
-    say(f"{count} entries are in {output}; check them with: carbon-sched audit verify --file {output}")
+    say(f"{counted(count, 'entry')} written to {output}; check with: carbon-sched audit verify --file {output}")
 
 
 @audit.command()

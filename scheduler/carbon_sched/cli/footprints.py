@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from carbon_sched.cli.output import json_option, print_json
+from carbon_sched.cli.periods import month as parsed_month
 from carbon_sched.domain.errors import InvalidInput
-from carbon_sched.domain.time import UTC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from carbon_sched.ledger.account import Period
     from carbon_sched.ledger.book import Book
 
 BY = ("team", "project", "model", "phase", "cluster")
@@ -40,15 +40,15 @@ def lifecycle(model: str, month: str | None, export: Path | None, as_json: bool)
     Example:
       carbon-sched audit lifecycle --model llama-8b
     """
-    since, until = _month(month)
+    period = parsed_month(month)
 
     def local(book: Book) -> Any:
-        from carbon_sched.ledger.account import Period
         from carbon_sched.ledger.lifecycle import lifecycle as of_model
 
-        return of_model(book, model, Period(since, until))
+        return of_model(book, model, period)
 
-    view = _asked(export, "/v1/lifecycle", {"model": model, "since": since, "until": until}, local)
+    asked = {"model": model, "since": period.since, "until": period.until}
+    view = _asked(export, "/v1/lifecycle", asked, local)
     _shown(view, "lifecycle", as_json)
 
 
@@ -102,16 +102,15 @@ def chargeback(by: str, month: str | None, team: str | None, export: Path | None
     Example:
       carbon-sched audit chargeback --by team --month 2026-11
     """
-    since, until = _month(month)
+    period = parsed_month(month)
 
     def local(book: Book) -> Any:
-        from carbon_sched.ledger.account import Period
         from carbon_sched.ledger.chargeback import chargeback as of_book
 
-        return of_book(book, by, Period(since, until), team=team)
+        return of_book(book, by, period, team=team)
 
-    asked = {"by": by, "team": team, "since": since, "until": until}
-    _shown(_asked(export, "/v1/chargeback", asked, local), "chargeback", as_json)
+    asked = {"by": by, "team": team, "since": period.since, "until": period.until}
+    _shown(_asked(export, "/v1/chargeback", asked, local, period), "chargeback", as_json)
 
 
 @click.command("import")
@@ -136,6 +135,7 @@ def import_(file: Path, timezone: str, **labels: str) -> None:
     """
     from carbon_sched.cli.connection import connect
     from carbon_sched.cli.output import say
+    from carbon_sched.ledger.figures import counted
 
     try:
         content = file.read_text(encoding="utf-8")
@@ -144,20 +144,26 @@ def import_(file: Path, timezone: str, **labels: str) -> None:
         raise InvalidInput("FILE", file, f"cannot be read ({reason})", "Name CodeCarbon's emissions.csv") from None
     request: Any = {"content": content, "timezone": timezone} | {name: value for name, value in labels.items() if value}
     runs = connect().client.import_emissions(request)
-    say(f"{runs} runs of {file} are in the ledger, marked as imported")
+    say(f"{counted(runs, 'run')} of {file} imported, and marked so in the ledger")
 
 
-def _asked(export: Path | None, path: str, asked: dict[str, Any], local: Callable[[Book], Any]) -> dict[str, Any]:
-    """The server's answer, or the same computed here from a copy."""
+def _asked(
+    export: Path | None,
+    path: str,
+    asked: dict[str, Any],
+    local: Callable[[Book], Any],
+    period: Period | None = None,
+) -> dict[str, Any]:
+    """The server's answer, or the same computed here from a copy: of all of it, or of what a period needs."""
     if export is None:
         from carbon_sched.cli.connection import connect
 
         texts = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asked.items()}
         return connect().client.footprint(path, texts)
-    from carbon_sched.cli.ledger_files import entries
-    from carbon_sched.ledger.book import read_book
+    from carbon_sched.cli.ledger_files import book as book_of
+    from carbon_sched.ledger.account import ALWAYS
 
-    return asdict(local(read_book(entries(export))))
+    return asdict(local(book_of(export, period or ALWAYS)))
 
 
 def _shown(view: dict[str, Any], what: str, as_json: bool) -> None:
@@ -167,14 +173,3 @@ def _shown(view: dict[str, Any], what: str, as_json: bool) -> None:
     from carbon_sched.cli import render, render_footprints
 
     render.show(getattr(render_footprints, what)(view))
-
-
-def _month(text: str | None) -> tuple[datetime | None, datetime | None]:
-    if text is None:
-        return None, None
-    found = re.fullmatch(r"([0-9]{4})-(0[1-9]|1[0-2])", text)
-    if found is None or found[1] == "0000":
-        raise InvalidInput("--month", text, "is not a month", "Write it as 2026-11")
-    year, month = int(found[1]), int(found[2])
-    following = (year + 1, 1) if month == 12 else (year, month + 1)
-    return datetime(year, month, 1, tzinfo=UTC), datetime(*following, 1, tzinfo=UTC)

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
     from carbon_sched.domain.facts import Entry
+    from carbon_sched.ledger.account import Period
+    from carbon_sched.ledger.book import Book
 
 
 READ_BYTES = 1 << 20
 
 
-def entries(file: Path | None) -> Iterator[Entry]:
-    """The ledger's entries: from a copy, or from the server."""
+def book(file: Path, period: Period) -> Book:
+    """The book of a copy for questions about a period: the chain is walked, and what the period needs is booked."""
+    from carbon_sched.ledger.account import ALWAYS
+    from carbon_sched.ledger.book import read_book
+    from carbon_sched.ledger.index import Index
+
+    if period == ALWAYS:
+        return read_book(entries(file))
+    index = Index()
+    for entry in entries(file):
+        index.add(entry)
+    needed = index.needed(period)
+    return needed.book(entries(file, needed.entries.tolist()))
+
+
+def entries(file: Path | None, wanted: Sequence[bool] | None = None) -> Iterator[Entry]:
+    """The ledger's entries: from a copy, or from the server; of all of them, or of those wanted in their order."""
     from carbon_sched.ledger.copy import entries_of
 
+    lines = _lines(file)
     try:
-        yield from entries_of(_lines(file))
+        yield from entries_of(lines if wanted is None else compress(lines, wanted))
     except ValueError as error:
         raise InvalidInput("ledger", file or "the server", str(error), "Make a copy with `audit export`") from None
 

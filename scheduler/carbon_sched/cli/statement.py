@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from carbon_sched.cli.ledger_files import entries, writable
+from carbon_sched.cli.ledger_files import book as book_of
+from carbon_sched.cli.ledger_files import writable
 from carbon_sched.cli.output import say
+from carbon_sched.cli.periods import period as parsed_period
 from carbon_sched.domain.errors import InvalidInput
-from carbon_sched.domain.time import UTC
 
 if TYPE_CHECKING:
     from carbon_sched.ledger.account import Period
@@ -23,7 +22,6 @@ DOCUMENTS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet
 FORMATS = (*DOCUMENTS, "codecarbon", "model-card", "ai-act", "inventory", "prometheus")
 ENDINGS = {".txt": "text", ".md": "markdown"} | {f".{name}": name for name in DOCUMENTS}
 BINARY = ("pdf", "parquet")
-_PERIOD = re.compile(r"(\d{4})(?:-(?:(\d\d)|Q([1-4])))?")
 _LARGEST_FILE = 1_000_000
 
 
@@ -60,7 +58,7 @@ def statement(
     chosen = form or ENDINGS.get(output.suffix.lower() if output else "", "text")
     if output is None and chosen in BINARY and sys.stdout.isatty():
         raise InvalidInput("--format", chosen, "is not for a terminal", "Name a file with --output")
-    span = _period(period)
+    span = parsed_period(period)
     made = _from_copy(file, jobs, span, where, chosen) if file else _from_server(jobs, span, where, chosen)
     if output is None:
         click.echo(made, nl=False)
@@ -71,12 +69,12 @@ def statement(
 
 
 def _from_copy(file: Path, jobs: tuple[str, ...], period: Period, where: dict[str, Any], form: str) -> bytes:
-    from carbon_sched.ledger.book import read_book
+    from carbon_sched.ledger.account import ALWAYS
     from carbon_sched.ledger.selection import Selection
     from carbon_sched.ledger.statement import statement as compute
     from carbon_sched.ledger.statement.formats import render
 
-    book = read_book(entries(file))
+    book = book_of(file, ALWAYS if jobs else period)  # a job is found by its name wherever it stands
     ids = []
     for name in jobs:
         found = [job.job_id for job in book.jobs.values() if name in (job.job_id, job.name)]
@@ -95,32 +93,6 @@ def _from_server(jobs: tuple[str, ...], period: Period, where: dict[str, Any], f
     return client.statement(format=form, jobs=ids, since=period.since, until=period.until, **where)
 
 
-def _period(text: str | None) -> Period:
-    """A calendar year, quarter or month in UTC, or two times with `..` between, of which one may be left out."""
-    from carbon_sched.cli.clock import now
-    from carbon_sched.ledger.account import Period
-    from carbon_sched.options.times import parse_past
-
-    if text is None:
-        return Period()
-    if ".." in text:
-        since, until = (parse_past("--period", side, now(), UTC) if side else None for side in text.split("..", 1))
-        if since and until and until <= since:
-            raise InvalidInput("--period", text, "ends before it begins", "Give a later second time")
-        return Period(since, until)
-    found = _PERIOD.fullmatch(text)
-    month = int(found[2] or 1) if found else 0
-    if found is None or not 1 <= month <= 12 or found[1] == "0000":
-        remedy = "Use 2026, 2026-Q4, 2026-11 or 2026-11-01..2026-11-08"
-        raise InvalidInput("--period", text, "is no period", remedy)
-    first, months = (1, 12) if not found[2] and not found[3] else (month, 1)
-    if found[3]:
-        first, months = 3 * int(found[3]) - 2, 3
-    year = int(found[1])
-    last = first + months
-    return Period(datetime(year, first, 1, tzinfo=UTC), datetime(year + last // 13, (last - 1) % 12 + 1, 1, tzinfo=UTC))
-
-
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def declare(file: Path) -> None:
@@ -134,10 +106,11 @@ def declare(file: Path) -> None:
       carbon-sched audit declare organisation.yaml
     """
     from carbon_sched.cli.connection import connect
+    from carbon_sched.ledger.figures import counted
 
     said = _read(file)
     connect().client.declare(said.model_dump(mode="json"))
-    say(f"declared: {len(said.clusters)} clusters, {len(said.offsets)} offsets or certificates")
+    say(f"declared: {counted(len(said.clusters), 'cluster')}, offsets and certificates: {len(said.offsets)}")
 
 
 def _read(file: Path) -> Declaration:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 UTC = timezone.utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+US = timedelta(microseconds=1)
 
 
 def utc(value: datetime) -> datetime:

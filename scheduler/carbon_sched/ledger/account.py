@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.emissions import co2e_ug, split_at_readings
 from carbon_sched.domain.intensity import Signal
+from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.records import ACTUAL
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.records import AttemptRecord, ReadingsUsed
-
-
-_US = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Period:
         inside = self.cut(start, end)
         if inside is None:
             return None
-        first, last = (energy_uj * ((instant - start) // _US) // ((end - start) // _US) for instant in inside)
+        first, last = (energy_uj * ((instant - start) // US) // ((end - start) // US) for instant in inside)
         return (*inside, last - first)
 
     def holds(self, instant: datetime) -> bool:

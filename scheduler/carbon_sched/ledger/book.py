@@ -17,7 +17,7 @@ from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
-from carbon_sched.ledger.chain import GENESIS, entry_hash
+from carbon_sched.ledger.chain import GENESIS, continues, covers
 from carbon_sched.ledger.encoding import decode_fact
 from carbon_sched.ledger.records import AttemptRecord, Body, JobRecord, Listing, ReadingsUsed
 
@@ -36,6 +36,7 @@ class Book:
     `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
     policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`). `declarations` are
     what people said of the clusters and of the organisation, oldest first, `listings` the clusters' own lists of jobs.
+    Of a book over a period, `left_out` holds the cluster of every attempt that stands in the ledger and not here.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class Book:
         self.imports: list[Body] = []
         self.imported_runs: set[str] = set()
         self.listings: list[Listing] = []
+        self.left_out: dict[str, str] = {}
         self.machine_segments: set[str] = set()
         self._machine_uj: dict[tuple[str, str], int] = {}
         self._contestable: list[EnergySpan] = []
@@ -65,9 +67,16 @@ class Book:
 
     def add(self, entry: Entry) -> None:
         """Read the next entry. Raises LedgerBroken when it does not continue the chain or contradicts the book."""
-        follows = entry.seq == self.size + 1 and entry.prev == self.head
-        if not follows or entry_hash(entry.seq, entry.prev, entry.payload) != entry.hash:
-            raise LedgerBroken(self.size + 1, f"entry {entry.seq} does not continue the chain")
+        continues(entry, self.size, self.head)
+        self._read(entry)
+
+    def add_apart(self, entry: Entry) -> None:
+        """Read a later entry, of which those between are left out (`index.py`). Raises LedgerBroken as `add` does."""
+        if entry.seq <= self.size or not covers(entry):
+            raise LedgerBroken(entry.seq, "its hash does not cover its content")
+        self._read(entry)
+
+    def _read(self, entry: Entry) -> None:
         try:
             fact = decode_fact(entry.payload)
             _READERS[fact.kind](self, fact, fact.body)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from carbon_sched.domain.errors import LedgerBroken
 from carbon_sched.domain.facts import Entry
 from carbon_sched.ledger.encoding import encode_fact
 
@@ -35,3 +36,14 @@ def next_entry(head_seq: int, head_hash: str, fact: Fact) -> Entry:
     """
     seq, payload = head_seq + 1, encode_fact(fact)
     return Entry(seq, head_hash, entry_hash(seq, head_hash, payload), payload)
+
+
+def continues(entry: Entry, size: int, head: str) -> None:
+    """Raise LedgerBroken unless `entry` follows the head `(size, head)`, and its hash covers it."""
+    if entry.seq != size + 1 or entry.prev != head or not covers(entry):
+        raise LedgerBroken(size + 1, f"entry {entry.seq} does not continue the chain")
+
+
+def covers(entry: Entry) -> bool:
+    """Whether the entry's hash covers its place, its predecessor's hash and its bytes."""
+    return entry_hash(entry.seq, entry.prev, entry.payload) == entry.hash

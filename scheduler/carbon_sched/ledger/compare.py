@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.emissions import co2e_ug
 from carbon_sched.domain.errors import InvalidInput, NotFound
+from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM, UJ_PPM_MG_PER_UG
 from carbon_sched.ledger.account import actual
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import JobRecord
 
-_US = timedelta(microseconds=1)
 MILLION = 1_000_000
 JOB = "job"
 T_975 = (
@@ -205,7 +204,7 @@ def _duration_us(one: Account) -> int:
     attempt = one.attempt
     start = attempt.started_at or min((part.start for part in one.parts), default=None)
     end = attempt.ended_at or max((part.end for part in one.parts), default=None)
-    return (end - start) // _US if start and end else 0
+    return (end - start) // US if start and end else 0
 
 
 def _amount(job: JobRecord, per: str) -> int:

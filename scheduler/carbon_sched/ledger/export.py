@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.ledger.documents.text import aligned, bullets, piped
-from carbon_sched.ledger.figures import co2e, decimal, escaped, kwh, percent, safe_cell, shown
+from carbon_sched.ledger.figures import co2e, counted, decimal, escaped, kwh, percent, safe_cell, shown
 from carbon_sched.ledger.report import GROUPINGS, Line, Totals
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _heading(report: Report) -> list[str]:
         f"Energy: {kwh(totals.energy_uj)} IT, {kwh(totals.facility_uj)} with the building's share (PUE)",
         f"CO2e: {co2e(totals.co2e_ug)}, location-based",
         f"Intensity known for {known} of the energy; the rest is not in the CO2e",
-        f"Ledger: {report.ledger_size} entries",
+        f"Ledger: {counted(report.ledger_size, 'entry')}",
         f"Head: {report.ledger_head}",
     ]
     return [shown(line) for line in lines]

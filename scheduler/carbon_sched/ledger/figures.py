@@ -44,6 +44,12 @@ def shown(text: str) -> str:
     return _UNSEEN.sub("\ufffd", text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `2 entries`."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else many}"
+
+
 def percent(part: int, whole: int) -> str:
     """One decimal, rounded down, so that 100.0 % means all of it."""
     if not whole:

@@ -116,7 +116,7 @@ def test_codecarbons_file_is_imported_once_and_marked(shell, served, monkeypatch
         "Europe/Berlin",
     )
     code, _, err = shell(*arguments)
-    assert (code, "1 runs of emissions.csv are in the ledger, marked as imported" in err) == (0, True)
+    assert (code, "1 run of emissions.csv imported, and marked so in the ledger" in err) == (0, True)
     code, _, err = shell(*arguments)
     assert (code, "were imported already (r)" in err) == (121, True)
     (imported,) = json.loads(shell("audit", "lifecycle", "--model", "m", "--json")[1])["imported"]

@@ -38,7 +38,8 @@ def _reconciled(book: Book, cluster: str, period: Cut) -> Reconciled:
     listings = [listing for listing in book.listings if listing.cluster == cluster]
     known = {name: one for job in book.jobs.values() for name, one in job.attempts.items() if one.cluster == cluster}
     listed = {name for listing in listings for name in listing.ours}
-    mine = {name for name in listed if name not in known or period.holds(known[name].opened_at)}
+    elsewhen = {name for name in listed if book.left_out.get(name) == cluster}
+    mine = {name for name in listed - elsewhen if name not in known or period.holds(known[name].opened_at)}
     past = [item for listing in listings for item in listing.others if period.holds(from_rfc3339(item["seen_at"]))]
     unknown = mine - known.keys()
     seen = len(mine) + len(past)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_J, UJ_PER_KWH
-from carbon_sched.ledger.figures import decimal, percent, safe_cell, significant
+from carbon_sched.ledger.figures import counted, decimal, percent, safe_cell, significant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +43,8 @@ def as_model_card(statement: Statement) -> str:
     """
     lines = _training(statement)
     covered_uj, energy_uj = sum(line.covered_uj for line in lines), sum(line.energy_uj for line in lines)
-    source = f"carbon-sched, metered per job; ledger of {statement.ledger_size} entries, head {statement.ledger_head}"
+    entries = counted(statement.ledger_size, "entry")
+    source = f"carbon-sched, metered per job; ledger of {entries}, head {statement.ledger_head}"
     if covered_uj < energy_uj:
         source += f"; of {percent(energy_uj - covered_uj, energy_uj)} of the energy no intensity is known: not included"
     jobs = {line.job for line in lines}
@@ -81,7 +82,7 @@ def as_ai_act(statement: Statement) -> str:
         f"Training time: {min(job.start or '' for job in jobs)} to {max(job.end or '' for job in jobs)}.",
         *(f"GPU-hours reserved ({one.phases}): {significant(one.amount_millionths, 1_000_000)}." for one in hours),
         "Floating point operations: not in the ledger; state them from the training's own record.",
-        f"Evidence: ledger of {statement.ledger_size} entries, head {statement.ledger_head}.",
+        f"Evidence: ledger of {counted(statement.ledger_size, 'entry')}, head {statement.ledger_head}.",
     ]
     return "\n".join(said) + "\n"
 

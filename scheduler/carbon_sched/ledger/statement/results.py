@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from carbon_sched import charts
 from carbon_sched.domain.units import MG_PER_G, UG_PER_G, UJ_PER_KWH
 from carbon_sched.ledger.documents.document import Chart, Section, Table
-from carbon_sched.ledger.figures import co2e, kwh, percent, ppm_percent, significant
+from carbon_sched.ledger.figures import co2e, counted, kwh, percent, ppm_percent, significant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -262,7 +262,8 @@ def _references(one: Statement) -> Section:
     if seen.jobs:
         said.append(
             f"Of what the best allowed choice in hindsight would have saved, ours saved "
-            f"{percent(seen.saved_ug, seen.best_ug)}: {co2e(seen.saved_ug)} of {co2e(seen.best_ug)} ({seen.jobs} jobs)."
+            f"{percent(seen.saved_ug, seen.best_ug)}: {co2e(seen.saved_ug)} of {co2e(seen.best_ug)} "
+            f"({counted(seen.jobs, 'job')})."
         )
     problems = tuple((row.job, row.role, row.problem) for row in one.compared if row.problem)
     head = ("choice", "jobs", "ours", "theirs", "saved", "share")
@@ -318,7 +319,7 @@ def _completeness(one: Statement) -> Section:
     states = ", ".join(f"{count} {state}" for state, count in found.states) or "none"
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes) or "none"
     said = (
-        f"Jobs: {len(one.jobs)} ({states}). Attempts: {outcomes}; {found.retried} jobs had more than one.",
+        f"Jobs: {len(one.jobs)} ({states}). Attempts: {outcomes}; jobs with more than one: {found.retried}.",
         f"Attempts that ran and have no energy: {found.without_energy}.",
         "Clusters count as a whole, whoever's jobs ran there; past us: jobs of its list that we did not submit.",
     )
@@ -353,7 +354,7 @@ def _ledger(one: Statement) -> Section:
     return Section(
         "24 Ledger",
         (
-            f"{one.ledger_size} entries, head {one.ledger_head}",
+            f"{counted(one.ledger_size, 'entry')}, head {one.ledger_head}",
             "Signed checkpoints are kept outside the database (`carbon-sched audit seal`).",
             "Verify: carbon-sched audit verify --file LEDGER.jsonl --checkpoint seals.jsonl --key KEY",
             "Compute again: carbon-sched audit statement --export LEDGER.jsonl, with the options of this statement",

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM, UG_PER_G
 from carbon_sched.ledger.statement.model import Embodied, Inference, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from carbon_sched.domain.energy import Window
     from carbon_sched.ledger.account import Period as Cut
     from carbon_sched.ledger.statement.lines import Used
 
-_US = timedelta(microseconds=1)
 MILLI = 1000
 GPU_HOUR = "GPU-hour"
 GPU_MILLI_US_PER_MILLIONTH = 3_600 * MILLI
@@ -49,12 +49,12 @@ class Reserved:
         return self._until(amount, self.inside[1]) - self._until(amount, self.inside[0])
 
     def _until(self, amount: int, instant: datetime) -> int:
-        return amount * ((instant - self.start) // _US) // ((self.end - self.start) // _US)
+        return amount * ((instant - self.start) // US) // ((self.end - self.start) // US)
 
     @property
     def inside_us(self) -> int:
         """Microseconds in the period."""
-        return (self.inside[1] - self.inside[0]) // _US
+        return (self.inside[1] - self.inside[0]) // US
 
 
 def reserved(used: Used, period: Cut) -> Reserved | None:
@@ -85,7 +85,7 @@ def embodied(used: Sequence[Used], period: Cut) -> tuple[list[Embodied], list[st
 
 def _part(used: Used, time: Reserved, item: Mapping[str, Any]) -> Embodied:
     """`share_ppm` of a thing whose manufacture emitted low to high grams, over the time it serves."""
-    whole_us, life_us = (time.end - time.start) // _US, item["life_s"] * 1_000_000
+    whole_us, life_us = (time.end - time.start) // US, item["life_s"] * 1_000_000
     low_ug, high_ug = (
         time.share(grams * UG_PER_G * item["share_ppm"] * whole_us // (PPM * life_us))
         for grams in (item["low_g"], item["high_g"])
@@ -140,7 +140,7 @@ def amounts(used: Used, period: Cut) -> dict[str, int]:
     time = reserved(used, period)
     milli = (used.attempt.reserved or {}).get("gpus_milli", 0)
     if time is not None and milli:
-        whole = milli * ((time.end - time.start) // _US) // GPU_MILLI_US_PER_MILLIONTH
+        whole = milli * ((time.end - time.start) // US) // GPU_MILLI_US_PER_MILLIONTH
         found[GPU_HOUR] = time.share(whole)
     for window in used.attempt.windows:
         for unit, millionths in window.units.items():
