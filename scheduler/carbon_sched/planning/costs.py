@@ -7,6 +7,7 @@ power on nodes that exist for the job, and then also what those draw before and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, exp, log
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,11 @@ class View:
     stretch: Floats
     energy: Floats
     overhead_kwh: Floats
+
+    @cached_property
+    def factors(self) -> list[tuple[float, float, float]]:
+        """By site: stretch, energy and overhead in kWh."""
+        return list(zip(self.stretch.tolist(), self.energy.tolist(), self.overhead_kwh.tolist(), strict=True))
 
     def grams(self, belief: Belief, slots: Ints) -> Floats:
         """`[sites]` for a start in the slot given for each site."""

@@ -76,6 +76,7 @@ def embodied_g(name: str | None, gpus: float, seconds: float) -> tuple[float, fl
     return low, high
 
 
+@cache
 def gpu(name: str | None) -> Gpu | None:
     """A GPU by Ray's accelerator name in any case; `A100-SXM4-40GB` is looked up as `A100`. None: not in the table."""
     known = (name or "").upper()

@@ -108,8 +108,7 @@ class _Row:
         belief = self.job.belief
         stretch, energy, overhead_kwh = 1.0, 1.0, 0.0
         if site is not None:
-            view = self.view
-            stretch, energy, overhead_kwh = (float(of[site]) for of in (view.stretch, view.energy, view.overhead_kwh))
+            stretch, energy, overhead_kwh = self.view.factors[site]
         run_kwh = belief.power_w * belief.mean_duration_s / J_PER_KWH * energy
         return Expected(belief.mean_duration_s * stretch, belief.power_w * energy / stretch, run_kwh + overhead_kwh)
 
