@@ -129,6 +129,7 @@ class SiteView(TypedDict):
     job_id: str
     address: str
     chosen_at: str
+    expected_g_per_kwh: float
     healthy_at: str | None
     leaves_at: str | None
 

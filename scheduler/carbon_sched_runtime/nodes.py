@@ -233,7 +233,14 @@ class RayCluster:
         for job in sorted(self._jobs):
             for kind, state in (("actors", "ALIVE"), ("tasks", "RUNNING")):
                 found |= {str(one.node_id) for one in self._list(kind, job_id=job, state=state) if one.node_id}
-        return found
+        return found | self._replicas()
+
+    def _replicas(self) -> set[str]:
+        """Where the replicas of the service are that this attempt meters, if it meters one: they are Serve's actors."""
+        service = os.environ.get("CARBON_SCHED_SERVE_APP")
+        actors = self._list("actors", state="ALIVE") if service else []
+        mine = f"ServeReplica:{service}:"
+        return {str(one.node_id) for one in actors if one.node_id and str(one.class_name).startswith(mine)}
 
     def meter(self, node: str) -> Meter:
         """Without resources, pinned to the node; started again if its process dies."""

@@ -18,8 +18,9 @@ that OpenAI-style answers name in `usage`, also at the end of a stream of events
 
 The sums lie beside the energy journal of the replica's node, from where the server divides the replica set's energy by
 them. With `header=True` answers carry `carbon-sched-gco2e`: grams for one request, as this process's devices measured
-over the last window of about ten seconds; no header where energy, intensity or requests are not known yet. Counting
-never raises into the app, and adds no wait: files are written by a thread.
+over the last window of about ten seconds, at the intensity that was expected when the app was placed; no header where
+energy, intensity or requests are not known yet. What is booked is what the server reads. Counting never raises into the
+app, and adds no wait: files are written by a thread.
 """
 
 from __future__ import annotations

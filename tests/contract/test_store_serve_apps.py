@@ -17,7 +17,7 @@ from tests.fakes.stores import clock, database_url, store
 __all__ = ["clock", "database_url", "store"]
 
 SPEC = AppSpec("chat", "/chat", "sealed", {"team": "nlp", "resources": {"workers": 2}}, "0" * 64, 60.0, {"north": 20.0})
-SITE = Site(1, "north", "job0000001", START, START + timedelta(seconds=5), "http://n/chat", "digest", START)
+SITE = Site(1, "north", "job0000001", START, 50.5, START + timedelta(seconds=5), "http://n/chat", "digest", START)
 ATTEMPT = "cs-job0000001-a1"
 
 

@@ -112,6 +112,7 @@ def _site_view(site: Site) -> SiteView:
         "job_id": site.job_id,
         "address": site.address,
         "chosen_at": to_rfc3339(site.chosen_at),
+        "expected_g_per_kwh": site.expected_g_per_kwh,
         "healthy_at": to_rfc3339(site.healthy_at) if site.healthy_at else None,
         "leaves_at": to_rfc3339(site.leaves_at) if site.leaves_at else None,
     }

@@ -50,7 +50,8 @@ def app(view: AppView, requests: RequestsView | None, none_yet: str) -> Renderab
 def _site(site: SiteView) -> str:
     since = figures.moment(site["healthy_at"] or site["chosen_at"], local_zone(), now())
     until = f", until {figures.moment(site['leaves_at'], local_zone(), now())}" if site["leaves_at"] else ""
-    return f"{site['cluster']} since {since}{until}; metered by job {site['job_id']}"
+    expected = f"{site['expected_g_per_kwh']:.0f} gCO2e/kWh expected"
+    return f"{site['cluster']} since {since}{until}; {expected}; metered by job {site['job_id']}"
 
 
 def _requests(view: RequestsView) -> list[RenderableType]:

@@ -54,14 +54,16 @@ class AppSpec:
 class Site:
     """A service on one cluster. `job_id` is the job that holds its room and meters it; `number` counts its sites.
 
-    `healthy_at` is when it was first seen to answer, `address` where clients reach it, `digest` what it was last seen
-    to be there (empty: it is to be put anew); `leaves_at` is when it may be deleted, once it has moved.
+    `expected_g_per_kwh` of IT energy, PUE included, is what it was chosen by. `healthy_at` is when it was first seen to
+    answer, `address` where clients reach it, `digest` what it was last seen to be there (empty: it is to be put anew);
+    `leaves_at` is when it may be deleted, once it has moved.
     """
 
     number: int
     cluster: str
     job_id: str
     chosen_at: datetime
+    expected_g_per_kwh: float = 0.0
     healthy_at: datetime | None = None
     address: str = ""
     digest: str = ""

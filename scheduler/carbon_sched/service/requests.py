@@ -62,7 +62,11 @@ class Requests:
         if job.spec.phase is not Phase.INFERENCE_ONLINE or not attempt.node_id:
             return
         at = self._clock.now()
-        told = self._journals.requests(client, attempt, attempt.node_id)
+        record = self._journals.record(client, attempt, attempt.node_id)
+        others = [node.node_id for node in record.nodes] if record else []
+        told: Sums = {}
+        for node in (attempt.node_id, *others):
+            told |= self._journals.requests(client, attempt, node)
         if not told:
             return
         with self._store.transaction() as tx:

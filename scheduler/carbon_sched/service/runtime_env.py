@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.domain.job import Phase
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, JobSpec
 
 STOP_GRACE_S = 20
+SERVICE = "serve-app"
+"""The label of a job that stands for a service: the service's name."""
 UNWRAPPED_KEYS = ("image_uri", "container")
 """Runtime environments whose Python is not the cluster's: metered from outside, graded lower (design section 5)."""
 
@@ -99,7 +103,14 @@ def _our_variables(spec: JobSpec, attempt: Attempt) -> dict[str, str]:
         # scripts that call ray.init(runtime_env=...) themselves keep working (ray.md, section 6)
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
         **_of_the_run(spec, attempt),
+        **_of_the_service(spec),
     }
+
+
+def _of_the_service(spec: JobSpec) -> dict[str, str]:
+    """Whose replicas are metered on other nodes too, for the job that stands for a service."""
+    name = spec.metadata.get(SERVICE) if spec.phase is Phase.INFERENCE_ONLINE else None
+    return {"CARBON_SCHED_SERVE_APP": name} if name else {}
 
 
 def _of_the_run(spec: JobSpec, attempt: Attempt) -> dict[str, str]:

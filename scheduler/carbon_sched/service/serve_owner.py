@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from carbon_sched.domain.errors import ClusterUnclear, InvalidInput
+from carbon_sched.domain.units import PPM
 from carbon_sched.service.runtime_env import package_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from carbon_sched.domain.cluster import Cluster
-    from carbon_sched.domain.serve_app import AppSpec
+    from carbon_sched.domain.serve_app import AppSpec, Site
     from carbon_sched.ports import Bundles, ClusterClient, Served, ServedApp, Vault
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.runtime_env import RuntimePackage
@@ -55,17 +58,18 @@ class ServeOwner:
             remedy = "Upload it first with PUT /v1/bundles/SHA256"
             raise InvalidInput("bundle_sha256", spec.bundle_sha256, "is not stored here", remedy)
 
-    def ensure(self, cluster: Cluster, spec: AppSpec, attempt_id: str, known: str) -> Stands:
-        """Have the app stand there for this attempt; `known` is the digest it was seen with, empty to put it anew.
+    def ensure(self, cluster: Cluster, spec: AppSpec, site: Site, attempt_id: str) -> Stands:
+        """Have the app stand there for this attempt; the site's digest is what it was last seen as.
 
         ClusterError when the cluster gives no clear answer: nothing is lost by asking again.
         """
         client = self._fleet.client(cluster)
         served = client.served()
         mine = served.app(spec.name)
-        foreign = bool(known) and (mine is None or _digest(mine) != known)
-        if not known or foreign or mine is None:
-            self._put(client, cluster, served, spec.name, self._config(client, spec, attempt_id))
+        foreign = bool(site.digest) and (mine is None or _digest(mine) != site.digest)
+        if not site.digest or foreign or mine is None:
+            ours = {"CARBON_SCHED_ATTEMPT": attempt_id, **_carbon(cluster, site)}
+            self._put(client, cluster, served, spec.name, self._config(client, spec, ours))
             served = client.served()
             mine = served.app(spec.name)
         if mine is None:
@@ -88,8 +92,8 @@ class ServeOwner:
         client.serve([*others, *([config] if config else [])], host=host, port=port)
         log.info("serve applications put cluster=%s app=%s removed=%s", cluster.name, name, config is None)
 
-    def _config(self, client: ClusterClient, spec: AppSpec, attempt_id: str) -> dict[str, Any]:
-        """Serve's description of the app, with our package and our stamp in its environment."""
+    def _config(self, client: ClusterClient, spec: AppSpec, variables: Mapping[str, str]) -> dict[str, Any]:
+        """Serve's description of the app, with our package and our variables in its environment."""
         application = json.loads(self._vault.unseal(spec.sealed_application))
         environment = dict(application.get("runtime_env", {}))
         if spec.bundle_sha256:
@@ -97,8 +101,14 @@ class ServeOwner:
             environment["working_dir"] = client.ensure_package(path, package_name(spec.bundle_sha256))
         ours = client.ensure_package(self._package.path, self._package.name)
         environment["py_modules"] = [ours, *environment.get("py_modules", [])]
-        environment["env_vars"] = {**environment.get("env_vars", {}), "CARBON_SCHED_ATTEMPT": attempt_id}
+        environment["env_vars"] = {**environment.get("env_vars", {}), **variables}
         return {**application, "name": spec.name, "route_prefix": spec.route_prefix, "runtime_env": environment}
+
+
+def _carbon(cluster: Cluster, site: Site) -> dict[str, str]:
+    """What the header of an answer multiplies joules with: the intensity expected when the site was chosen."""
+    pue = cluster.pue.ppm / PPM
+    return {"CARBON_SCHED_INTENSITY": f"{site.expected_g_per_kwh / pue:.3f}", "CARBON_SCHED_PUE": f"{pue:g}"}
 
 
 def _digest(app: ServedApp) -> str:

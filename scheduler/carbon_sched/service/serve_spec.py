@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import Phase
 from carbon_sched.domain.serve_app import AppSpec
+from carbon_sched.service.runtime_env import SERVICE
 from carbon_sched.service.spec import SHA256
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _job_request(request: AppRequest) -> JobRequest:
         "max_delay_s": 0.0,
         "duration_s": request.get("horizon_s", AppSpec.horizon_s),
         "resources": {"workers": replicas, "gpus_per_worker": request.get("gpus_per_replica", 0.0)},
-        "metadata": {**request.get("metadata", {}), "serve-app": request["name"]},
+        "metadata": {**request.get("metadata", {}), SERVICE: request["name"]},
         "clusters": list(request.get("clusters", [])),
     }
     if request.get("gpu_type"):

@@ -194,7 +194,8 @@ class Serving:
             told = "; ".join(f"{name}: {reason}" for name, reason in sorted(choice.reasons.items()))
             self._say(app.name, f"no cluster can take it now ({told or 'none is registered'})")
             return
-        self._begin(app, choice.best, f"{choice.rates[choice.best]:.0f} gCO2e/kWh expected, the least")
+        rate = choice.rates[choice.best]
+        self._begin(app, choice.best, rate, f"{rate:.0f} gCO2e/kWh expected, the least")
 
     def _reconsider(self, app: ServeApp, *, lost: bool) -> None:
         """Move it where that is worth it, at once from a cluster that is lost or no longer allowed."""
@@ -211,10 +212,10 @@ class Serving:
             return
         reason = "it does not answer" if lost else choice.reasons.get(current.cluster, "")
         if reason:
-            self._begin(app, best, f"from {current.cluster}: {reason}")
+            self._begin(app, best, rates[best], f"from {current.cluster}: {reason}")
         elif self._worth(app, current, rates[current.cluster], rates[best]):
             here, there = rates[current.cluster], rates[best]
-            self._begin(app, best, f"{there:.0f} gCO2e/kWh expected instead of {here:.0f} on {current.cluster}")
+            self._begin(app, best, there, f"{there:.0f} gCO2e/kWh expected instead of {here:.0f} on {current.cluster}")
 
     def _worth(self, app: ServeApp, current: Site, here: float, there: float) -> bool:
         """Hysteresis: long enough here, a gain above the least one, and above what running twice meanwhile costs."""
@@ -227,10 +228,10 @@ class Serving:
 
     # making, moving, leaving ---------------------------------------------------------------------
 
-    def _begin(self, app: ServeApp, cluster: str, reason: str) -> None:
+    def _begin(self, app: ServeApp, cluster: str, g_per_kwh: float, reason: str) -> None:
         """Choose a cluster: take its room by the job that will meter the service there."""
         number = app.sites + 1
-        site = Site(number, cluster, self._job(app, cluster, number), self._clock.now())
+        site = Site(number, cluster, self._job(app, cluster, number), self._clock.now(), g_per_kwh)
         with self._store.transaction() as tx:
             tx.put_app(replace(app, sites=number, coming=site, problem=""))
         log.info("service is being made app=%s cluster=%s: %s", app.name, cluster, reason)
@@ -279,8 +280,8 @@ class Serving:
         attempt, ended = self._attempt(site)
         if ended:
             return self._metered_anew(app, site, ended)
-        if attempt is None:
-            return app
+        if attempt is None or self._restarted(attempt):
+            return app  # its job ends with the life of the cluster that it was in, and is followed by another
         stands = self._stand(app, site, attempt)
         problem = "" if stands.ready else f"Serve says {stands.app.status} on {site.cluster}: {stands.app.message}"
         if stands.foreign:
@@ -340,8 +341,14 @@ class Serving:
             return None, f"{job.state.value}: {job.reason}"
         return (attempts[-1] if job.state is JobState.RUNNING else None), ""
 
+    def _restarted(self, attempt: Attempt) -> bool:
+        """Whether the attempt's cluster lives another life now: what stood there is gone, and nobody took it."""
+        status = self._fleet.status(attempt.cluster)
+        epoch = status.epoch if status is not None else None
+        return epoch is not None and bool(attempt.epoch) and epoch.session_name != attempt.epoch
+
     def _stand(self, app: ServeApp, site: Site, attempt: Attempt) -> Stands:
-        return self._owner.ensure(self._fleet.get(site.cluster), app.spec, attempt.attempt_id, site.digest)
+        return self._owner.ensure(self._fleet.get(site.cluster), app.spec, site, attempt.attempt_id)
 
     def _put(self, app: ServeApp) -> ServeApp:
         with self._store.transaction() as tx:

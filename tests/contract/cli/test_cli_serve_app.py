@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ def settled(served):
         now = served.world.clock.now()
         from dataclasses import replace
 
-        site = Site(1, "clean", "job0000001", now, now, "http://clean:8000/chat")
+        site = Site(1, "clean", "job0000001", now, 50.0, now, "http://clean:8000/chat")
         tx.put_app(replace(app, sites=1, current=site))
 
 
@@ -66,10 +67,10 @@ def test_a_service_from_its_deployment_to_its_end(shell, folder, served):
     assert shell("serve-app", "endpoint", "chat")[1] == "http://clean:8000/chat\n"
     assert json.loads(shell("serve-app", "endpoint", "chat", "--json")[1])["max_age_s"] == 10
     assert "http://clean:8000/chat" in shell("serve-app", "list")[1]
-    shown = shell("serve-app", "status", "chat")[1]
+    shown = " ".join(shell("serve-app", "status", "chat")[1].split())
     assert "running" in shown
     assert "metered by job job0000001" in shown
-    assert "carbon_sched.serve.Middleware" in " ".join(shown.split())
+    assert "carbon_sched.serve.Middleware" in shown
     assert json.loads(shell("serve-app", "status", "chat", "--json")[1])["requests"] is None
 
     assert "is being deleted" in shell("serve-app", "delete", "chat")[2]
@@ -127,3 +128,10 @@ def test_figures_per_request_are_shown_with_what_belongs_to_them(monkeypatch):
     for said in ("1,200, 3 failed", "50.0 J, 4.17 mg CO2e", "1.25 J, 0.104 mg CO2e (output)", "9,000 in, 48,000 out",
                  "batch size 3.50", "p50 120 ms, p95 480 ms", "boundary IT energy of", "look here"):  # fmt: skip
         assert said in text
+
+
+def test_the_example_is_a_service(shell, folder, served):
+    example = Path(__file__).resolve().parents[3] / "examples" / "serving" / "chat.yaml"
+    code, out, err = shell("serve-app", "deploy", str(example), "--json")
+    assert code == 0, err
+    assert json.loads(out)["model"] == "demo-char-lm"

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -380,3 +381,17 @@ def test_the_wrappers_closed_pipe_is_the_end(monkeypatch):
     ears.listen(1)
     assert ears.ended
     os.close(reading)
+
+
+def test_the_replicas_of_a_service_are_found_among_the_actors_of_serve(monkeypatch):
+    def actor(node, name):
+        return SimpleNamespace(node_id=node, class_name=name)
+
+    actors = [actor("a", "ServeReplica:chat:Chat"), actor("b", "ServeReplica:chatter:Chat"), actor("", "X"),
+              actor("c", "ServeReplica:chat:Router")]  # fmt: skip
+    cluster = object.__new__(nodes.RayCluster)
+    cluster._attempt, cluster._jobs = "cs-a-a1", set()
+    monkeypatch.setattr(cluster, "_list", lambda kind, **wanted: actors if kind == "actors" else [])
+    assert cluster.busy() == set()
+    monkeypatch.setenv("CARBON_SCHED_SERVE_APP", "chat")
+    assert cluster.busy() == {"a", "c"}

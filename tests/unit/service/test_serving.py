@@ -114,7 +114,14 @@ def test_the_replicas_carry_our_package_and_the_stamp_of_the_job_that_meters_the
     config = world.clusters["here"].apps["chat"].config
     with world.store.transaction(write=False) as tx:
         job, (attempt,) = tx.job(settled.current.job_id), tx.attempts(job_id=settled.current.job_id)
-    assert config["runtime_env"]["env_vars"] == {"KEY": "secret", "CARBON_SCHED_ATTEMPT": attempt.attempt_id}
+    variables = {
+        "CARBON_SCHED_ATTEMPT": attempt.attempt_id,
+        "CARBON_SCHED_INTENSITY": "100.000",
+        "CARBON_SCHED_PUE": "1",
+    }
+    assert config["runtime_env"]["env_vars"] == {"KEY": "secret", **variables}
+    ran = world.clusters["here"].submissions[-1].runtime_env["env_vars"]
+    assert ran["CARBON_SCHED_SERVE_APP"] == "chat"
     assert config["runtime_env"]["py_modules"] == ["gcs://runtime.zip"]
     assert (config["name"], config["route_prefix"], config["import_path"]) == ("chat", "/chat", "chat:app")
     assert (job.spec.phase.value, job.spec.model, job.spec.clusters) == ("inference-online", "chat-7b", ("here",))
