@@ -135,7 +135,7 @@ def explain(what: str, team: str | None, name: str | None, set_only: bool, as_js
 def diff(before: str, after: str) -> int:
     """Show what differs between two policies: names, NAME@VERSION, or files.
 
-    Exits 0 when nothing does, else 1.
+    First their texts, then what holds for jobs. Exits 0 when nothing differs, else 1.
 
     \b
     Example:
@@ -143,10 +143,17 @@ def diff(before: str, after: str) -> int:
     """
     from difflib import unified_diff
 
-    one, other = (_text_of(name).splitlines(keepends=True) for name in (before, after))
-    lines = list(unified_diff(one, other, before, after))
-    click.echo("".join(lines), nl=False)
-    return 1 if lines else 0
+    from carbon_sched.policy.differing import differing
+
+    one, other = _text_of(before), _text_of(after)
+    lines = list(unified_diff(one.splitlines(keepends=True), other.splitlines(keepends=True), before, after))
+    if not lines:
+        return 0
+    click.echo("".join(lines))
+    from carbon_sched.cli import render, render_policy
+
+    render.show(render_policy.differences(differing(_parsed(one, before), _parsed(other, after))))
+    return 1
 
 
 @policy.command()
@@ -290,6 +297,18 @@ def _text_of(name: str) -> str:
         if str(view["version"]) == version and view["content"] is not None:
             return view["content"]
     raise InvalidInput("policy", name, "is no version of it", f"See: carbon-sched policy show {bare} --versions")
+
+
+def _parsed(text: str, name: str, above: tuple[str, ...] = ()) -> Policy:
+    """A policy's text, with what it extends as it is in force."""
+    from carbon_sched.policy.load import parse_policy
+
+    def find(parent: str) -> Policy:
+        if parent in above:
+            raise InvalidInput("extends", parent, "extends itself through others", "Break the circle")
+        return _parsed(_text_of(parent), parent, (*above, parent))
+
+    return parse_policy(text.encode(), name, find)
 
 
 def _checked(file: Path, files: tuple[Path, ...]) -> tuple[str | None, tuple[Problem, ...]]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from carbon_sched.cli import figures
 from carbon_sched.cli.render import listing
+from carbon_sched.domain.job import Phase
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from carbon_sched.policy.differing import Difference
     from carbon_sched.wire import BudgetView, EffectiveView, PolicyView, SettingView
 
 
@@ -57,6 +59,17 @@ def effective(view: EffectiveView) -> RenderableType:
     for row in view["settings"]:
         table.add_row(row["key"], Text(_value(row["value"])), Text(_origin(row), "" if row["place"] else "dim"))
     return Group(Text(f"policy {view['label']}"), table)
+
+
+def differences(found: Sequence[Difference]) -> RenderableType:
+    """One line per setting that differs, with the phases for which it does."""
+    if not found:
+        return Text("In effect nothing differs for a job that no rule names.")
+    table = listing(("setting", 34), ("before", 18), ("after", 18), ("jobs of phase", 22))
+    for one in found:
+        phases = "all" if len(one.phases) == len(Phase) else ", ".join(one.phases)
+        table.add_row(one.key, Text(_value(one.before)), Text(_value(one.after)), Text(phases))
+    return table
 
 
 def budgets(views: Sequence[BudgetView]) -> RenderableType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,14 @@ def test_diff_compares_files_names_and_versions(shell, files):
     (files / "acme.yaml").write_text(ACME.replace("2h", "4h"), encoding="utf-8")
     code, out, _ = shell("policy", "diff", "acme", "acme.yaml")
     assert (code, "-flexibility: {max_delay: 2h}" in out) == (1, True)
+    assert re.search(r"flexibility.max_delay +2h +4h +all", out), "what it comes to, beside the texts"
+    (files / "team.yaml").write_text(
+        HEAD + "name: team\nextends: acme\nphases: {evaluation: {flexibility: {max_delay: 30m}}}\n", encoding="utf-8"
+    )
+    code, out, _ = shell("policy", "diff", "acme", "team.yaml")
+    effects = out.partition("before")[2]
+    assert (code, effects.count("flexibility.max_delay"), effects.count("minimum_gain")) == (1, 1, 0)
+    assert re.search(r"flexibility.max_delay +2h +30m +evaluation", effects), "what it extends holds for the rest"
     shell("policy", "apply", "acme.yaml")
     assert "+flexibility: {max_delay: 4h}" in shell("policy", "diff", "acme@1", "acme")[1]
     assert shell("policy", "diff", "acme@9", "acme")[0] == 120
