@@ -35,6 +35,7 @@ from carbon_sched.policy.presets import preset, preset_names
 from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
+from carbon_sched.service.answers import Answers
 from carbon_sched.service.awake import Awake
 from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
@@ -172,6 +173,8 @@ def build(
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals, leadership.leads)
     closing.callback(refresh.close)
     policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
+    answers = Answers(statements)
+    closing.callback(answers.close)
     journals, package = Journals(), RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
     planner = ChildPlanner()
@@ -260,6 +263,7 @@ def build(
         preset_names=preset_names,
         logs=logs,
         statements=statements,
+        answers=answers,
         sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +19,7 @@ from carbon_sched.compose import RandomIds
 from carbon_sched.grid.zones import known_zone
 from carbon_sched.policy.presets import preset_names
 from carbon_sched.service.access import Access
+from carbon_sched.service.answers import Answers
 from carbon_sched.service.boundaries import Boundaries
 from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.rates import Rates
@@ -29,9 +30,11 @@ from carbon_sched.store.seals import FileSeals
 from tests.fakes.world import FakeGrid, World, a_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
+
+    from carbon_sched.domain.cluster import Cluster
 
 TOKEN = "cs_test"
 
@@ -39,9 +42,16 @@ TOKEN = "cs_test"
 class Served:
     """A world behind the real application on a free port."""
 
-    def __init__(self, folder: Path) -> None:
-        steps = defaultdict(lambda: [(0.0, 100.0)], {"SE-SE3": [(0.0, 50.0)], "DE": [(0.0, 400.0)]})
-        self.world = World(folder, [a_cluster("clean", "SE-SE3", 1.1, home=True)], steps)
+    def __init__(
+        self,
+        folder: Path,
+        clusters: Sequence[Cluster] = (a_cluster("clean", "SE-SE3", 1.1, home=True),),
+        grid: Mapping[str, list[tuple[float, float]]] = MappingProxyType({}),
+    ) -> None:
+        """`grid` as for `World`, beside two zones that are always there."""
+        steps = defaultdict(lambda: [(0.0, 100.0)], {"SE-SE3": [(0.0, 50.0)], "DE": [(0.0, 400.0)], **grid})
+        self.world = World(folder, clusters, steps)
+        self.answers = Answers(self.world.statements)
         seen = Intensities(_Scripted(steps), _Refreshed(), self.world.fleet, self.world.clock, lambda *_: None)
         self.world.logs._clock = _Ticking(self.world.clock)
         self.stopped_with: list[bool] = []
@@ -78,6 +88,7 @@ class Served:
             preset_names=preset_names,
             logs=self.world.logs,
             statements=self.world.statements,
+            answers=self.answers,
             sealing=self.sealing,
             serving=self.world.serving,
             requests=self.world.requests,
@@ -106,6 +117,7 @@ class Served:
         self.client.close()
         self.server.should_exit = True
         self.thread.join()
+        self.answers.close()
         self.world.close()
 
 

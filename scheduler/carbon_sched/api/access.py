@@ -25,7 +25,9 @@ from carbon_sched.service.access import refused
 COOKIE = "carbon_sched_session"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({"/healthz", "/readyz", "/login", "/v1/openapi.json", "/v1/journal/{attempt}/{name}"})
+PUBLIC = frozenset(
+    {"/healthz", "/readyz", "/login", "/assets/{name}", "/v1/openapi.json", "/v1/journal/{attempt}/{name}"}
+)
 """What anybody may ask: nothing there tells of jobs or people. A pushed segment asks for its attempt's own token."""
 
 

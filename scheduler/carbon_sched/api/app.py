@@ -28,6 +28,8 @@ from carbon_sched.api import (
     tokens,
 )
 from carbon_sched.api.access import Guarded, guarded
+from carbon_sched.api.dashboard.pages import assets
+from carbon_sched.api.dashboard.routes import DASHBOARD
 from carbon_sched.api.gate import Gate
 from carbon_sched.api.ray import routes as ray
 from carbon_sched.domain.errors import CarbonSchedError
@@ -42,6 +44,8 @@ ROUTERS = (
     (tokens.public, ""),
     (metrics.router, ""),
     (ray.router, "/api"),
+    (assets, ""),
+    *((router, "") for router in DASHBOARD),
     *((module.router, "/v1") for module in (server, tokens, jobs, schedules, streams, journal, clusters)),
     *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints, serve_apps)),
 )

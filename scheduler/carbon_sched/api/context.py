@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Bundles, Clock, Store
     from carbon_sched.service.accept import Accept
     from carbon_sched.service.access import Access
+    from carbon_sched.service.answers import Answers
     from carbon_sched.service.boundaries import Boundaries
     from carbon_sched.service.budgets import Budgets
     from carbon_sched.service.decide import Decide
@@ -72,6 +73,7 @@ class Context:
     preset_names: Callable[[], tuple[str, ...]]
     logs: Logs
     statements: Statements
+    answers: Answers
     sealing: Sealing
     signals: Signals
     intensities: Intensities

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_BODY = 4 * 1024**2
 """Of everything but bundles, packages and energy segments, which have limits of their own."""
 STREAMED = ("/v1/bundles/", "/api/packages/", "/v1/journal/")
+KEPT = "/assets/"
+"""Below here are files whose names change with their content."""
 MAX_QUERY = 8 * 1024
 LOOPBACK = frozenset({"localhost"})
 NUL = b"%00"
@@ -59,7 +61,7 @@ class Gate:
         except CarbonSchedError as error:
             await answer(scope["path"], error)(scope, receive, send)
         else:
-            await self._app(scope, receive, _hardened(send))
+            await self._app(scope, receive, _hardened(scope["path"], send))
 
     def _check(self, scope: Scope) -> None:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
@@ -133,13 +135,16 @@ def _too_large(size: int) -> TooLarge:
     return TooLarge("body", f"{size} bytes", f"is over the {MAX_BODY >> 20} MiB taken", "Send less; files are bundles")
 
 
-def _hardened(send: Send) -> Send:
-    """Answers that no browser guesses the type of, and no cache keeps."""
+def _hardened(path: str, send: Send) -> Send:
+    """Answers that no browser guesses the type of, and no cache keeps, but for files that never change."""
 
     async def hardened(message: Message) -> None:
         if message["type"] == "http.response.start":
-            marks = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-            kept = [pair for pair in message["headers"] if pair[0] != b"cache-control"]
+            marks = [(b"x-content-type-options", b"nosniff")]
+            kept = message["headers"]
+            if not path.startswith(KEPT):
+                marks.append((b"cache-control", b"no-store"))
+                kept = [pair for pair in kept if pair[0] != b"cache-control"]
             message = {**message, "headers": [*kept, *marks]}
         await send(message)
 

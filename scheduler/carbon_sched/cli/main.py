@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Clusters and server": {
         "clusters": ("clusters:clusters", "Register Ray clusters, and see how they are."),
+        "dashboard": ("dashboard:dashboard", "Open the dashboard in a browser, logged in as you."),
         "server": ("server:server", "See, keep and end the server behind these commands."),
         "serve": ("server:serve", "Run a server in the foreground."),
         "token": ("token:token", "Give people and services access to a shared server."),

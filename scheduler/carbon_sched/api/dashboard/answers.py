@@ -1,0 +1,19 @@
+"""Questions of the book as pages ask them: by a key, as the ledger stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from carbon_sched.api.context import Context
+from carbon_sched.ledger.book import Book
+from carbon_sched.service.answers import Answer
+
+Value = TypeVar("Value")
+
+
+def answer(context: Context, key: Hashable, question: Callable[[Book], Value]) -> Answer[Value] | None:
+    """The newest answer that comes soon; None while the first one is computed."""
+    with context.store.transaction(write=False) as tx:
+        size, _ = tx.ledger_head()
+    return context.answers.of(key, question, size=size)

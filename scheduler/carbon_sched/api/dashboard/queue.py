@@ -1,0 +1,232 @@
+"""The page Queue: jobs over clusters, past and planned, on top of the grid's intensity; and why each one waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from markupsafe import Markup
+
+from carbon_sched.api import jobs as api
+from carbon_sched.api.access import Reader
+from carbon_sched.api.context import Context, Ctx
+from carbon_sched.api.dashboard import plots
+from carbon_sched.api.dashboard.pages import PageRoute, render, seen
+from carbon_sched.api.views import decision_view
+from carbon_sched.domain.cluster import Cluster
+from carbon_sched.domain.intensity import Reading
+from carbon_sched.domain.job import JobState
+from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.ledger.book import Book
+from carbon_sched.ledger.figures import shown
+from carbon_sched.wire import DecisionView, JobView
+
+router = APIRouter(route_class=PageRoute)
+
+PAGE = 50
+PAST, AHEAD = timedelta(hours=18), timedelta(hours=30)
+MOST_BARS = 400
+"""Bars of the plan: the newest; older ones of a busy day are left out, and the page says so."""
+FEW = 12
+"""So many clusters are always drawn; of more, those with jobs."""
+LANES, LANE = 4, 9
+"""Jobs drawn one above another on a cluster before they share a lane, and its height in pixels."""
+VIEWS = {
+    "live": [state.value for state in JobState if not state.final],
+    "waiting": [JobState.QUEUED.value],
+    "running": [state.value for state in JobState if not state.final and state is not JobState.QUEUED],
+    "ended": [state.value for state in JobState if state.final],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job of the table; `now_g` is the least that it would emit if it started now, on any cluster that can take it.
+
+    `best_g` is what is expected of the plan; None where nothing was planned.
+    """
+
+    job: JobView
+    decision: DecisionView | None
+    best_g: float | None
+    now_g: float | None
+
+    @property
+    def cost_g(self) -> float | None:
+        """What starting now would cost beyond the plan."""
+        return None if self.best_g is None or self.now_g is None else self.now_g - self.best_g
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One attempt, or the planned run of a waiting job."""
+
+    job_id: str
+    name: str
+    cluster: str
+    start: datetime
+    end: datetime
+    kind: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A cluster of the plan with its picture."""
+
+    name: str
+    zone: str
+    g_per_kwh: float | None
+    chart: Markup
+
+
+@router.get("/queue", include_in_schema=False)
+def show(
+    request: Request,
+    context: Ctx,
+    caller: Reader,
+    show: Annotated[str, Query(pattern=f"^({'|'.join(VIEWS)})$")] = "live",
+    team: str | None = None,
+    name: str | None = None,
+    after: str | None = None,
+) -> Response:
+    """The page."""
+    now = seen(context)
+    found = api.list_jobs(
+        context, caller, state=VIEWS[show], team=team or None, name=name or None, after=after, limit=PAGE
+    )
+    rows = [_row(context, view) for view in found["jobs"]]
+    waiting = rows if show in ("live", "waiting") else []
+    bars, left_out = _bars(context, caller.teams, waiting, now)
+    return render(
+        request, caller, "queue.html", now=now,
+        rows=rows, next=found["next"], show=show, views=list(VIEWS), team=team or "", name=name or "",
+        lanes=_lanes(context, bars, now), left_out=left_out, axis=_axis(now), counts=_counts(context),
+    )  # fmt: skip
+
+
+def _counts(context: Context) -> dict[str, int]:
+    with context.store.transaction(write=False) as tx:
+        return {state.value: number for state, number in tx.live_counts().items()}
+
+
+def _row(context: Context, view: JobView) -> Row:
+    if view["state"] != JobState.QUEUED.value:
+        return Row(view, None, None, None)
+    with context.store.transaction(write=False) as tx:
+        decision = tx.decision(view["job_id"])
+    return Row(view, None, None, None) if decision is None else priced(view, decision_view(decision))
+
+
+def priced(view: JobView, decision: DecisionView) -> Row:
+    """The job with what its plan and a start at once would emit."""
+    nows = [one["now_co2e_g"] for one in decision["candidates"] if one["feasible"] and one["now_co2e_g"] is not None]
+    return Row(view, decision, decision["expected_co2e_g"], min(nows, default=None))
+
+
+# ---------------------------------------------------------------------------------------------------------- the plan
+
+
+def _bars(
+    context: Context, teams: frozenset[str] | None, waiting: Sequence[Row], now: datetime
+) -> tuple[list[Bar], int]:
+    """Attempts of the last hours by the ledger, and planned runs; the second number counts bars that are left out."""
+    past = context.statements.ask(lambda book: _attempts(book, teams, now))
+    planned = [bar for row in waiting if (bar := _planned(row, now))]
+    newest = sorted(past, key=lambda bar: bar.start)[-MOST_BARS:]
+    return [*newest, *planned], len(past) - len(newest)
+
+
+def _attempts(book: Book, teams: frozenset[str] | None, now: datetime) -> list[Bar]:
+    found = []
+    for job in book.jobs.values():
+        if (job.ended_at is not None and job.ended_at < now - PAST) or (teams is not None and job.team not in teams):
+            continue
+        for attempt in job.attempts.values():
+            start, end = attempt.started_at or attempt.opened_at, attempt.ended_at or job.ended_at or now
+            if end >= now - PAST and start <= end:
+                kind = attempt.outcome or "running"
+                found.append(Bar(job.job_id, job.name, attempt.cluster, start, end, kind))
+    return found
+
+
+def _planned(row: Row, now: datetime) -> Bar | None:
+    decision = row.decision
+    if decision is None or decision["cluster"] is None or decision["start"] is None:
+        return None
+    start = max(from_rfc3339(decision["start"]), now)
+    length = timedelta(seconds=decision["expected_duration_s"] or 0)
+    return Bar(row.job["job_id"], row.job["name"], decision["cluster"], start, start + length, "planned")
+
+
+def _lanes(context: Context, bars: Sequence[Bar], now: datetime) -> list[Lane]:
+    """Clusters with anything to show, by name; without any, all of them."""
+    clusters = context.fleet.all()
+    busy = {bar.cluster for bar in bars}
+    drawn = clusters if len(clusters) <= FEW else [one for one in clusters if one.name in busy] or clusters[:FEW]
+    span = plots.Span(now - PAST, now + AHEAD)
+    outlooks = context.outlooks.of([cluster.zone for cluster in drawn], now, span.end)
+    curves: dict[str, list[Reading]] = {}
+    for zone, outlook in outlooks.items():
+        curves[zone] = [*context.outlooks.actual(zone, span.start, now, now), *outlook.readings]
+    most = max((one.intensity_mg_per_kwh for readings in curves.values() for one in readings), default=1)
+    return [
+        _lane(cluster, [bar for bar in bars if bar.cluster == cluster.name], curves[cluster.zone], span, now, most)
+        for cluster in drawn
+    ]
+
+
+def _lane(
+    cluster: Cluster, bars: Sequence[Bar], readings: Sequence[Reading], span: plots.Span, now: datetime, most: int
+) -> Lane:
+    placed = stacked(bars)
+    height = max(40, 14 + LANE * (1 + max((lane for _, lane in placed), default=0)))
+    points = [
+        (span.at(one.start), span.at(one.end), float(one.intensity_mg_per_kwh))
+        for one in readings
+        if one.start < span.end and one.end > span.start
+    ]
+    present = next((one for one in readings if one.start <= now < one.end), None)
+    g_per_kwh = present.intensity_mg_per_kwh / 1000 if present else None
+    label = f"{cluster.name}: {len(bars)} jobs over the intensity of {cluster.zone}"
+    parts: list[Any] = [
+        plots.stretched(0, height - 5, plots.area(points, most), plots.line(points, most)),
+        *plots.ribbon(readings, span, height - 4, 4),
+        *(_drawn(bar, lane, span) for bar, lane in placed),
+        plots.upright(span, now, height, "present"),
+    ]
+    return Lane(cluster.name, cluster.zone, g_per_kwh, plots.picture(height, shown(label), *parts))
+
+
+def stacked(bars: Iterable[Bar]) -> list[tuple[Bar, int]]:
+    """Each bar with a lane in which it meets none, as far as there are lanes."""
+    free: list[datetime] = []
+    placed = []
+    for bar in sorted(bars, key=lambda bar: (bar.start, bar.job_id)):
+        lane = next((number for number, until in enumerate(free) if until <= bar.start), len(free))
+        if lane == len(free) and lane < LANES:
+            free.append(bar.end)
+        elif lane == len(free):
+            lane = min(range(LANES), key=free.__getitem__)
+        free[lane] = max(free[lane], bar.end)
+        placed.append((bar, lane))
+    return placed
+
+
+def _drawn(bar: Bar, lane: int, span: plots.Span) -> Markup:
+    a, b = span.at(bar.start), span.at(bar.end)
+    title = f"{bar.name}: {bar.kind}, {bar.start:%-d %b %H:%M} to {bar.end:%-d %b %H:%M}"
+    return Markup(
+        '<a href="/jobs/{id}" aria-label="{title}"><rect class="bar bar-{kind}" x="{a}%" width="{width}%" y="{y}" '
+        'height="{height}" rx="2"><title>{title}</title></rect></a>'
+    ).format(
+        id=bar.job_id, title=shown(title), kind=bar.kind, a=f"{a:.2f}", width=f"{max(b - a, 0.25):.2f}",
+        y=5 + lane * LANE, height=LANE - 2,
+    )  # fmt: skip
+
+
+def _axis(now: datetime) -> Markup:
+    span = plots.Span(now - PAST, now + AHEAD)
+    return plots.picture(20, "Hours from before to after now", *plots.hours(span, 0, 4, most=12), kind="axis")

@@ -1,0 +1,78 @@
+"""Answers of the book that are kept: computed beside the requests, given as the ledger stood when they were computed.
+
+A question over a large ledger takes seconds. Whoever asks waits a moment for the newest answer, and otherwise gets the
+last one, which says of how many entries it is; None before the first is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from carbon_sched.ledger.book import Book
+    from carbon_sched.service.statements import Statements
+
+Value = TypeVar("Value")
+KEPT = 64
+PATIENCE_S = 0.2
+"""How long a reader waits for an answer that is being computed."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Value]):
+    """A value, as of so many entries of the ledger."""
+
+    value: Value
+    size: int
+
+
+class Answers:
+    """One thread computes; every other only looks."""
+
+    def __init__(self, statements: Statements, *, patience_s: float = PATIENCE_S) -> None:
+        self._statements, self._patience_s = statements, patience_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Answer[Any]] = OrderedDict()
+        self._coming: dict[Hashable, Future[Answer[Any]]] = {}
+
+    def of(self, key: Hashable, question: Callable[[Book], Value], *, size: int) -> Answer[Value] | None:
+        """The answer as of `size` entries or more where it comes soon, else the last one.
+
+        `key` says which question it is. What the question raises is raised.
+        """
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None and known.size >= size:
+                self._known.move_to_end(key)
+                return known
+            if key not in self._coming:
+                self._coming[key] = self._thread.submit(self._ask, question)
+            coming = self._coming[key]
+        if not wait([coming], self._patience_s).done:
+            return known
+        return self._keep(key, coming)
+
+    def close(self) -> None:
+        """Compute nothing more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, question: Callable[[Book], Value]) -> Answer[Value]:
+        return self._statements.ask(lambda book: Answer(question(book), book.size))
+
+    def _keep(self, key: Hashable, coming: Future[Answer[Value]]) -> Answer[Value]:
+        with self._lock:
+            if self._coming.get(key) is coming:
+                del self._coming[key]
+            answer = coming.result()
+            self._known[key] = answer
+            self._known.move_to_end(key)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+            return answer
