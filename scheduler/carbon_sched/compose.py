@@ -173,8 +173,6 @@ def build(
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals, leadership.leads)
     closing.callback(refresh.close)
     policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
-    answers = Answers(statements)
-    closing.callback(answers.close)
     journals, package = Journals(), RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
     logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
     planner = ChildPlanner()
@@ -263,7 +261,7 @@ def build(
         preset_names=preset_names,
         logs=logs,
         statements=statements,
-        answers=answers,
+        answers=_answers(statements, closing),
         sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
@@ -284,6 +282,12 @@ def _serving(
 ) -> Callable[[Store], Serving]:
     """Services on a store: the leader's loop writes to a fenced one, the API of any server to the plain one."""
     return lambda store: Serving(store, fleet, accept, decide, outlooks, owner, vault, clock)
+
+
+def _answers(statements: Statements, closing: ExitStack) -> Answers:
+    answers = Answers(statements)
+    closing.callback(answers.close)
+    return answers
 
 
 def _poll(fleet: Fleet, awake: Awake) -> Callable[[], float]:
