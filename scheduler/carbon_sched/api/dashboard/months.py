@@ -36,7 +36,7 @@ def _month(book: Book, since: datetime, team: str | None) -> Month:
     period = Period(since)
     jobs = selected(book, Selection(team=team, period=period))
     used = [one for _, mine in jobs for one in mine]
-    rows = [row for job, mine in jobs for row in compared(job, [one.attempt for one in mine], period)]
+    rows = [row for job, mine in jobs for row in compared(job, [one.account for one in mine], period)]
     return Month(
         since=since,
         jobs=len(jobs),
