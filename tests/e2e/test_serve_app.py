@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,7 +21,12 @@ from tests.e2e.conftest import installed_in
 from tests.e2e.test_main_job import gpu_counter_uj
 from tests.fakes.real_server import eventually, recorded_spans
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+WITHOUT_SERVE = importlib.util.find_spec("grpc_reflection") is None
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(WITHOUT_SERVE, reason="Ray Serve is not installed (pip install 'ray[serve]')"),
+]
 
 PATIENCE_S = 400.0
 """Serve's first start takes seconds on a quiet machine, and minutes on a busy one."""

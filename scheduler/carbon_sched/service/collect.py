@@ -20,7 +20,7 @@ from carbon_sched.service.journal import BadJournal
 from carbon_sched.service.keep import Keep
 from carbon_sched.service.pull import Pull
 from carbon_sched.service.remarks import NO_RECORD, Findings
-from carbon_sched.service.requests import requests_window
+from carbon_sched.service.requests import requests_notes, requests_window
 from carbon_sched.service.runtime_env import is_wrapped
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class Collect:
         with self._store.transaction(write=False) as tx:
             job, spans, clusters = tx.job(attempt.job_id), tx.spans([attempt.attempt_id]), tx.clusters()
             found.windows += batch_window(tx, attempt) + requests_window(tx, attempt, spans)
+            found.notes += requests_notes(tx, attempt)
         found.gaps += self._gauge.gaps(attempt.attempt_id)
         found = _with_spans(found, job, spans).capped()
         facts, readings = self._book.facts(job, attempt, spans, clusters)

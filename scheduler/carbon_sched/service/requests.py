@@ -126,6 +126,18 @@ def requests_window(tx: Transaction, attempt: Attempt, spans: Iterable[EnergySpa
     return [Window(REQUESTS, start, end, done)] if done and end > start else []
 
 
+def requests_notes(tx: Transaction, attempt: Attempt) -> list[str]:
+    """What stands beside every figure per request of an attempt's service: boundary, tokens, batch size, latencies."""
+    series = tx.request_counts([attempt.attempt_id]).get(attempt.attempt_id, [])
+    counts = _total(series[-1][1]) if series else Counts()
+    batch, p50, p95 = counts.batch_size, counts.latency_s(0.5), counts.latency_s(0.95)
+    if batch is None or p50 is None or p95 is None:
+        return []
+    tokens = f"{counts.input_tokens} tokens in and {counts.output_tokens} out"
+    told = f"{tokens}, mean batch size {batch:.3g}, p50 {1000 * p50:.3g} ms, p95 {1000 * p95:.3g} ms"
+    return [f"{counts.requests} requests, {counts.failed} failed, {told}. Boundary: {BOUNDARY}"]
+
+
 def _total(sums: Mapping[str, Counts]) -> Counts:
     return reduce(Counts.__add__, sums.values(), Counts())
 

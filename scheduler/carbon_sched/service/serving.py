@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, NotFound, StaleVersion
+from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict, InvalidInput, NotFound, StaleVersion
 from carbon_sched.domain.job import JobState
-from carbon_sched.domain.serve_app import ServeApp, Site
+from carbon_sched.domain.serve_app import AppSpec, ServeApp, Site
 from carbon_sched.domain.units import MG_PER_G, PPM
 from carbon_sched.service.serve_spec import app_spec
 
@@ -93,6 +93,7 @@ class Serving:
         spec = app_spec(request, self._vault.seal)
         self._accept.spec(spec.request, submitter=submitter)  # type: ignore[arg-type]  # built as a JobRequest
         self._owner.require_stored(spec)
+        self._require_known(spec)
         with self._store.transaction() as tx:
             known = next((app for app in tx.apps() if app.name == spec.name), None)
             if known is None:
@@ -103,6 +104,13 @@ class Serving:
                 raise Conflict(f"the service {spec.name} is being deleted. Deploy it again once it is gone")
             current, coming = (site and replace(site, digest="") for site in (known.current, known.coming))
             return tx.put_app(replace(known, spec=spec, current=current, coming=coming, problem=""))
+
+    def _require_known(self, spec: AppSpec) -> None:
+        known = [cluster.name for cluster in self._fleet.all()]
+        for name in spec.latencies_ms:
+            if name not in known:
+                remedy = f"Use the names of clusters: {', '.join(sorted(known))}"
+                raise InvalidInput(f"latency.clusters.{name}", spec.latencies_ms[name], "is of no cluster", remedy)
 
     def delete(self, name: str) -> ServeApp:
         """Have a service go from wherever it is; NotFound where there is none."""
@@ -170,6 +178,9 @@ class Serving:
     def _obstacle(self, app: ServeApp, cluster: Cluster) -> str:
         """Why a service may not be on a cluster, for all that planning says; empty where it may."""
         limit, known = app.spec.max_latency_ms, app.spec.latencies_ms.get(cluster.name)
+        allowed = app.spec.request["clusters"]
+        if allowed and cluster.name not in allowed:
+            return f"not allowed: the service names {', '.join(allowed)} (clusters)"
         if limit is not None and known is None:
             return "its latency to the users is not known (latency.clusters)"
         if limit is not None and known is not None and known > limit:

@@ -322,6 +322,7 @@ def test_delete_takes_it_from_everywhere_and_its_job_ends(world):
         ({"min_gain": 1.5}, "min_gain"),
         ({"horizon_s": float("nan")}, "horizon"),
         ({"latencies_ms": {"here": -1}}, "latency.clusters.here"),
+        ({"latencies_ms": {"nowhere": 5.0}}, "is of no cluster"),
         ({"replicas": 0}, "replicas"),
         ({"clusters": ["nowhere"]}, "is not configured"),
         ({"bundle_sha256": "0" * 64}, "is not stored here"),
@@ -385,3 +386,6 @@ def test_what_a_service_answered_joins_its_receipt_and_its_models_life_cycle(wor
     assert receipt["per_unit"]["requests"]["energy_j"] == pytest.approx(3600 / 200)
     assert receipt["per_unit"]["output-tokens"]["amount"] == 5000
     assert [window["name"] for window in receipt["windows"]] == ["requests"]
+    (note,) = [note for note in receipt["notes"] if "200 requests" in note]
+    for said in ("600 tokens in and 5000 out", "batch size 2", "p50 2.59 ms", "p95 2.59 ms", "Boundary: IT energy"):
+        assert said in note
