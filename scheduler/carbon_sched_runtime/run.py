@@ -78,6 +78,7 @@ class Wrapper:
         self.folder = journal_folder()
         self.record = Record(self.folder, self.attempt, _identifier(env.get("CARBON_SCHED_JOB", "")))
         self.stop_signal: int | None = None
+        self.stopped_us: int | None = None
         self.attendance: Attendance | None = None
 
     def run(self) -> int:
@@ -145,7 +146,7 @@ class Wrapper:
 
     def _ended(self, code: int, number: int | None, end_ns: int | None = None) -> int:
         self.record.write("ended", exit_code=code, signal=number)
-        self._saved()
+        self._saved(by_itself=number is None)
         if self.attendance is not None and end_ns is not None:
             limit_s = FINISH_S if self.stop_signal is None else URGENT_FINISH_S
             outcome: Outcome = self.attendance.finish(end_ns, limit_s)
@@ -155,20 +156,24 @@ class Wrapper:
         self.record.sync()
         return code
 
-    def _saved(self) -> None:
-        """Say when a job that was stopped, and may be resumed, last saved its state."""
+    def _saved(self, *, by_itself: bool) -> None:
+        """Say when a job that was stopped, and may be resumed, last saved its state.
+
+        One that did not end `by_itself` saved nothing more from the stop on.
+        """
         if self.stop_signal is None or "CARBON_SCHED_RUN_NAME" not in os.environ:
             return
         from carbon_sched_runtime import job, saved  # noqa: PLC0415 - only suspended jobs need them
 
-        found = saved.newest_us(job.storage(), job.run_name())
+        until_us = None if by_itself else self.stopped_us
+        found = saved.newest_us(job.storage(), job.run_name(), until_us)
         if found is not None:
             self.record.write("saved", t=found)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         """Ray signals wrapper and job together: nothing is passed on, the wrapper waits for the job."""
         if self.stop_signal is None:
-            self.stop_signal = number
+            self.stop_signal, self.stopped_us = number, time.time_ns() // 1000
             self.record.write("stopping", signal=number)
         if self.attendance is not None:
             self.attendance.hurry()

@@ -11,8 +11,12 @@ MOST_FILES = 10_000
 """Of a state in more files than this nothing is said: looking at them would keep the job's end waiting."""
 
 
-def newest_us(storage: str, run_name: str) -> int | None:
-    """UTC microseconds of the newest change below the run's folder; None where there is none that can be looked at."""
+def newest_us(storage: str, run_name: str, until_us: int | None = None) -> int | None:
+    """UTC microseconds of the newest change below the run's folder; None where there is none that can be looked at.
+
+    Changes after `until_us` do not count: what a run that is being killed still writes (Ray Train notes that it was
+    aborted) is no state.
+    """
     if not storage or not run_name or "://" in storage:
         return None
     newest, seen, folders = 0, 0, [os.path.join(storage, run_name)]
@@ -23,7 +27,9 @@ def newest_us(storage: str, run_name: str) -> int | None:
                     seen += 1
                     if seen > MOST_FILES:
                         return None
-                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+                    changed = entry.stat(follow_symlinks=False).st_mtime_ns
+                    if until_us is None or changed <= 1000 * until_us:
+                        newest = max(newest, changed)
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
         except OSError:  # it vanished, or may not be read: nothing is known of it
