@@ -259,6 +259,40 @@ def test_a_job_that_dies_of_the_signal_is_told_as_a_shell_tells_it(place):
     assert place.record().last("ended").signal == signal.SIGTERM
 
 
+SAVES = """
+from carbon_sched_runtime import job
+import pathlib, time
+folder = job.checkpoint_dir()
+(folder / "state").write_text("1")
+print("up", flush=True)
+while not job.stop_asked():
+    time.sleep(0.02)
+(folder / "draft").write_text("2")
+(folder / "draft").replace(folder / "state")
+"""
+
+
+@pytest.mark.parametrize(("full", "code"), [(False, 0), (True, 1)])
+def test_a_suspended_jobs_record_tells_when_it_last_saved_its_state_also_on_a_full_storage(place, full, code):
+    folder = place.folder / "runs" / "cs-j"
+    folder.mkdir(parents=True)
+    if full:
+        (folder / "draft").symlink_to("/dev/full")
+    (place.folder / "job.py").write_text(SAVES)
+    process = place.start(
+        f"{shlex.quote(sys.executable)} job.py", CARBON_SCHED_RUN_NAME="cs-j", CARBON_SCHED_STORAGE=str(folder.parent)
+    )
+    assert process.stdout.readline() == b"up\n"
+    place.wait_for("metering")
+    stop_like_ray([process.pid, place.record().last("spawned").child_pid], signal.SIGTERM)
+    _, error = process.communicate(timeout=20)
+
+    assert process.returncode == code
+    assert (b"No space left on device" in error) == full
+    told, stopping = place.record().last("saved"), place.record().last("stopping")
+    assert (told.time_us < stopping.time_us) == full, "the newest good state is that of before the stop"
+
+
 # Metering on the C stub --------------------------------------------------------------------------------------------
 
 
