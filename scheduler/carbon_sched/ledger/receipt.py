@@ -246,6 +246,18 @@ _EVIDENCE_ONLY = (
 )
 
 
+def _provisioned(attempt: AttemptRecord) -> str:
+    """The time from the request of on-demand nodes to the attempt's start, and what they draw meanwhile; else ''."""
+    nodes = (attempt.reserved or {}).get("nodes")
+    if nodes is None or attempt.started_at is None:
+        return ""
+    seconds = max(0.0, (attempt.started_at - attempt.opened_at).total_seconds())
+    spent = nodes["count"] * nodes["idle_mw"] / 1000 * seconds
+    came = f"{nodes['count']} node{'s' if nodes['count'] > 1 else ''} of the on-demand pool {nodes['pool']}"
+    drew = f"at most {spent:.3g} J while idle, estimated; beside the figures above"
+    return f"{came} had {seconds:.0f} s to come and start {attempt.attempt_id}: {drew}"
+
+
 def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: Sequence[Reference]) -> list[str]:
     energy_uj = sum(part.energy_uj for part in parts)
     notes = []
@@ -264,6 +276,7 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
         f"{joules(used_uj):.6g} J {text}" for flag, text in FLAGS.items() if (used_uj := _flagged_uj(parts, flag))
     ]
     notes += _unique(text for attempt in attempts for text in attempt.notes)
+    notes += [text for attempt in attempts if (text := _provisioned(attempt))]
     superseded = [span for a in attempts for span in a.recorded if a.watched.supersedes(span)]
     for reporter, told, who in _EVIDENCE_ONLY:
         energy = sum(span.energy_uj for span in superseded if span.reporter is reporter)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carbon_sched.domain.cluster import Cluster, Pool
+    from carbon_sched.domain.job import JobSpec
     from carbon_sched.planning.grid import Grid
     from carbon_sched.planning.options import Board, Site
     from carbon_sched.planning.snapshot import Belief, WaitingJob
@@ -110,7 +111,11 @@ class Overhead:
 
 def units_of(job: WaitingJob) -> float:
     """What a job takes of its lane: GPUs, else CPUs, else one of nothing in particular."""
-    return job.spec.resources.gpus or job.spec.resources.cpus or 1.0
+    return _units(job.spec)
+
+
+def _units(spec: JobSpec) -> float:
+    return spec.resources.gpus or spec.resources.cpus or 1.0
 
 
 class Costs:
@@ -285,10 +290,14 @@ def exists_for_jobs(cluster: Cluster, kind: str) -> Pool | None:
 
 def idle_hold_kwh(pool: Pool, job: WaitingJob) -> float:
     """What nodes that come for a job draw while they boot, start it, and wait for the next one afterwards."""
-    of_node = pool.node_resources.get("GPU", 0.0) if job.spec.resources.gpus else pool.node_resources.get("CPU", 0.0)
-    nodes = max(ceil(units_of(job) / of_node), 1) if of_node > 0 else max(len(job.spec.resources.bundles), 1)
     seconds = pool.provisioning_s + job.belief.start_up_s + pool.idle_timeout_s
-    return nodes * idle_w(pool) * seconds / J_PER_KWH
+    return nodes_for(pool, job.spec) * idle_w(pool) * seconds / J_PER_KWH
+
+
+def nodes_for(pool: Pool, spec: JobSpec) -> int:
+    """How many of the pool's nodes the job takes."""
+    of_node = pool.node_resources.get("GPU" if spec.resources.gpus else "CPU", 0.0)
+    return max(ceil(_units(spec) / of_node), 1) if of_node > 0 else max(len(spec.resources.bundles), 1)
 
 
 def idle_w(pool: Pool) -> float:

@@ -220,7 +220,7 @@ class Follow:
         if record and record.fenced:
             reason = f"{attempt.cluster} started it too late; nothing was run"
             return Ending(JobEvent.EXPIRED, "expired", reason, Cause.NOT_STARTED)
-        started = _time(record.started) if record else None
+        started = _time(record.started) if record else attempt.started_at
         if record and record.ended is not None:
             exit_code = record.exit_code
             event = _event(ray_job.status, exit_code)

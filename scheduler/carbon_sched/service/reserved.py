@@ -1,9 +1,10 @@
-"""What hardware an attempt keeps for itself, and what the manufacture of that emitted: the fact's `reserved`."""
+"""What hardware an attempt keeps for itself, what its manufacture emitted, and which nodes come for it: `reserved`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from carbon_sched.planning.costs import exists_for_jobs, idle_w, nodes_for
 from carbon_sched.planning.hardware import LIFE_S, gpu
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ PPM = 1_000_000
 def reserved(spec: JobSpec, cluster: Cluster, status: ClusterStatus | None) -> dict[str, Any]:
     """GPUs in thousandths, and each kind of hardware with how much of it and its footprint, as LEDGER.md lists them.
 
-    A host's share is that of its GPUs, or of its CPUs for a job without any. What is not known has no part.
+    A host's share is that of its GPUs, or of its CPUs for a job without any. What is not known has no part. Nodes of an
+    on-demand pool are told with what each draws idle, in mW, estimated from what it is made of.
     """
     nodes = status.nodes if status is not None else ()
     gpus, cpus = spec.resources.gpus, sum(bundle.cpus for bundle in spec.resources.bundles)
@@ -39,7 +41,11 @@ def reserved(spec: JobSpec, cluster: Cluster, status: ClusterStatus | None) -> d
     whole = _most(nodes, "GPU") or GPUS_PER_HOST if gpus else _most(nodes, "CPU")
     if whole:
         parts.append(_part("host without GPUs", (gpus or cpus) / whole, HOST_LOW_G, HOST_HIGH_G, HOST_SOURCE))
-    return {"gpus_milli": round(1000 * gpus), "parts": [part for part in parts if part["share_ppm"]]}
+    kept: dict[str, Any] = {"gpus_milli": round(1000 * gpus), "parts": [part for part in parts if part["share_ppm"]]}
+    pool = exists_for_jobs(cluster, f"gpu:{name.lower()}" if gpus and name else "gpu" if gpus else "cpu")
+    if pool is not None:
+        kept["nodes"] = {"pool": pool.name, "count": nodes_for(pool, spec), "idle_mw": round(1000 * idle_w(pool))}
+    return kept
 
 
 def _part(hardware: str, share: float, low_g: int, high_g: int, source: str) -> dict[str, Any]:

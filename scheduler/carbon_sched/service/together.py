@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from carbon_sched.domain.errors import StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -36,7 +38,8 @@ class Together(Generic[Item, Answer]):
     def run(self, item: Item) -> Answer:
         """What `work` answered for this item, committed; or its error, with nothing kept and the others unharmed.
 
-        Where several share a transaction and it fails before its commit, each is done anew in one of its own.
+        Where several share a transaction and one of them fails, each is done anew in one of its own; trouble with the
+        database is everybody's.
         """
         mine = _Asked[Item, Answer](item)
         with self._lock:
@@ -60,9 +63,8 @@ class Together(Generic[Item, Answer]):
                 worked = True
         except BaseException as caught:  # noqa: BLE001 - whatever it is, it is raised where the work was asked for
             error = caught
-        group = group or self._taken()
-        alone = error is not None and not worked and len(group) > 1
-        for one in group:
+        alone = error is not None and not worked and len(group) > 1 and not isinstance(error, StoreError)
+        for one in group or self._taken():
             # what became of a commit that failed is not known, and must not be done twice
             one.error = self._commit(one) if alone else error
             one.ended.set()

@@ -62,6 +62,16 @@ def test_a_job_whose_node_was_preempted_is_queued_again_and_says_why(world):
     assert world.statements.verify().ok
 
 
+def test_what_ran_is_known_to_have_run_when_its_record_went_with_its_node(world):
+    """Ray's head that came back with its memory says that it could not start what it finds no supervisor of."""
+    job, attempt, clean = running(world)
+    clean.replace_node()
+    clean.end(attempt.attempt_id, "FAILED", None, error_type="JOB_SUPERVISOR_ACTOR_START_FAILURE")
+    world.settle()
+    assert causes(world, job) == [("expired", Cause.PREEMPTED)]
+    assert "the node that it ran on left clean" in world.attempts(job)[0].reason
+
+
 def test_the_policy_says_how_many_faults_one_job_survives(world):
     job, _, clean = running(world)
     for _ in range(RETRIES):

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from carbon_sched.domain.cluster import Pool
 from carbon_sched.domain.intensity import Basis
 from carbon_sched.domain.job import Bundle, JobSpec, Resources
 from carbon_sched.ledger.selection import Selection
@@ -91,6 +92,25 @@ def test_gpus_are_reserved_with_their_share_of_a_host():
 def test_hardware_of_which_nothing_is_known_has_no_part():
     spec = JobSpec("true", "train", resources=Resources(bundles=(Bundle(cpus=4),)))
     assert reserved(spec, a_cluster("north", "SE-SE3"), None)["parts"] == []
+
+
+def test_nodes_that_come_for_a_job_are_booked_apart_from_what_it_used(tmp_path):
+    node = {"CPU": 8.0}
+    pool = Pool("burst", node, max_nodes=4, node_lifetime="on-demand", provisioning_s=120.0)
+    world = World(tmp_path, [a_cluster("north", "SE-SE3", pools=(pool,), home=True)], {"SE-SE3": [(0, 50.0)]})
+    world.clusters["north"].resources = dict(node)
+    job = world.submit(resources={"entrypoint_num_cpus": 2})
+    world.settle()
+    world.clock.pass_s(90)
+    world.run_to_end(job, energy_uj=3_600_000)
+    receipt = world.statements.receipt(job.job_id)
+    (said,) = [text for text in receipt["notes"] if "on-demand pool" in text]
+    assert said.startswith("1 node of the on-demand pool burst had 90 s to come and start")
+    (attempt,) = world.statements.ask(lambda book: [a for j in book.jobs.values() for a in j.attempts.values()])
+    watts = attempt.reserved["nodes"]["idle_mw"] / 1000
+    assert f"at most {90 * watts:.3g} J while idle" in said
+    assert receipt["energy_kwh"] == pytest.approx(1e-6), "it is no part of this"
+    world.close()
 
 
 def test_a_clusters_own_list_tells_what_came_past_us_once(world):

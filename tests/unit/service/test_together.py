@@ -16,12 +16,13 @@ class FakeStore:
 
     def __init__(self, let_go: threading.Event) -> None:
         self.kept: list[str] = []
-        self.commits = 0
+        self.commits = self.begins = 0
         self.let_go, self.begun = let_go, threading.Event()
         self.commit_fails = False
 
     @contextmanager
     def transaction(self):
+        self.begins += 1
         self.begun.set()
         self.let_go.wait()
         pending: list[str] = []
@@ -33,6 +34,8 @@ class FakeStore:
 
 
 def append(tx, words):
+    if "gone" in words:
+        raise StoreError("the database is gone")
     if "bad" in words:
         raise Conflict("bad")
     tx.extend(words)
@@ -82,6 +85,12 @@ def test_a_commit_that_fails_is_everybodys_and_nothing_is_done_twice():
     assert found == {"a": StoreError, "b": StoreError}
     assert store.kept == []
     assert store.commits == 0
+
+
+def test_trouble_with_the_database_is_everybodys_and_is_not_met_again_by_each():
+    found, store = run_all(["a", "gone", "c"])
+    assert found == dict.fromkeys(["a", "gone", "c"], StoreError)
+    assert store.begins == 1
 
 
 def test_an_error_is_raised_where_the_work_was_asked_for():
