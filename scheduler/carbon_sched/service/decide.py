@@ -253,16 +253,12 @@ class Decide:
             expected_counts=counts,
             ranked_by=ranked_by,
         )
-        running, bounded = [], {}
-        for job in live:
-            done, settings = come.get(job.job_id), policies.settings(job.spec)
-            if done is None or not (settings.interruptible or done.pauses):  # who was paused goes on where it was
-                continue
+        running, bounded, waits = [], {}, {job.job_id for job in queued}
+        for job in pausable:
+            done, settings = come[job.job_id], policies.settings(job.spec)
             if job.state is JobState.RUNNING and settings.interruptible:
                 running.append((job, self._waiting(job, views, now, policies, had, done), done, settings))
-            elif job.job_id in blocked and blocked[job.job_id][0]:
-                continue
-            elif job.state is JobState.QUEUED:
+            elif job.job_id in waits and (settings.interruptible or done.pauses):  # who was paused goes on where it was
                 bounded[job.job_id] = self._bounded(job, done, snapshot, policies, had)
         jobs = tuple(bounded.get(one.job_id, one) for one in snapshot.jobs)
         versions = {job.job_id: job.version for job in queued}
