@@ -1,28 +1,38 @@
 """How long an auditor waits, and how large the ledger grows (B5 row 25; a year of 2,000 GPUs).
 
-    make bench-audit                                              a sample, in about two minutes
-    .venv/bin/python tests/bench/bench_audit.py --facts 10000000 --fleet-hours 8760      in full: hours, 110 GB of disk
+    make bench-audit                                                    a sample, in about two minutes
+    .venv/bin/python tests/bench/bench_audit.py --facts 10000000        25 GB of disk, half an hour
+    .venv/bin/python tests/bench/bench_audit.py --fleet-hours 8760      the year of 2,000 GPUs in full: hours, 110 GB
 
-Ledgers are made up (`fleet_ledger.py`), with the bodies that the services write; commands run as processes of their
-own, and their CPU time and peak memory are the kernel's word. What is scaled to the full size is scaled by the number
-of facts, from CPU time: on a machine that does nothing else, that is the time on the clock.
+Ledgers are made up (`fleet_ledger.py`), with the bodies that the services write; commands and the server's part run as
+processes of their own, and their CPU time and peak memory are the kernel's word. What is scaled to the full size is
+scaled by the number of facts, from CPU time: on a machine that does nothing else, that is the time on the clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from carbon_sched.ledger.copy import line_of
+from carbon_sched.cli.periods import period as parsed_period
+from carbon_sched.domain.time import UTC
+from carbon_sched.ledger.account import Period
+from carbon_sched.ledger.copy import entries_of, line_of
 from carbon_sched.ledger.encoding import decode_fact
+from carbon_sched.ledger.selection import Selection
+from carbon_sched.ledger.statement import statement
+from carbon_sched.ledger.statement.formats import render
 from carbon_sched.service.statements import Statements
 from carbon_sched.store.engine import open_store
 from tests.bench.fleet_ledger import STEP, Fleet
@@ -34,8 +44,9 @@ SMALL_JOBS = Fleet(slots=64, gpus=1, hours=2)
 BIG_FLEET = Fleet(slots=250, gpus=8, hours=12)
 """2,000 GPUs."""
 STORED = 5_000
-LARGEST_BOOK = 1_000_000
-"""Facts of which a statement is computed here; it takes kilobytes of memory for each."""
+MONTH = "2026-01"
+MONTHS_FACTS = 750_000
+"""What SMALL_JOBS write in a month; 10 million facts are thirteen of them."""
 
 
 def main() -> None:
@@ -43,7 +54,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=FULL // 100, help="of the ledger that is verified")
     parser.add_argument("--fleet-hours", type=int, default=6, help="of the 2,000 GPUs; a year has 8,760")
+    parser.add_argument("--statement-of", metavar="DATABASE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.statement_of:
+        served(arguments.statement_of)
+        return
     with tempfile.TemporaryDirectory() as folder:
         verified(Path(folder) / "ledger.jsonl", arguments.facts)
         fleet(Path(folder) / "fleet.jsonl", arguments.fleet_hours)
@@ -51,17 +66,40 @@ def main() -> None:
 
 
 def verified(copy: Path, facts: int) -> None:
-    """The whole chain of a copy, with a checkpoint; then the statement of a month in it."""
+    """The whole chain of a copy, with a checkpoint; then the statement of a month, from the copy and by a server."""
     size, last = written(copy, islice(SMALL_JOBS.entries(10**9), facts))
     print(f"{facts:,} facts, {size / facts:,.0f} bytes each")
     used = audit("verify", "--file", copy, "--checkpoint", f"{facts}:{last.hash}")
     print(f"  audit verify             {used}   {scaled(used.cpu_s, facts)}")
-    if facts > LARGEST_BOOK:
-        print("  audit statement          not run: it holds every fact's figures in memory, see the smaller sizes")
-        return
-    used = audit("statement", "--export", copy, "--period", "2026-01", "--format", "json")
-    per_fact = 1024 * used.peak_mib / facts
-    print(f"  audit statement, January {used}   {scaled(used.cpu_s, facts)}, {per_fact:.1f} KiB of memory per fact")
+    used = audit("statement", "--export", copy, "--period", MONTH, "--format", "json")
+    print(f"  audit statement, a month {used}   of it {min(facts, MONTHS_FACTS):,} facts")
+    database = copy.with_suffix(".sqlite")
+    loaded(database, copy)
+    used = process([__file__, "--statement-of", f"sqlite:///{database}"], quiet=False)
+    print(f"  both by the server       {used}")
+    database.unlink()
+
+
+def loaded(database: Path, copy: Path) -> None:
+    """The copy's entries in the ledger of a database, past the service, which appends one by one."""
+    open_store(f"sqlite:///{database}", StoppedClock()).close()
+    with closing(sqlite3.connect(database)) as connection, copy.open("rb") as lines:
+        connection.executemany("INSERT INTO ledger (seq, prev, hash, payload) VALUES (?, ?, ?, ?)", entries_of(lines))
+        connection.commit()
+
+
+def served(database: str) -> None:
+    """What a server does for the month's statement: it follows the ledger with an index, and answers from that."""
+    store = open_store(database, StoppedClock())
+    statements, period = Statements(store, long=1), parsed_period(MONTH)
+    selection = Selection(period=period)
+    begin = time.process_time()
+    statements.over(Period(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)), lambda book: book.size)
+    indexed = time.process_time()
+    render(statements.over(period, lambda book: statement(book, selection)), "json")
+    print(f"  the server's index       {indexed - begin:7.1f} s CPU, once after its start")
+    print(f"  the month's statement    {time.process_time() - indexed:7.1f} s CPU, from then on")
+    store.close()
 
 
 def fleet(copy: Path, hours: int) -> None:
@@ -125,13 +163,20 @@ class Used:
 def audit(*arguments: object) -> Used:
     """Run `carbon-sched audit ...`."""
     code = "import sys; from carbon_sched.cli.entry import main; sys.exit(main())"
-    quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    return process(["-c", code, "audit", *map(str, arguments)])
+
+
+def process(arguments: list[str], *, quiet: bool = True) -> Used:
+    """Run this Python."""
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
     begin = time.perf_counter()
-    command = [sys.executable, "-c", code, "audit", *map(str, arguments)]
-    child = os.posix_spawn(sys.executable, command, os.environ, file_actions=quiet)
+    sys.stdout.flush()
+    child = os.posix_spawn(
+        sys.executable, [sys.executable, *arguments], os.environ, file_actions=silent if quiet else []
+    )
     _, status, usage = os.wait4(child, 0)
     if status:
-        raise SystemExit(f"audit {arguments[0]} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{' '.join(arguments[-4:])} ended with {os.waitstatus_to_exitcode(status)}")
     return Used(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 

@@ -92,8 +92,13 @@ class Book:
 
     # one reader per kind of fact -----------------------------------------------------------------
 
-    def _cluster_registered(self, _fact: Fact, body: Mapping[str, Any]) -> None:
+    def _cluster_registered(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        before = self.clusters.get(body["name"])
         self.clusters[body["name"]] = dict(body)
+        if before is not None and before["pue_ppm"] != body["pue_ppm"]:
+            for attempt in self._attempts.values():
+                if attempt.cluster == body["name"] and not attempt.outcome:
+                    attempt.pue_changes.append((fact.at, body["pue_ppm"]))
 
     def _cluster_removed(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         self.clusters.pop(body["name"], None)

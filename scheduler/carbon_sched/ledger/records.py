@@ -57,7 +57,8 @@ class AttemptRecord:
 
     `recorded` is all evidence of its energy; `spans` is what of it is booked. `reserved` is the hardware that was kept
     for it and the footprint of its manufacture, None in ledgers of before. `overhead` are the stretches that
-    suspensions took beside its work, named as `domain.energy.Overhead` does.
+    suspensions took beside its work, named as `domain.energy.Overhead` does. `pue_changes` are when another PUE of its
+    cluster was stated while it was open, and which.
     """
 
     attempt_id: str
@@ -69,6 +70,7 @@ class AttemptRecord:
     pue_source: str
     opened_at: datetime
     pue_period: str = ""
+    pue_changes: list[tuple[datetime, int]] = field(default_factory=list)
     reserved: Body | None = None
     outcome: str = ""
     started_at: datetime | None = None

@@ -88,6 +88,60 @@ def test_time_without_an_intensity_is_a_gap_with_its_energy(ledger):
     assert (got.total("covered_uj"), got.total("co2e_ug")) == (KWH // 2, 60 * GRAM)
 
 
+def test_a_pue_that_is_stated_during_a_run_is_named_and_not_guessed_into_its_figures():
+    written = WrittenLedger()
+    written.cluster("north", "SE", 1_200_000)
+    written.job("jobaaaaaaa")
+    attempt = written.opened("jobaaaaaaa")
+    written.cluster("north", "SE", 1_200_000, pue_period="2026")
+    written.cluster("north", "SE", 1_100_000, pue_period="2026")
+    written.energy(attempt, span(at("10:00"), at("11:00"), KWH))
+    written.ended(attempt, start="10:00", end="11:00")
+    written.cluster("north", "SE", 1_300_000)
+    got = whole(written)
+    stated = [gap for gap in got.gaps if "PUE" in gap.what]
+    what = "PUE 1.100 was stated then; booked is 1.200, as at its opening"
+    assert stated == [Gap("jobaaaaaaa", attempt, what, "2026-03-01T09:00:04Z", None, None)]
+    assert got.total("facility_uj") == 12 * KWH // 10
+
+
+@given(st.randoms(use_true_random=False))
+def test_late_and_revised_evidence_gives_the_same_figures_in_whatever_order_it_is_read(chance):
+    def told(order):
+        written = WrittenLedger()
+        written.cluster("north", "SE", 1_200_000)
+        names = ["jobaaaaaaa", "jobbbbbbbb"]
+        attempts = []
+        for name in names:
+            written.job(name)
+            attempts.append(written.opened(name))
+        known = [reading(at(f"1{hour}:00"), at(f"1{hour + 1}:00"), 50 + 10 * hour) for hour in range(4)]
+        direct = [reading(at(f"1{hour}:30"), at(f"1{hour + 1}:00"), 20 + hour, basis="direct") for hour in range(4)]
+        evidence = [
+            (attempt, span(at(f"1{hour}:10"), at(f"1{hour + 1}:10"), KWH + hour, reporter=reporter))
+            for attempt in attempts
+            for hour in range(3)
+            for reporter in ("self-reported", "ray")
+        ]
+        early = [(attempt, reading(at("10:00"), at("14:00"), grams)) for attempt in attempts for grams in (300, 200)]
+        for lot in (evidence, early, known, direct):
+            order(lot)
+        for attempt, row in evidence:
+            written.energy(attempt, row)
+        for attempt, row in early:  # each a booking that is revised in the end
+            written.used(attempt, "actual", "north", "SE", 1_200_000, row)
+        order(attempts)
+        for attempt in attempts:
+            written.used(attempt, "actual", "north", "SE", 1_200_000, *known, direct=direct)
+            written.ended(attempt, start="10:10", end="13:10")
+            written.collected(attempt)
+        return whole(written)
+
+    got, straight = told(chance.shuffle), told(lambda lot: None)
+    apart = {"restatements": (), "ledger_size": 0, "ledger_head": ""}
+    assert replace(got, **apart) == replace(straight, **apart)
+
+
 def test_a_revised_reading_and_late_energy_are_restatements_with_both_figures(ledger):
     attempt = "cs-jobaaaaaaa-a1"
     revised = reading(at("10:00"), at("11:00"), 110)

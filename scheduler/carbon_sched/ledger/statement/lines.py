@@ -15,6 +15,7 @@ from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.account import Period as Cut
+from carbon_sched.ledger.figures import ratio
 from carbon_sched.ledger.records import ACTUAL
 from carbon_sched.ledger.statement.model import Day, Gap, Line, Pue, Series
 
@@ -139,7 +140,11 @@ def separated(part: Part, pue_ppm: int, direct: Sequence[Reading]) -> tuple[int,
 
 def gaps(used: Sequence[Used], period: Cut) -> list[Gap]:
     """What is not known of these attempts: intensities, energy, and what the service missed."""
-    return [gap for one in used for gap in (*_unknown_intensity(one), *_unmetered(one, period), *_missing(one))]
+    return [
+        gap
+        for one in used
+        for gap in (*_unknown_intensity(one), *_unmetered(one, period), *_other_pue(one, period), *_missing(one))
+    ]
 
 
 def _unknown_intensity(used: Used) -> Iterator[Gap]:
@@ -159,6 +164,14 @@ def _unmetered(used: Used, period: Cut) -> Iterator[Gap]:
         if min(start, last) - cursor >= LEAST_GAP:
             yield _gap(used, "no energy", cursor, min(start, last), None)
         cursor = max(cursor, end)
+
+
+def _other_pue(used: Used, period: Cut) -> Iterator[Gap]:
+    """A PUE is an average over months: when somebody states another one says nothing of when it changed."""
+    for at, pue_ppm in used.attempt.pue_changes:
+        if period.holds(at):
+            what = f"PUE {ratio(pue_ppm)} was stated then; booked is {ratio(used.account.pue_ppm)}, as at its opening"
+            yield Gap(used.job.job_id, used.attempt.attempt_id, what, to_rfc3339(at), None, None)
 
 
 def _missing(used: Used) -> Iterator[Gap]:

@@ -113,8 +113,8 @@ class JobRow:
 class Gap:
     """Row 6: something that is not known. `energy_uj` None: not even the energy.
 
-    `what` is `no intensity` (its CO2e is in no figure), `no energy` (nobody metered the attempt then) or what the
-    service found missing, in its words.
+    `what` is `no intensity` (its CO2e is in no figure), `no energy` (nobody metered the attempt then), a PUE that was
+    stated while the attempt ran and is not in its figures, or what the service found missing, in its words.
     """
 
     job: str

@@ -330,7 +330,13 @@ def _completeness(one: Statement) -> Section:
 
 def _reconciled(row: Reconciled) -> tuple[str, ...]:
     coverage = "not reconciled" if row.coverage_ppm is None else ppm_percent(row.coverage_ppm)
-    counts = (row.ours, row.past_us, f"{significant(row.past_us_us, HOUR_US)} h", row.unknown, row.unlisted)
+    counts = (
+        row.ours,
+        row.past_us,
+        f"{significant(row.past_us_us, HOUR_US) if row.past_us_us else 0} h",
+        row.unknown,
+        row.unlisted,
+    )
     return (row.cluster, row.since or "never", row.until or "-", *map(str, counts), coverage)
 
 
