@@ -24,6 +24,8 @@ from carbon_sched.api.context import Context
 from carbon_sched.api.gate import own_names
 from carbon_sched.clusters.bundle import runtime_package
 from carbon_sched.clusters.check import check_cluster
+from carbon_sched.clusters.kubernetes.check import check_kubernetes
+from carbon_sched.clusters.kubernetes.client import KubernetesCluster
 from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.domain.errors import InvalidInput, StoreError
 from carbon_sched.domain.time import UTC
@@ -54,6 +56,8 @@ from carbon_sched.service.gauge import Gauge
 from carbon_sched.service.intensities import Intensities
 from carbon_sched.service.journal import Journals
 from carbon_sched.service.keep import Keep
+from carbon_sched.service.kubernetes.discovered import Discovered
+from carbon_sched.service.kubernetes.rayjobs import RayJobs
 from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.leadership import FencedStore, Leadership, Listener
 from carbon_sched.service.logs import Logs
@@ -223,6 +227,12 @@ def build(
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),
         *_declared(settings, leadership, fleet, policies, configured.known_zone, signals),
+        Step(
+            "rayjobs",
+            leadership.only(RayJobs(fenced, fleet, clusters, accept, clock, Lanes("rayjobs")).step),
+            signals.rayjobs,
+        ),
+        Step("discover", leadership.only(Discovered(fleet, clusters, configured.known_zone).step), threading.Event()),
     ]
     if not sole:
         steps.append(Step("listen", Listener(store, signals.news_elsewhere).step, threading.Event()))
@@ -333,7 +343,11 @@ def _check(fleet: Fleet, clusters: RayClusters) -> Callable[[str], list[dict[str
         cluster, status = fleet.get(name), fleet.status(name)
         if status is not None and status.problem == STARTING:
             return [{"level": "warning", "topic": "reachable", "text": f"{STARTING}: look again in a minute"}]
-        found = check_cluster(clusters.client(cluster), cluster)
+        client = clusters.client(cluster)
+        if isinstance(client, KubernetesCluster):
+            found = check_kubernetes(client, cluster)
+        else:
+            found = check_cluster(client, cluster)
         return [{"level": one.level.value, "topic": one.topic, "text": one.text} for one in found]
 
     return check

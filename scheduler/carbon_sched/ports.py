@@ -5,7 +5,7 @@ Adapters (`store/`, `clusters/`, `grid/`) and the fakes in `tests/fakes/` pass o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.facts import Entry, Fact
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.domain.job import Attempt, Job, JobEvent, JobSpec, JobState
+    from carbon_sched.domain.kubernetes import RayJobObject
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
     from carbon_sched.domain.schedule import Schedule
@@ -542,7 +543,10 @@ class Vault(Protocol):
 
 @dataclass(frozen=True)
 class RaySubmission:
-    """What is sent to Ray for one attempt; `runtime_env` already holds our package, env and the working_dir URI."""
+    """What is sent to Ray for one attempt; `runtime_env` already holds our package, env and the working_dir URI.
+
+    On Kubernetes it is said through the object `rayjob`, made from `manifest` where there is none yet.
+    """
 
     submission_id: str
     entrypoint: str
@@ -553,6 +557,8 @@ class RaySubmission:
     entrypoint_memory: int = 0
     entrypoint_resources: Mapping[str, float] | None = None
     entrypoint_label_selector: Mapping[str, str] | None = None
+    rayjob: RayJobObject | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -665,6 +671,58 @@ class ClusterClient(Protocol):
         """Every GPU of every node that Ray's own power gauge shows; none where Ray sees no GPUs."""
 
 
+@dataclass(frozen=True)
+class FoundRayJob:
+    """A RayJob with our label, as it stands on its Kubernetes cluster.
+
+    `job` names the job it was made for, if it was made by us, and `attempt` the last attempt that was admitted. `kueue`
+    is why Kueue decides about it, empty where it does not.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    manifest: Mapping[str, Any]
+    suspended: bool
+    ended: bool
+    job: str = ""
+    attempt: str = ""
+    kueue: str = ""
+
+
+@dataclass(frozen=True)
+class FoundRayCluster:
+    """A RayCluster with our label: where its dashboard is reached, and what its annotations say of it by our names."""
+
+    namespace: str
+    name: str
+    address: str
+    annotations: Mapping[str, str]
+
+
+class KubernetesClient(ClusterClient, Protocol):
+    """A Kubernetes cluster with KubeRay: a `ClusterClient` whose submissions are RayJobs with clusters of their own.
+
+    `submit` admits a RayJob (or makes it): once per attempt, and never an attempt older than one that was admitted.
+    `stop` asks Ray; what Ray does not know yet is suspended at once.
+    """
+
+    def rayjobs(self) -> list[FoundRayJob]:
+        """Every RayJob with our label in the namespaces that are ours to look at, as of a moment ago."""
+
+    def exists(self, rayjob: RayJobObject) -> bool:
+        """Whether the very object is there, asked now."""
+
+    def release(self, found: FoundRayJob) -> None:
+        """Have KubeRay delete the cluster of a RayJob whose attempt is over: suspend it, or delete what we made."""
+
+    def tell(self, found: FoundRayJob, reason: str, message: str, *, warning: bool) -> None:
+        """Say something where `kubectl describe` shows it."""
+
+    def ray_clusters(self) -> list[FoundRayCluster]:
+        """Every RayCluster with our label that belongs to no RayJob and is ready."""
+
+
 class Clusters(Protocol):
     """All clusters; local ones are started and re-adopted as needed."""
 
@@ -676,6 +734,13 @@ class Clusters(Protocol):
 
     def stop_local(self, name: str) -> None:
         """End a local head that we own (by pid, start time and boot id); no-op when it is gone."""
+
+
+class KubernetesClusters(Protocol):
+    """Those of the clusters that are Kubernetes clusters."""
+
+    def kubernetes(self, cluster: Cluster) -> KubernetesClient:
+        """Its (cached) client, the same as `Clusters.client` gives."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- grid

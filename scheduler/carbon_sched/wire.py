@@ -39,6 +39,7 @@ class JobRequest(TypedDict):
     """Body of POST /v1/jobs. Only `entrypoint` is needed.
 
     `secrets` are environment variables whose value the server reads at dispatch, from `file:PATH` or `env:VARIABLE`.
+    `rayjob` is a RayJob manifest, whose entrypoint is then the job's: it is made on the Kubernetes cluster chosen.
     """
 
     entrypoint: str
@@ -67,6 +68,7 @@ class JobRequest(TypedDict):
     priority: NotRequired[str]
     now: NotRequired[bool]
     after: NotRequired[list[str]]
+    rayjob: NotRequired[dict[str, Any]]
 
 
 class ScheduleRequest(TypedDict):
@@ -453,6 +455,14 @@ class LocalRequest(TypedDict, total=False):
     gpus: int | None
 
 
+class KubernetesRequest(TypedDict, total=False):
+    """Of a Kubernetes cluster: `address` is its API server's. RayJobs are taken up in `namespaces`; none means all."""
+
+    namespaces: list[str]
+    create_in: list[str]
+    discover: bool
+
+
 class PoolRequest(TypedDict):
     """Nodes of one kind; `node_resources` in Ray's names."""
 
@@ -492,6 +502,7 @@ class ClusterRequest(TypedDict):
     serve_address: NotRequired[str]
     journal_store: NotRequired[str]
     meter_keys: NotRequired[list[str]]
+    kubernetes: NotRequired[KubernetesRequest | None]
 
 
 class DrainRequest(TypedDict, total=False):

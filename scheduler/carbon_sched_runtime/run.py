@@ -24,6 +24,7 @@ USAGE = 2
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
 FINISH_S = 12.0
 URGENT_FINISH_S = 5.0
+LONGEST_LINGER_S = 300.0
 RECORD_READ = 64 * 1024
 PR_SET_PDEATHSIG = 1
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _./+:@%,=-")
@@ -154,6 +155,8 @@ class Wrapper:
                 "closed", exit_code=code, segments=outcome.segments, reason=outcome.reason, journal=outcome.journal
             )
         self.record.sync()
+        if self.stop_signal is not None:
+            time.sleep(_linger_s())
         return code
 
     def _saved(self, *, by_itself: bool) -> None:
@@ -293,6 +296,12 @@ def journal_folder() -> str:
             complain(f"{folder} is not a folder of ours: the journal goes to the current folder")
             return os.getcwd()
     return folder
+
+
+def _linger_s() -> float:
+    """How long a stopped job's wrapper stays once all is written, for a server that ends the whole cluster then."""
+    text = os.environ.get("CARBON_SCHED_LINGER_S", "")
+    return min(float(text), LONGEST_LINGER_S) if text.isdigit() else 0.0
 
 
 def _identifier(text: str) -> str:

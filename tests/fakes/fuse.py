@@ -99,6 +99,9 @@ class FusedClusters:
     def client(self, cluster: Cluster) -> FusedClient:
         return FusedClient(self._clusters.client(cluster), self._fuse)
 
+    def kubernetes(self, cluster: Cluster) -> FusedClient:
+        return FusedClient(self._clusters.kubernetes(cluster), self._fuse)  # type: ignore[attr-defined]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._clusters, name)
 

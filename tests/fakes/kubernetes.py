@@ -1,7 +1,7 @@
 """helm and the published schemas of what the chart makes, where `.ci/provision` has put them.
 
-The schemas are those of Kubernetes' own OpenAPI document and of the Prometheus operator's CRDs, made strict: a field
-that a schema does not name is an error here, while an API server would drop it without a word.
+The schemas are those of Kubernetes' own OpenAPI document and of the CRDs of the Prometheus operator and KubeRay, made
+strict: a field that a schema does not name is an error here, while an API server would drop it without a word.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "carbon-sched"
 KUBERNETES = "k8s.io/kubernetes@v1.33.2"
 MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.83.0"
+KUBERAY = "github.com/ray-project/kuberay/ray-operator@v1.4.2"
+CRDS = {
+    "monitoring.coreos.com": (MONITORING, "example/prometheus-operator-crd/monitoring.coreos.com_{}s.yaml"),
+    "ray.io": (KUBERAY, "config/crd/bases/ray.io_{}s.yaml"),
+}
 KUBE_VERSION = "1.33.2"
 
 
@@ -48,11 +53,15 @@ def try_render(values: dict[str, Any], folder: Path) -> subprocess.CompletedProc
 def validate(one: dict[str, Any]) -> list[str]:
     """What the published schema of its kind finds wrong in an object."""
     group = one["apiVersion"].partition("/")[0]
-    schema = (
-        _monitoring(one["kind"]) if group == "monitoring.coreos.com" else _kubernetes(one["apiVersion"], one["kind"])
-    )
-    errors = jsonschema.Draft4Validator(schema).iter_errors(one)
+    errors = _validator(group, one["apiVersion"], one["kind"]).iter_errors(one)
     return [f"{one['kind']} {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}" for error in errors]
+
+
+@cache
+def _validator(group: str, api_version: str, kind: str) -> jsonschema.Draft4Validator:
+    folder, name = CRDS.get(group, ("", ""))
+    schema = _crd(folder, name.format(kind.lower())) if folder else _kubernetes(api_version, kind)
+    return jsonschema.Draft4Validator(schema)
 
 
 def _module(name: str) -> Path:
@@ -83,11 +92,14 @@ def _kubernetes(api_version: str, kind: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{names[0]}", "definitions": _definitions()}
 
 
-@cache
-def _monitoring(kind: str) -> dict[str, Any]:
-    folder = _module(MONITORING) / "example" / "prometheus-operator-crd"
-    text = (folder / f"monitoring.coreos.com_{kind.lower()}s.yaml").read_text(encoding="utf-8")
-    schema = _strict(yaml.safe_load(text)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+def crd(module: str, file: str) -> dict[str, Any]:
+    """A published CustomResourceDefinition."""
+    text = (_module(module) / file).read_text(encoding="utf-8")
+    return dict(yaml.load(text, yaml.CSafeLoader))
+
+
+def _crd(module: str, file: str) -> dict[str, Any]:
+    schema = _strict(crd(module, file)["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
     return dict(schema)
 

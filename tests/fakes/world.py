@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from carbon_sched.domain.job import Attempt, Job
+    from carbon_sched.ports import Clusters
     from carbon_sched.wire import JobRequest
     from tests.fakes.fuse import Fuse
 
@@ -159,11 +160,12 @@ class World:
         before: World | None = None,
         fuse: Fuse | None = None,
         database: str | None = None,
+        adapters: Clusters | None = None,
     ) -> None:
         """Clusters are worked on one after another, or with `patience_s` side by side, as in a real server.
 
-        `before` is an earlier server's world on the same folder, which this one goes on with; `fuse` may kill it.
-        `database` is the URL of another one than SQLite in the folder.
+        They are fakes, unless `adapters` are given. `before` is an earlier server's world on the same folder, which
+        this one goes on with; `fuse` may kill it. `database` is the URL of another one than SQLite in the folder.
         """
         self.clock = before.clock if before else FakeClock()
         self.ids = before.ids if before else FakeIds()
@@ -175,7 +177,7 @@ class World:
         self.store = open_store(database or f"sqlite:///{folder / 'w.sqlite'}", self.clock)
         made = {cluster.name: FakeCluster(cluster.name, self.clock) for cluster in clusters}
         self.clusters = before.clusters if before else made
-        adapters = FakeClusters(*self.clusters.values())
+        adapters = adapters or FakeClusters(*self.clusters.values())
         if fuse is not None:
             self.store, adapters = FusedStore(self.store, fuse), FusedClusters(adapters, fuse)  # type: ignore[assignment]
         self.bundles = FileBundles(folder / "bundles")

@@ -26,6 +26,7 @@ SERVER_ONLY = ("api", "clusters", "compose.py", "grid", "planning", "service", "
 # Features of an extra, imported when they are asked for; without it they say which extra is missing.
 OPTIONAL = {
     "cli/chart.py": "reports",
+    "clusters/kubernetes/api.py": "kubernetes",
     "ledger/documents/pdf.py": "reports",
     "ledger/statement/parquet.py": "reports",
     "machine_meter.py": "server",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli import runtime_env
-from carbon_sched.cli.script_options import Beside, read_job_file, read_script
+from carbon_sched.cli.script_options import Beside, read_job_file, read_manifest, read_script
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.options.given import Given
 from carbon_sched.options.secrets import anchored_secrets
@@ -38,6 +38,7 @@ class JobSource:
     """A job as it was given: `entrypoint` for the shell, files to send, options for the request, the environment.
 
     Local modules stand in the environment's `py_modules` by their path; `excludes` names what of all files stays here.
+    `manifest` is the RayJob that it is, if it is one: that says what runs and where its files are.
     """
 
     entrypoint: str
@@ -46,6 +47,7 @@ class JobSource:
     sent: Sent | None = None
     notes: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    manifest: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -72,6 +74,8 @@ def read_job(
     rest = list(words)
     if file is None and rest and not is_command and rest[0].endswith(JOB_FILES):
         file = rest.pop(0)
+    if file is not None and (manifest := read_manifest(Path(file))) is not None:
+        return _rayjob(manifest, rest, flags, environment)
     job_file = read_job_file(Path(file)) if file else Beside()
     folder = Path(file).parent if file else Path()
     what = _words(rest, is_command, job_file, folder)
@@ -92,6 +96,20 @@ def read_job(
         notes.append(f"requires-python {script.requires_python} is not checked: the cluster's Python runs the job")
     request_options = {name: given for name, given in options.items() if name not in NOT_REQUEST}
     return JobSource(entrypoint, request_options, merged, sent, tuple(notes), excludes)
+
+
+def _rayjob(
+    manifest: Mapping[str, Any], rest: list[str], flags: Mapping[str, Given], environment: Mapping[str, Any]
+) -> JobSource:
+    """A RayJob is submitted as it is; flags add what its annotations could say."""
+    from carbon_sched.options.rayjob import entrypoint_of
+
+    surplus = [given.label for name, given in flags.items() if name in NOT_REQUEST]
+    surplus += ["--runtime-env"] if environment else []
+    if rest or surplus:
+        remedy = "Say it in the manifest: spec.entrypoint, spec.runtimeEnvYAML"
+        raise InvalidInput((*surplus, "arguments")[0], " ".join(rest), "does not go with a RayJob", remedy)
+    return JobSource(entrypoint_of(manifest), dict(flags), {}, manifest=manifest)
 
 
 def _words(words: list[str], is_command: bool, job_file: Beside, folder: Path) -> _Words:

@@ -72,6 +72,14 @@ def read_script(text: str, file: str) -> Beside:
     return Beside(options, _dependencies(document, block, file), _requires(document, block, file), installer)
 
 
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The RayJob that a file is; None where it is something else. InvalidFile for what is not YAML."""
+    from carbon_sched.policy.document import read_document
+
+    values = read_document(path).values
+    return values if isinstance(values, dict) and values.get("kind") == "RayJob" else None
+
+
 def read_job_file(path: Path) -> Beside:
     """Options of a `job.yaml`; raises InvalidFile with line and column for what is not YAML or not known."""
     from carbon_sched.policy.document import read_document

@@ -35,6 +35,7 @@ A job that declares no flexibility (--max-delay, --deadline) is placed well and 
 Examples:
   carbon-sched submit --duration 30m --max-delay 6h train.py --epochs 3
   carbon-sched submit --working-dir . -- torchrun --nproc-per-node 2 train.py
+  carbon-sched submit --max-delay 6h rayjob.yaml
 """
 
 
@@ -113,9 +114,13 @@ def _read(words: tuple[str, ...], is_command: bool, given: dict[str, Any]) -> Jo
 def request_of(source: JobSource) -> Built:
     """The request of a job that was read, without its bundle."""
     from carbon_sched.cli.clock import local_zone, now
-    from carbon_sched.options.request import build
+    from carbon_sched.options.request import Built, build
 
     zone = local_zone() if source.options.keys() & TIMES else timezone.utc
+    if source.manifest is not None:
+        from carbon_sched.options.rayjob import request_of as request_of_rayjob
+
+        return Built(request_of_rayjob(source.manifest, source.options, now(), zone))
     built = build(source.entrypoint, source.options, now(), zone)
     if source.environment:
         built.request["runtime_env"] = dict(source.environment)

@@ -15,6 +15,8 @@ from carbon_sched.domain.errors import Internal
 PACKAGE = "carbon_sched_runtime"
 # Under our own name: a user's `import pynvml` must find theirs, never ours.
 PYNVML_AS = f"{PACKAGE}/_pynvml.py"
+MARK = "carbon_sched_runtime.txt"
+"""From a package that Ray reads from a file it takes the top folder off, unless something stands beside that."""
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 NAME_CHARACTERS = 32
 
@@ -43,7 +45,7 @@ def _sources() -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return {**sources, PYNVML_AS: _module_file("pynvml").read_bytes()}
+    return {**sources, PYNVML_AS: _module_file("pynvml").read_bytes(), MARK: b""}
 
 
 def _module_file(name: str) -> Path:

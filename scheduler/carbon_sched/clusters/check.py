@@ -56,7 +56,7 @@ def check_cluster(client: RayClient, cluster: Cluster) -> list[Finding]:
             findings += look(client, cluster, status)
         except ClusterError as error:
             findings.append(Finding(Level.PROBLEM, look.__name__.strip("_").replace("_", " "), str(error)))
-    return [*findings, *_journal_store(cluster), *_on_demand(cluster), *_teams()]
+    return [*findings, *_journal_store(cluster), *on_demand_sinks(cluster), *_teams()]
 
 
 def _channel(cluster: Cluster) -> Iterator[Finding]:
@@ -181,7 +181,8 @@ def _journal_store(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, "journal store", text)
 
 
-def _on_demand(cluster: Cluster) -> Iterator[Finding]:
+def on_demand_sinks(cluster: Cluster) -> Iterator[Finding]:
+    """Whether nodes that come for a job leave its energy behind before they go."""
     names = [pool.name for pool in cluster.pools if pool.node_lifetime == "on-demand"]
     sink = cluster.push_to or cluster.journal_store
     if names and sink:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from carbon_sched.clusters.http import Endpoint
+from carbon_sched.clusters.kubernetes.client import KubernetesCluster
 from carbon_sched.clusters.local_head import LocalRayHead
 from carbon_sched.clusters.ray_client import RayClient
 from carbon_sched.domain.cluster import LocalHead
@@ -30,10 +31,18 @@ class RayClusters:
         self._clock = clock
         self._python = python
         self._mutex = threading.Lock()
-        self._clients: dict[str, tuple[Cluster, RayClient]] = {}
+        self._clients: dict[str, tuple[Cluster, RayClient | KubernetesCluster]] = {}
         self._heads: dict[str, LocalRayHead] = {}
 
-    def client(self, cluster: Cluster) -> RayClient:
+    def kubernetes(self, cluster: Cluster) -> KubernetesCluster:
+        """The cached client of a Kubernetes cluster."""
+        client = self.client(cluster)
+        if not isinstance(client, KubernetesCluster):
+            message = f"{cluster.name} is no Kubernetes cluster"
+            raise TypeError(message)
+        return client
+
+    def client(self, cluster: Cluster) -> RayClient | KubernetesCluster:
         """The cached client of a cluster; a changed cluster gets a new one. Starts or adopts a local head.
 
         A head that cannot be started is told by the client: `status().problem`, ClusterUnreachable by all others. A
@@ -64,7 +73,9 @@ class RayClusters:
         """End a local head that we own; no-op when it is gone. It starts again only after `forget`."""
         self._head(name, LocalHead()).stop()
 
-    def _new_client(self, cluster: Cluster) -> RayClient:
+    def _new_client(self, cluster: Cluster) -> RayClient | KubernetesCluster:
+        if cluster.kubernetes is not None:
+            return KubernetesCluster(cluster, self._clock)
         if cluster.local is not None:
             wanted = cluster.local
             return RayClient(cluster.name, lambda: self._head(cluster.name, wanted).endpoint(), self._clock)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from carbon_sched.domain.kubernetes import Kubernetes
+
 DEFAULT_PUE_PPM = 1_540_000
 DEFAULT_PUE_SOURCE = "Uptime Institute global survey 2025 (industry average), assumed"
 
@@ -90,6 +92,8 @@ class Cluster:
     """Where clients reach what Ray Serve answers there; empty: the dashboard's host, at Serve's own port."""
     meter_keys: tuple[str, ...] = ()
     """Public keys of its machine meters (`ed25519:BASE64`): what they sign is independent evidence."""
+    kubernetes: Kubernetes | None = None
+    """Of a Kubernetes cluster, where every job brings its Ray cluster along; None for a Ray cluster."""
 
 
 @dataclass(frozen=True)

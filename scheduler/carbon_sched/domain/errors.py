@@ -16,6 +16,7 @@
     |-- ServerUnavailable                  123   503  yes   our own server cannot be reached or is starting
     |-- ClusterError                       124   502  no    a Ray cluster answered with something we cannot use
     |   |-- ClusterUnreachable             124   502  yes   nothing answered: nothing happened there
+    |   |   `-- ClusterBusy                124   502  yes   it is not ready for this yet: nothing happened there
     |   |-- ClusterUnclear                 124   502  yes   no clear answer: the request may have been executed
     |   |-- ClusterRefused                 124   502  no    the cluster said no, for good
     |   `-- ClusterUnauthorized            124   502  no    missing or wrong cluster token
@@ -186,6 +187,10 @@ class ClusterUnreachable(ClusterError):
     """The cluster did not accept a connection: nothing happened there."""
 
     retryable = True
+
+
+class ClusterBusy(ClusterUnreachable):
+    """The cluster is not ready for this yet; nothing happened there, and nothing is wrong with it."""
 
 
 class ClusterUnclear(ClusterError):

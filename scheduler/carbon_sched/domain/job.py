@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.cluster import SecretRef
+    from carbon_sched.domain.kubernetes import RayJobObject
 
 
 class Phase(str, Enum):
@@ -154,6 +155,7 @@ class JobSpec:
     policy: str = ""
     start_now: bool = False
     after: tuple[Dependency, ...] = ()
+    rayjob: RayJobObject | None = None
 
 
 class JobState(str, Enum):

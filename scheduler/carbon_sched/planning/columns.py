@@ -134,6 +134,7 @@ def _shapes(snapshot: Snapshot, board: Board, lanes: list[Lane], jobs: Sequence[
         key = (
             *(tuple(sorted(bundle.as_resources().items())) for bundle in asked.bundles),
             (asked.placement, asked.gpu_type, tuple(sorted(asked.entrypoint_label_selector.items()))),
+            (job.spec.rayjob and (bool(job.spec.rayjob.uid), job.spec.rayjob.namespace),),
             (job.spec.clusters, job.residency, job.allowed, job.denied, job.max_price_per_gpu_hour, fresh),
         )
         if key not in known:

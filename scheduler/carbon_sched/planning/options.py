@@ -82,7 +82,8 @@ def _site(view: ClusterView, snapshot: Snapshot, comparable: Comparability | Non
 
 def obstacle(site: Site, job: WaitingJob, *, fresh: bool) -> Obstacle | None:
     """What keeps `job` from `site` whatever the hour, or None; `fresh`: the job has only just been submitted."""
-    return _rule(site.cluster, job) or _unreachable(site) or _shape(site, job.spec, fresh=fresh)
+    barred = _of_another_kind(site.cluster, job.spec) or _rule(site.cluster, job)
+    return barred or _unreachable(site) or _shape(site, job.spec, fresh=fresh)
 
 
 def _rule(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
@@ -99,6 +100,17 @@ def _rule(cluster: Cluster, job: WaitingJob) -> Obstacle | None:
     if cluster.name in job.denied:
         return Obstacle("denied by the policy (clusters.denied)", final=True)
     return _too_dear(cluster, job) or (Obstacle("cordoned: takes no new jobs") if cluster.cordoned else None)
+
+
+def _of_another_kind(cluster: Cluster, spec: JobSpec) -> Obstacle | None:
+    """RayJobs bring their Ray cluster along, to Kubernetes; everything else goes to Ray clusters that are there."""
+    if spec.rayjob is None:
+        return Obstacle("takes RayJobs alone: it is a Kubernetes cluster", final=True) if cluster.kubernetes else None
+    if cluster.kubernetes is None:
+        return Obstacle("takes no RayJobs: it is a Ray cluster", final=True)
+    if not spec.rayjob.uid and spec.rayjob.namespace not in cluster.kubernetes.create_in:
+        return Obstacle(f"no RayJobs may be made there in namespace {spec.rayjob.namespace} (create_in)", final=True)
+    return None
 
 
 def _too_dear(cluster: Cluster, job: WaitingJob) -> Obstacle | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from carbon_sched.domain.job import JobSpec
+    from carbon_sched.domain.kubernetes import RayJobObject
     from carbon_sched.policy.model import Policy
     from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction, Vault
@@ -54,15 +55,22 @@ class Accept:
         self._clock, self._ids, self._signals = clock, ids, signals
 
     def submit(
-        self, request: JobRequest, *, submitter: str, idempotency_key: str | None, ray_id: str | None = None
+        self,
+        request: JobRequest,
+        *,
+        submitter: str,
+        idempotency_key: str | None,
+        ray_id: str | None = None,
+        rayjob: RayJobObject | None = None,
     ) -> Job:
         """Store the job and return it; the same key with the same request returns the job stored first.
 
-        `ray_id` is the submission id it answers to under Ray's protocol, if one was chosen. Raises InvalidInput, or
-        Conflict where the key was used for another request or the id for another job; nothing is stored then.
+        `ray_id` is the submission id it answers to under Ray's protocol, if one was chosen; `rayjob` the object that
+        the request's manifest was read from, if that is there already. Raises InvalidInput, or Conflict where the key
+        was used for another request or the id for another job; nothing is stored then.
         """
-        spec, priority = self._admitted(request, submitter)
-        spec = self._sealed(spec)
+        spec, priority = self._admitted(request, submitter, rayjob)
+        spec = self._sealed(spec, request)
         digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
         for attempt in range(ID_TRIES):
             now = self._clock.now()
@@ -83,9 +91,10 @@ class Accept:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
         return self._admitted(request, submitter)[0]
 
-    def _admitted(self, request: JobRequest, submitter: str) -> tuple[JobSpec, int]:
+    def _admitted(self, request: JobRequest, submitter: str, rayjob: RayJobObject | None = None) -> tuple[JobSpec, int]:
         """The validated spec and the rank of its priority, by one look at the database."""
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
+        spec = replace(spec, rayjob=rayjob or spec.rayjob)
         with self._store.transaction(write=False) as tx:
             policy, known = self._policies.in_force(tx).followed(spec), tx.cluster_names()
             settings = policy.settings(Selected.of(spec))
@@ -108,20 +117,22 @@ class Accept:
             if not self._bundles.has(sha256):
                 raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
 
-    def stop(self, job_id: str) -> Job:
-        """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone."""
+    def stop(self, job_id: str, why: str = "") -> Job:
+        """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone.
+
+        `why` is told where it was not its user who asked.
+        """
         with self._store.transaction() as tx:
             job = tx.job(job_id)
             if job.state.final or job.state is JobState.STOPPING:
                 return job
             now = self._clock.now()
             if job.state is JobState.QUEUED:
-                job = tx.move_job(
-                    job, JobEvent.STOPPED, at=now, reason="stopped before it started", cause=Cause.STOP_ASKED
-                )
+                reason = why or "stopped before it started"
+                job = tx.move_job(job, JobEvent.STOPPED, at=now, reason=reason, cause=Cause.STOP_ASKED)
                 record_job_end(tx, job)
             else:
-                job = tx.move_job(job, JobEvent.STOP_ASKED, at=now, reason="stop asked", cause=Cause.STOP_ASKED)
+                job = tx.move_job(job, JobEvent.STOP_ASKED, at=now, reason=why or "stop asked", cause=Cause.STOP_ASKED)
                 attempt = tx.attempts(job_id=job_id, open_only=True)[-1]
                 tx.enqueue("stop", attempt.attempt_id, {})
         self._signals.dispatch.set()
@@ -129,8 +140,14 @@ class Accept:
         self._signals.job_changed()
         return job
 
-    def _sealed(self, spec: JobSpec) -> JobSpec:
-        """Environment variables often hold passwords: they are stored encrypted and nowhere else."""
+    def _sealed(self, spec: JobSpec, request: JobRequest) -> JobSpec:
+        """Environment variables often hold passwords: they are stored encrypted and nowhere else.
+
+        So is the manifest of a RayJob to be made: its pods may have some too.
+        """
+        if spec.rayjob is not None and not spec.rayjob.uid:
+            manifest = self._vault.seal(json.dumps(request["rayjob"]))
+            spec = replace(spec, rayjob=replace(spec.rayjob, sealed_manifest=manifest))
         public = {key: value for key, value in spec.runtime_env.items() if key != "env_vars"}
         sealed = self._vault.seal(json.dumps(spec.runtime_env.get("env_vars", {})))
         return replace(spec, runtime_env=public, sealed_env=sealed)

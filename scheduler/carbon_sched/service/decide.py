@@ -277,12 +277,13 @@ class Decide:
         self, cluster: Cluster, attempts: list[Attempt], specs: dict[str, JobSpec], now: datetime
     ) -> tuple[Reservation, ...]:
         mine = [attempt for attempt in attempts if attempt.cluster == cluster.name and attempt.job_id in specs]
-        return tuple(self._reservation(attempt, specs[attempt.job_id], now) for attempt in mine)
+        return tuple(self._reservation(attempt, specs[attempt.job_id], cluster, now) for attempt in mine)
 
-    def _reservation(self, attempt: Attempt, spec: JobSpec, now: datetime) -> Reservation:
+    def _reservation(self, attempt: Attempt, spec: JobSpec, cluster: Cluster, now: datetime) -> Reservation:
         started = attempt.started_at
         duration = timedelta(seconds=self._belief(spec).mean_duration_s)
-        visible = started is not None and (now - started).total_seconds() > VISIBLE_AFTER_S
+        told = cluster.kubernetes is None  # which is not asked what is in use there
+        visible = told and started is not None and (now - started).total_seconds() > VISIBLE_AFTER_S
         return Reservation(spec.resources.bundles, max(now, (started or now) + duration), visible)
 
     def _belief(self, spec: JobSpec) -> Belief:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import (
     CarbonSchedError,
+    ClusterBusy,
     ClusterError,
     ClusterRefused,
     InvalidInput,
@@ -214,10 +215,18 @@ class Dispatch:
             client.submit(submission)
         except ClusterRefused as error:
             self._finish_failed(item, attempt, job, str(error))
+        except ClusterBusy:
+            self._later(item, attempt)
         except ClusterError as error:
             self._unclear(item, cluster, attempt, job, error)
         else:
             self._accepted(item, attempt, job, attempt.epoch)
+
+    def _later(self, item: OutboxItem, attempt: Attempt) -> None:
+        """Nothing was posted, as if it had never been tried."""
+        with self._store.transaction() as tx:
+            if tx.delay_outbox(item, seconds=RETRY_S):
+                tx.put_attempt(replace(tx.attempt(attempt.attempt_id), epoch=""))
 
     def _prepare(self, client: ClusterClient, attempt: Attempt, spec: JobSpec) -> RaySubmission:
         uris: dict[str, str] = {}
@@ -237,7 +246,21 @@ class Dispatch:
             entrypoint_memory=spec.resources.entrypoint_memory,
             entrypoint_resources=spec.resources.entrypoint_resources or None,
             entrypoint_label_selector=spec.resources.entrypoint_label_selector or None,
+            rayjob=spec.rayjob,
+            manifest=self._manifest(spec),
         )
+
+    def _manifest(self, spec: JobSpec) -> dict[str, Any]:
+        """Of the RayJob to be made, decrypted."""
+        if spec.rayjob is None or not spec.rayjob.sealed_manifest:
+            return {}
+        return dict(json.loads(self._unsealed("rayjob", spec.rayjob.sealed_manifest)))
+
+    def _unsealed(self, field: str, sealed: str) -> str:
+        try:
+            return self._vault.unseal(sealed)
+        except StoreError as error:
+            raise InvalidInput(field, "(encrypted)", f"cannot be read: {error}", "Submit the job again") from None
 
     def _sinks(self, attempt: Attempt) -> dict[str, str]:
         """Where the attempt's nodes deliver their energy journals (carbon_sched_runtime/sinks.py), and with what."""
@@ -251,10 +274,7 @@ class Dispatch:
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """The job's own variables, decrypted, and its secrets as they are at this moment; secrets win."""
-        try:
-            given: dict[str, str] = json.loads(self._vault.unseal(spec.sealed_env)) if spec.sealed_env else {}
-        except StoreError as error:
-            raise InvalidInput("env_vars", "(encrypted)", f"cannot be read: {error}", "Submit the job again") from None
+        given: dict[str, str] = json.loads(self._unsealed("env_vars", spec.sealed_env)) if spec.sealed_env else {}
         return given | {name: self._vault.secret(name, ref) for name, ref in spec.secrets.items()}
 
     def _fence(

@@ -141,6 +141,9 @@ class Follow:
     def _look(self, client: ClusterClient, attempts: list[Attempt]) -> _Seen:
         asked_at = self._clock.now()
         jobs = {job.submission_id: job for job in client.jobs()}
+        for attempt in attempts:
+            if attempt.attempt_id not in jobs and (job := client.job(attempt.attempt_id)) is not None:
+                jobs[attempt.attempt_id] = job  # the list was older than its submission
         unknown = any(attempt.attempt_id not in jobs for attempt in attempts)
         return _Seen(asked_at, jobs, client.epoch().session_name if unknown else "")
 
@@ -159,7 +162,7 @@ class Follow:
         ray_job = seen.jobs.get(attempt.attempt_id)
         if ray_job is None:
             if attempt.open:
-                self._vanished(attempt, seen.epoch)
+                self._vanished(cluster, attempt, seen.epoch)
         elif ray_job.status in RAY_FINAL:
             ending = self._ending(client, attempt, ray_job)
             self._finish(attempt, replace(ending, node_id=ray_job.driver_node_id or ""))
@@ -237,8 +240,12 @@ class Follow:
             reason, cause = fault(ray_job, attempt, nodes, started=started is not None)
         return Ending(event, event.value, reason, cause, code, started, None, tuple(missing))
 
-    def _vanished(self, attempt: Attempt, epoch: str) -> None:
-        """The cluster answers but does not know the attempt any more."""
+    def _vanished(self, cluster: Cluster, attempt: Attempt, epoch: str) -> None:
+        """The cluster answers but does not know the attempt any more. On Kubernetes somebody deleted its RayJob."""
+        if cluster.kubernetes is not None:
+            ending = Ending(JobEvent.STOPPED, "stopped", "its RayJob was deleted", Cause.STOP_ASKED)
+            self._finish(attempt, replace(ending, missing=(ending.reason,)))
+            return
         reason, cause = f"{attempt.cluster} no longer knows the job", Cause.FORGOTTEN
         if epoch != attempt.epoch:
             reason, cause = f"{attempt.cluster} was restarted and forgot its jobs", Cause.HEAD_RESTARTED

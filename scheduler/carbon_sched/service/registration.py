@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.address import require_address
 from carbon_sched.domain.cluster import DEFAULT_PUE_PPM, DEFAULT_PUE_SOURCE, Cluster, LocalHead, Pool, Pue, SecretRef
 from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.kubernetes import Kubernetes
 from carbon_sched.domain.units import pue_ppm
 from carbon_sched.meter_keys import parse_meter_key
 from carbon_sched.service.spec import secret_ref
@@ -16,9 +18,12 @@ from carbon_sched.service.spec import secret_ref
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from carbon_sched.wire import ClusterRequest, PoolRequest
+    from carbon_sched.wire import ClusterRequest, KubernetesRequest, PoolRequest
 
 DAY_S = 86_400
+KUBERNETES_GRACE_S = 1800.0
+"""Nodes and images of a RayJob's own cluster may take long to come."""
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 
@@ -34,6 +39,9 @@ def cluster_of(name: str, request: ClusterRequest, known_zone: Callable[[str], s
         raise InvalidInput("address", address, "must be given, or local, but not both", "Give exactly one of the two")
     if address:
         require_address(address)
+    kubernetes = _kubernetes(request.get("kubernetes"))
+    if kubernetes is not None:
+        _require_kubernetes(address, request)
     return Cluster(
         name=name,
         zone=known_zone(request["zone"]),
@@ -47,13 +55,36 @@ def cluster_of(name: str, request: ClusterRequest, known_zone: Callable[[str], s
         residency=tuple(request.get("residency", [])),
         pools=tuple(_pool(pool) for pool in request.get("pools", [])),
         price_per_gpu_hour=request.get("price_per_gpu_hour"),
-        start_grace_s=_grace(request.get("start_grace_s", 300.0)),
+        start_grace_s=_grace(request.get("start_grace_s", KUBERNETES_GRACE_S if kubernetes else Cluster.start_grace_s)),
         home=request.get("home", False),
         push_to=_push_to(request.get("push_to", "")),
         journal_store=_journal_store(request.get("journal_store", "")),
         serve_address=_serve_address(request.get("serve_address", "")),
         meter_keys=tuple(str(parse_meter_key(text)) for text in request.get("meter_keys", [])),
+        kubernetes=kubernetes,
     )
+
+
+def _kubernetes(asked: KubernetesRequest | None) -> Kubernetes | None:
+    if asked is None:
+        return None
+    namespaces, create_in = tuple(asked.get("namespaces", [])), tuple(asked.get("create_in", []))
+    for field, names in (("namespaces", namespaces), ("create_in", create_in)):
+        for name in names:
+            if not NAMESPACE.fullmatch(name):
+                raise InvalidInput(
+                    f"kubernetes.{field}", name, "is not the name of a namespace", "Write it as kubectl does"
+                )
+    return Kubernetes(namespaces, create_in, discover=asked.get("discover", False))
+
+
+def _require_kubernetes(address: str, request: ClusterRequest) -> None:
+    if not address:
+        remedy = "Give its API server's, such as https://kubernetes.default.svc, as `address`"
+        raise InvalidInput("address", address, "is missing for a Kubernetes cluster", remedy)
+    if not request.get("pools"):
+        remedy = "List its nodes that RayJobs may use as `pools`: Kubernetes is not asked for them"
+        raise InvalidInput("pools", [], "names no nodes", remedy)
 
 
 def _push_to(address: str) -> str:

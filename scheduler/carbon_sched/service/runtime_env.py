@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STOP_GRACE_S = 20
 SERVICE = "serve-app"
 """The label of a job that stands for a service: the service's name."""
+LINGER_S = 60
+"""Of a stopped job's wrapper on Kubernetes: its energy is collected meanwhile, then its RayJob is suspended."""
 UNWRAPPED_KEYS = ("image_uri", "container")
 """Runtime environments whose Python is not the cluster's: metered from outside, graded lower (design section 5)."""
 
@@ -99,7 +101,7 @@ def _our_variables(spec: JobSpec, attempt: Attempt) -> dict[str, str]:
         "CARBON_SCHED_ATTEMPT": attempt.attempt_id,
         "CARBON_SCHED_GPUS": f"{resources.gpus:g}",
         "CARBON_SCHED_CPUS": f"{resources.cpus:g}",
-        "RAY_JOB_STOP_WAIT_TIME_S": f"{max(STOP_GRACE_S, spec.flexibility.restart_s or 0):.0f}",
+        **_stopping(spec),
         # scripts that call ray.init(runtime_env=...) themselves keep working (ray.md, section 6)
         "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
         **_of_the_run(spec, attempt),
@@ -111,6 +113,18 @@ def _of_the_service(spec: JobSpec) -> dict[str, str]:
     """Whose replicas are metered on other nodes too, for the job that stands for a service."""
     name = spec.metadata.get(SERVICE) if spec.phase is Phase.INFERENCE_ONLINE else None
     return {"CARBON_SCHED_SERVE_APP": name} if name else {}
+
+
+def _stopping(spec: JobSpec) -> dict[str, str]:
+    """How long Ray lets a stopped job end by itself.
+
+    On Kubernetes the wrapper then stays a while: KubeRay takes a RayJob whose Ray job has ended for done, and could
+    not suspend it any more.
+    """
+    grace_s = max(STOP_GRACE_S, spec.flexibility.restart_s or 0)
+    if spec.rayjob is None:
+        return {"RAY_JOB_STOP_WAIT_TIME_S": f"{grace_s:.0f}"}
+    return {"RAY_JOB_STOP_WAIT_TIME_S": f"{grace_s + LINGER_S:.0f}", "CARBON_SCHED_LINGER_S": f"{LINGER_S}"}
 
 
 def _of_the_run(spec: JobSpec, attempt: Attempt) -> dict[str, str]:

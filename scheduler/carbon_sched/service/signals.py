@@ -19,6 +19,7 @@ class Signals:
         self.follow = threading.Event()
         self.collect = threading.Event()
         self.poll = threading.Event()
+        self.rayjobs = threading.Event()
         self._zones: list[threading.Event] = []
         self._changed = threading.Condition()
         self._generation = 0
@@ -36,7 +37,7 @@ class Signals:
 
     def lead(self) -> None:
         """This server begins or ends to lead: every loop that only a leader runs looks again."""
-        for event in (self.decide, self.dispatch, self.follow, self.collect):
+        for event in (self.decide, self.dispatch, self.follow, self.collect, self.rayjobs):
             event.set()
 
     def news_elsewhere(self) -> None:

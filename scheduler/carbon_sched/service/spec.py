@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from carbon_sched.domain.cluster import SecretRef
 from carbon_sched.domain.errors import InvalidInput
@@ -19,7 +19,9 @@ from carbon_sched.domain.job import (
     Placement,
     Resources,
 )
+from carbon_sched.domain.kubernetes import RayJobObject
 from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.options.rayjob import bundles_of, entrypoint_of, require_usable, runtime_env_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,7 +40,9 @@ MAX_DEPTH = 32
 
 def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
     """The validated spec of a request; raises InvalidInput for the first field that cannot be used."""
-    entrypoint = request["entrypoint"]
+    entrypoint, manifest = request["entrypoint"], request.get("rayjob")
+    if manifest is not None:
+        _require_of_manifest(request, manifest)
     if not entrypoint.strip() or len(entrypoint) > MAX_ENTRYPOINT or "\0" in entrypoint:
         remedy = "Give the command to run, for example 'python job.py', at most 100,000 characters"
         raise InvalidInput("entrypoint", entrypoint, "is not a command", remedy)
@@ -48,7 +52,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
     return JobSpec(
         entrypoint=entrypoint,
         name=labels["name"] or _name_from(entrypoint),
-        runtime_env=_runtime_env(request.get("runtime_env", {})),
+        runtime_env=_runtime_env(runtime_env_of(manifest) if manifest else request.get("runtime_env", {})),
         secrets={name: _secret(name, text) for name, text in request.get("secrets", {}).items()},
         bundle_sha256=_sha256(request.get("bundle_sha256")),
         metadata=request.get("metadata", {}),
@@ -58,7 +62,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         project=labels["project"],
         team=labels["team"],
         submitter=submitter,
-        resources=_resources(request.get("resources", {})),
+        resources=_resources(request.get("resources", {}), bundles_of(manifest) if manifest else ()),
         flexibility=_flexibility(request, now),
         estimate=Estimate(
             _positive("duration", request.get("duration_s"), "seconds"),
@@ -69,7 +73,24 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         start_now=bool(request.get("now", False)),
         after=tuple(_dependency(text) for text in request.get("after", [])),
         policy=labels["policy"],
+        rayjob=_rayjob(manifest) if manifest else None,
     )
+
+
+def _require_of_manifest(request: JobRequest, manifest: dict[str, object]) -> None:
+    """What a manifest says is not said again beside it; files and secrets reach its pods by Kubernetes' own means."""
+    require_usable(manifest)
+    if request["entrypoint"] != entrypoint_of(manifest):
+        raise InvalidInput("entrypoint", request["entrypoint"], "is not the RayJob's", "Say it in the manifest alone")
+    for field in ("runtime_env", "bundle_sha256", "secrets"):
+        if request.get(field):
+            remedy = "Say it in the manifest: runtimeEnvYAML, and secretKeyRef in its pods for secrets"
+            raise InvalidInput(field, "(not shown)", "does not go with a RayJob", remedy)
+
+
+def _rayjob(manifest: dict[str, Any]) -> RayJobObject:
+    metadata = manifest["metadata"]
+    return RayJobObject(metadata.get("namespace", "default"), metadata["name"])
 
 
 def label(field: str, value: str) -> str:
@@ -179,7 +200,8 @@ def _size(value: int) -> int:
     return int(_amount("data.size_bytes", value))
 
 
-def _resources(asked: ResourcesRequest) -> Resources:
+def _resources(asked: ResourcesRequest, pods: tuple[Bundle, ...] = ()) -> Resources:
+    """What is asked for; `pods` are those that a RayJob brings, in place of workers and GPUs."""
     entry = Bundle(
         cpus=_amount("entrypoint_num_cpus", asked.get("entrypoint_num_cpus", 0.0)),
         gpus=_amount("entrypoint_num_gpus", asked.get("entrypoint_num_gpus", 0.0)),
@@ -197,7 +219,9 @@ def _resources(asked: ResourcesRequest) -> Resources:
         )
     if per_worker and not workers:
         raise InvalidInput("gpus_per_worker", per_worker, "needs workers", "Add --workers N")
-    bundles = [entry] if entry.as_resources() else []
+    if pods and (gpus or workers or entry.as_resources()):
+        raise InvalidInput("gpus", gpus or workers, "does not go with a RayJob", "Say it in the manifest's pods")
+    bundles = [*pods, entry] if entry.as_resources() else list(pods)
     bundles += [Bundle(cpus=1.0, gpus=per_worker)] * workers
     bundles += [Bundle(gpus=gpus)] if gpus else []
     return Resources(

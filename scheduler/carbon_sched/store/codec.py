@@ -7,6 +7,7 @@ back as the same number).
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.cluster import Cluster, LocalHead, Pool, Pue, SecretRef
@@ -23,6 +24,7 @@ from carbon_sched.domain.job import (
     Placement,
     Resources,
 )
+from carbon_sched.domain.kubernetes import Kubernetes, RayJobObject
 from carbon_sched.domain.run import PastRun
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 
@@ -58,6 +60,7 @@ def spec_to_json(spec: JobSpec) -> Json:
         "policy": spec.policy,
         "start_now": spec.start_now,
         "after": [[one.job_id, one.ok] for one in spec.after],
+        "rayjob": asdict(spec.rayjob) if spec.rayjob else None,
     }
 
 
@@ -85,7 +88,12 @@ def spec_from_json(j: Json) -> JobSpec:
         policy=j["policy"],
         start_now=j.get("start_now", False),
         after=tuple(Dependency(job_id, ok) for job_id, ok in j.get("after", ())),
+        rayjob=_rayjob_from_json(j.get("rayjob")),
     )
+
+
+def _rayjob_from_json(j: Json | None) -> RayJobObject | None:
+    return RayJobObject(j["namespace"], j["name"], j["uid"], j["sealed_manifest"]) if j else None
 
 
 def _resources_to_json(resources: Resources) -> Json:
@@ -290,6 +298,7 @@ def cluster_to_json(cluster: Cluster) -> Json:
         "journal_store": cluster.journal_store,
         "serve_address": cluster.serve_address,
         "meter_keys": list(cluster.meter_keys),
+        "kubernetes": asdict(cluster.kubernetes) if cluster.kubernetes else None,
     }
 
 
@@ -315,7 +324,12 @@ def cluster_from_json(j: Json) -> Cluster:
         journal_store=j.get("journal_store", ""),
         serve_address=j.get("serve_address", ""),
         meter_keys=tuple(j.get("meter_keys", ())),
+        kubernetes=_kubernetes_from_json(j.get("kubernetes")),
     )
+
+
+def _kubernetes_from_json(j: Json | None) -> Kubernetes | None:
+    return Kubernetes(tuple(j["namespaces"]), tuple(j["create_in"]), discover=j["discover"]) if j else None
 
 
 def _pool_to_json(pool: Pool) -> Json:

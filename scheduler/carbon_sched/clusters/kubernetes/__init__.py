@@ -1,0 +1,1 @@
+"""Kubernetes clusters with KubeRay, behind the port of every other cluster; README.md tells how."""

@@ -1,0 +1,152 @@
+"""All that a RayJob needs to live: API server, operator, Ray head, and our service."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from carbon_sched.clusters.registry import RayClusters
+from carbon_sched.domain.cluster import Pool
+from carbon_sched.domain.kubernetes import Kubernetes
+from carbon_sched.domain.time import to_epoch
+from carbon_sched.ports import JobFilter
+from carbon_sched.service.kubernetes.rayjobs import RayJobs
+from carbon_sched_runtime import wire
+from tests.fakes.fuse import FusedClusters
+from tests.fakes.kube_api import FakeKubeApi
+from tests.fakes.kuberay import KubeRay
+from tests.fakes.ray_head import FakeRayHead
+from tests.fakes.world import InOrder, World, a_cluster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+    from carbon_sched.domain.job import Attempt, Job
+    from tests.fakes.fuse import Fuse
+
+Json = dict[str, Any]
+RECONCILED_S = 3.0
+"""KubeRay looks at each RayJob this often."""
+POOL = Pool("spot", {"CPU": 4.0, "memory": 16e9}, 2000, node_lifetime="on-demand", provisioning_s=60.0)
+
+
+class Kube:
+    """A world with one Kubernetes cluster, `kube` in zone DE. `turn` is one turn of everybody."""
+
+    def __init__(
+        self, folder: Path, grid: dict[str, list[tuple[float, float]]] | None = None, **kubernetes: Any
+    ) -> None:
+        self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
+        self.kubernetes = Kubernetes(**kubernetes)
+        self.head = FakeRayHead(execute=False)
+        self.api = FakeKubeApi(self.head)
+
+    def __enter__(self) -> Self:
+        self.api.__enter__()
+        self.operator = KubeRay(self.api.address, self.head)
+        self.cluster = a_cluster(
+            "kube", "DE", kubernetes=self.kubernetes, pools=(POOL,), home=True, start_grace_s=1800.0
+        )
+        object.__setattr__(self.cluster, "address", self.api.address)
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        self.api.__exit__()
+
+    def begin(self, fuse: Fuse | None = None) -> None:
+        """A server begins, after another one or as the first."""
+        before = getattr(self, "world", None)
+        self.adapters = RayClusters(self.folder, _Late(self))
+        self.world = World(self.folder, [self.cluster], self.grid, before=before, fuse=fuse, adapters=self.adapters)  # type: ignore[arg-type]
+        clusters: Any = FusedClusters(self.adapters, fuse) if fuse else self.adapters  # type: ignore[arg-type]
+        world = self.world
+        self.controller = RayJobs(world.store, world.fleet, clusters, world.accept, world.clock, InOrder("rayjobs"))
+
+    def end(self) -> None:
+        """The server ends, or is killed."""
+        self.adapters.forget("kube")
+        self.world.store.close()
+
+    def turn(self) -> None:
+        """The operator, then the controller and every loop, with the news of what came before."""
+        self.world.clock.pass_s(RECONCILED_S)
+        self.operator.step()
+        self.caught_up()
+        self.controller.step()
+        self.world.settle()
+
+    def caught_up(self) -> None:
+        """Wait until the watch has told what the server knows."""
+        client = self.adapters.kubernetes(self.cluster)
+        deadline = time.monotonic() + 60
+        while True:
+            seen = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in client._all()}
+            there = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in self.api.of("rayjobs")
+                     if (one["metadata"].get("labels") or {}).get("carbon-sched/managed") == "true"}  # fmt: skip
+            if seen == there:
+                return
+            assert time.monotonic() < deadline, (len(seen), len(there))
+            time.sleep(0.01)
+
+    def submitted(self, name: str) -> Attempt:
+        """The newest attempt of a RayJob, once its cluster is there and Ray has the job."""
+        for _ in range(20):
+            self.turn()
+            tried = self.world.attempts(self.job(name))
+            if tried and tried[-1].attempt_id in self.head.jobs:
+                return tried[-1]
+        raise AssertionError(self.job(name), self.object(name)["status"])
+
+    def job(self, name: str) -> Job:
+        """The job of a RayJob."""
+        (found,) = [job for job in self.jobs() if job.spec.name == name]
+        return found
+
+    def jobs(self) -> list[Job]:
+        with self.world.store.transaction(write=False) as tx:
+            return tx.jobs(JobFilter(), limit=10_000)
+
+    def object(self, name: str) -> Json:
+        (found,) = [one for one in self.api.of("rayjobs") if one["metadata"]["name"] == name]
+        return found
+
+    # what the wrapper does -----------------------------------------------------------------------
+
+    def starts(self, attempt: Attempt) -> None:
+        self.head.begin(attempt.attempt_id)
+        self.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
+
+    def closes(
+        self, attempt: Attempt, *, start: Any, exit_code: int = 0, energy_uj: int = 3_600_000_000, seq: int = 0
+    ) -> None:
+        """The user's code has ended, and all energy is written."""
+        segment = self.world.made_segment(start, self.world.clock.now(), {attempt.attempt_id: energy_uj}, seq)
+        self.head.put_file(str(segment.name), wire.format_segment(segment))
+        ended = {"event": "ended", "exit_code": exit_code}
+        self.record(attempt, ended, {"event": "closed", "exit_code": exit_code, "segments": 1})
+
+    def record(self, attempt: Attempt, *events: Json) -> None:
+        at = round(to_epoch(self.world.clock.now()) * 1e6)
+        lines = "".join(
+            json.dumps({"v": 1, "attempt": attempt.attempt_id, "t": at, **event}) + "\n" for event in events
+        )
+        path = self.head.logs / wire.record_name(attempt.attempt_id)
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + lines.encode())
+
+
+class _Late:
+    """The world's clock, for adapters that are made before it."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+
+    def now(self) -> Any:
+        return self._kube.world.clock.now()
+
+    def monotonic(self) -> float:
+        return float(self._kube.world.clock.monotonic())
