@@ -101,6 +101,7 @@ def philly(options: argparse.Namespace) -> tuple:
     jobs = load_jobs(options.data / "jobs" / PHILLY)
     beliefs = learnt_beliefs(jobs, np.zeros(len(jobs), dtype=np.int64), POINTS)
     usable = (jobs.hours > SHORTEST_H) & (jobs.hours <= LONGEST_H) & (jobs.submitted_h >= LEARN_H)
+    usable &= np.isfinite(beliefs).all(axis=1)
     rng = np.random.default_rng(options.seed)
     picked = rng.choice(np.flatnonzero(usable), min(options.philly, int(usable.sum())), replace=False)
     moved = jobs.submitted_h[picked] + 168 * rng.choice(PLACES, len(picked))

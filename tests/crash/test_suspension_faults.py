@@ -1,6 +1,6 @@
 """kill -9 of server, wrapper and head at each step of suspend and resume: the job ends once, no energy lost or doubled.
 
-In one process, as tests/crash/test_server_faults.py; tests/e2e/test_suspend_kills.py does it to real processes.
+In one process, as tests/crash/test_server_faults.py.
 """
 
 from __future__ import annotations

@@ -265,12 +265,9 @@ class Decide:
         return _Read(replace(snapshot, jobs=jobs), versions, policies, had, untold, running)
 
     def _bounded(self, job: Job, done: Progress, snapshot: Snapshot, policies: PolicySet, had: Shares) -> WaitingJob:
-        """An interruptible job that waits, within its window; begun anew where its state is out of reach for good."""
-        views, now = snapshot.clusters, snapshot.now
-        waiting = self._waiting(job, views, now, policies, had, done)
-        if gone(done, waiting, snapshot):
-            done = Progress(done.cost)
-            waiting = self._waiting(job, views, now, policies, had, done)
+        """An interruptible job that waits, within its window; begun anew where its state went with a cluster."""
+        done = Progress(done.cost) if gone(done, job, snapshot) else done
+        waiting = self._waiting(job, snapshot.clusters, snapshot.now, policies, had, done)
         return self._windows.bounded(waiting, done, snapshot, policies.settings(job.spec))
 
     def _reservations(

@@ -173,13 +173,10 @@ class Windows:
         log.info("job is being suspended job=%s saving=%.3f", job.job_id, found.saving)
 
 
-def gone(done: Progress, job: WaitingJob, snapshot: Snapshot) -> bool:
-    """Whether the one cluster that has the job's state is away so late that only a start anew may meet the deadline."""
-    if done.cluster is None or done.runs_since is not None or job.spec.flexibility.storage:
-        return False
-    here = next((view for view in snapshot.clusters if view.cluster.name == done.cluster), None)
-    away = here is None or here.status is None or not here.status.usable
-    return away and snapshot.now >= job.latest_start - timedelta(seconds=done.done_s)
+def gone(done: Progress, job: Job, snapshot: Snapshot) -> bool:
+    """Whether the job's state went with the one cluster that had it, now removed; one that is away may come back."""
+    there = {view.cluster.name for view in snapshot.clusters}
+    return done.cluster is not None and not job.spec.flexibility.storage and done.cluster not in there
 
 
 def _may_pause(done: Progress, settings: Settings) -> bool:
