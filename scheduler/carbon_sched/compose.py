@@ -89,6 +89,7 @@ from carbon_sched.store.engine import open_store, sqlite_file
 from carbon_sched.store.journals import FolderJournals
 from carbon_sched.store.location import check_local_filesystem
 from carbon_sched.store.seals import FileSeals, GitSeals
+from carbon_sched.store.timestamps import TimestampSeals
 from carbon_sched.store.vault import FileVault
 from carbon_sched.systemd import notify_ready
 
@@ -360,6 +361,9 @@ def _sealing(settings: Settings, store: Store, clock: Clock) -> Sealing:
         places["file"] = FileSeals(settings.seal.file)
     if settings.seal.git is not None:
         places["git"] = GitSeals(settings.seal.git, settings.seal.git_remote)
+    if settings.seal.timestamp_url is not None and settings.seal.timestamp_ca is not None:
+        folder, url = settings.shared / "timestamps", settings.seal.timestamp_url
+        places["timestamp service"] = TimestampSeals(folder, url, settings.seal.timestamp_ca)
     key = PrivateKey(settings.shared / "ledger.key")
     return Sealing(store, places, key, clock, every_s=settings.seal.every_s)
 

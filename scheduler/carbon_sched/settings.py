@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carbon_sched.data_dir import default_data_dir
@@ -96,6 +96,7 @@ class SealSettings(BaseModel):
     """Where seals of the ledger go beside `seals.jsonl` in the data folder, and how often one is made.
 
     file: only appended to. git: a clone in which each seal is a commit, pushed to `git_remote` where one is named.
+    timestamp_url: a timestamp service (RFC 3161) that countersigns each, believed by the certificates in timestamp_ca.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +105,15 @@ class SealSettings(BaseModel):
     file: Path | None = None
     git: Path | None = None
     git_remote: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[^-\s]\S*$")
+    timestamp_url: str | None = Field(default=None, max_length=500, pattern=r"^https?://[^@\s]+$")
+    timestamp_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _believed(self) -> SealSettings:
+        if (self.timestamp_url is None) != (self.timestamp_ca is None):
+            problem = "timestamp_url and timestamp_ca go together: nobody's timestamp is believed without a certificate"
+            raise PydanticCustomError("timestamps", problem)
+        return self
 
 
 class Settings(BaseModel):
@@ -160,7 +170,9 @@ def load_settings(flags: dict[str, Any], config: Path | None) -> Settings:
     except ValidationError as error:
         raise _told(error.errors()[0], file) from None
     anchored: dict[str, Any] = {"grid": _anchored(settings.grid, file.parent)}
-    places = {name: file.parent / place for name in ("file", "git") if (place := getattr(settings.seal, name))}
+    places = {
+        name: file.parent / place for name in ("file", "git", "timestamp_ca") if (place := getattr(settings.seal, name))
+    }
     anchored["seal"] = settings.seal.model_copy(update=places)
     for name in ("secrets_dir", "token_file", "clusters_file", "policies_dir"):
         if (place := getattr(settings, name)) is not None:
