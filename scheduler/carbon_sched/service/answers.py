@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from carbon_sched.service.statements import Statements
 
 Value = TypeVar("Value")
-KEPT = 64
-PATIENCE_S = 0.2
+KEPT, KEPT_FACTS = 64, 4_096
+PATIENCE_S = 0.1
 """How long a reader waits for an answer that is being computed."""
 
 
@@ -41,6 +41,7 @@ class Answers:
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Answer[Any]] = OrderedDict()
         self._coming: dict[Hashable, Future[Answer[Any]]] = {}
+        self._facts: OrderedDict[Hashable, Any] = OrderedDict()
 
     def of(self, key: Hashable, question: Callable[[Book], Value], *, size: int) -> Answer[Value] | None:
         """The answer as of `size` entries or more where it comes soon, else the last one.
@@ -58,6 +59,19 @@ class Answers:
         if not wait([coming], self._patience_s).done:
             return known
         return self._keep(key, coming)
+
+    def once(self, key: Hashable, look: Callable[[], Value]) -> Value:
+        """What never changes once it is there: looked up at the first asking, then kept for a while."""
+        with self._lock:
+            if key in self._facts:
+                self._facts.move_to_end(key)
+                return cast("Value", self._facts[key])
+        found = look()
+        with self._lock:
+            self._facts[key] = found
+            while len(self._facts) > KEPT_FACTS:
+                self._facts.popitem(last=False)
+        return found
 
     def close(self) -> None:
         """Compute nothing more."""

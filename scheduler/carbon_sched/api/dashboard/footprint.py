@@ -77,13 +77,13 @@ def show(
     period, last = Period(first, end), end - timedelta(days=1)
     found = answer(context, ("footprint", by, period, mine), lambda book: _footprint(book, by, period, mine))
     asked = {"since": to_rfc3339(first), "until": to_rfc3339(end)} | ({"team": mine} if mine else {})
-    models = context.statements.ask(lambda book: _models(book, mine))
+    models = answer(context, ("models", mine), lambda book: _models(book, mine))
     return render(
         request, caller, "footprint.html", now=now,
         by=by, dimensions=BY, team=mine, since=first.date().isoformat(), until=last.date().isoformat(), found=found,
         chart=_days_chart(found.value.days, first) if found else None,
         budgets=[_budget_row(view, now) for view in budgets.list_budgets(context, caller)],
-        models=models, model=model or "", life=_life(context, model, mine),
+        models=models.value if models else [], model=model or "", life=_life(context, model, mine),
         trends=_trends(context, model, mine, now) if model else [],
         downloads=DOWNLOADS, query=urlencode(asked),
     )  # fmt: skip

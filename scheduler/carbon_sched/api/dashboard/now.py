@@ -14,6 +14,7 @@ from carbon_sched.api import clusters
 from carbon_sched.api.access import Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.dashboard import plots
+from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.figures import first_of_month
 from carbon_sched.api.dashboard.months import month
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen, team_of
@@ -130,24 +131,39 @@ def states(context: Context) -> dict[str, int]:
     }
 
 
-def rate(context: Context, teams: frozenset[str] | None, views: Iterable[ClusterView]) -> Rate:
-    """What the caller's jobs that run now emit, by what their meters said last, else by what was planned."""
+def rate(context: Context, teams: frozenset[str] | None, views: Iterable[ClusterView]) -> Rate | None:
+    """What the caller's jobs that run now emit, by what their meters said last, else by what was planned.
+
+    None while the ledger is being read.
+    """
     places = {view["name"]: view["pue"] * view["intensity_g_per_kwh"] / 1000 for view in views}
     with context.store.transaction(write=False) as tx:
-        there = [one for one in tx.attempts(open_only=True) if one.cluster in places]
-        metered = context.statements.ask(lambda book: _metered(book, there, teams, context.clock.now()))
-        planned = {name: tx.decision(job_id) for name, (job_id, watts) in metered.items() if watts is None}
-    told = {name: one.expected_power_w for name, one in planned.items() if one is not None}
-    clusters_of = {one.attempt_id: one.cluster for one in there}
+        there = {one.attempt_id: one for one in tx.attempts(open_only=True) if one.cluster in places}
+    found = answer(context, ("watts", teams), lambda book: _metered(book, there.values(), teams, context.clock.now()))
+    if found is None:
+        return None
+    metered = {name: one for name, one in found.value.items() if name in there}
+    told = {name: _planned(context, name, job_id) for name, (job_id, watts) in metered.items() if watts is None}
     powers = {name: told.get(name) if watts is None else watts for name, (_, watts) in metered.items()}
     known = {name: watts for name, watts in powers.items() if watts is not None}
     return Rate(
-        g_per_h=sum(watts * places[clusters_of[name]] for name, watts in known.items()),
+        g_per_h=sum(watts * places[there[name].cluster] for name, watts in known.items()),
         power_w=sum(known.values()),
         metered=sum(watts is not None for _, watts in metered.values()),
-        planned=sum(name in told and told[name] is not None for name in planned),
+        planned=sum(watts is not None for watts in told.values()),
         unknown=len(powers) - len(known),
     )
+
+
+def _planned(context: Context, attempt_id: str, job_id: str) -> float | None:
+    """Watts that were expected when the attempt was opened."""
+
+    def look() -> float | None:
+        with context.store.transaction(write=False) as tx:
+            decision = tx.decision(job_id)
+        return decision.expected_power_w if decision else None
+
+    return context.answers.once(("power", attempt_id), look)
 
 
 def _metered(

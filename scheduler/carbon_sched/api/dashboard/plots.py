@@ -43,14 +43,14 @@ class Span:
         return [first + step * number for number in range(int((self.end - first) / step) + 1)]
 
 
-def picture(height: int, label: str, *parts: str | Markup, kind: str = "") -> Markup:
-    """A chart of this height in pixels; `label` says in words what it shows.
+def picture(height: int, label: str, *parts: str | Markup, kind: str = "", role: str = "img") -> Markup:
+    """A chart of this height in pixels; `label` says in words what it shows. One with links in it is a `group`.
 
     Parts are markup made here, of numbers and classes; whatever people wrote is escaped where it is put in.
     """
     drawn = Markup("".join(parts))  # noqa: S704 - see above
-    return Markup('<svg class="plot {}" width="100%" height="{}" role="img" aria-label="{}">{}</svg>').format(
-        kind, height, label, drawn
+    return Markup('<svg class="plot {}" width="100%" height="{}" role="{}" aria-label="{}">{}</svg>').format(
+        kind, height, role, label, drawn
     )
 
 
@@ -120,16 +120,17 @@ def ribbon(readings: Iterable[Reading], span: Span, top: float, height: float) -
 
 
 def hours(span: Span, top: int, bottom: int, most: int = 8) -> list[str]:
-    """Upright lines at round hours, with their names below."""
+    """Upright lines at round hours, with their names below; on a phone every other name is left out."""
     found = []
-    for moment in span.ticks(most):
+    for number, moment in enumerate(span.ticks(most)):
         at = span.at(moment)
         midnight = moment.hour == 0
         text = f"{moment.day} {moment:%b}" if midnight else f"{moment:%H:%M}"
         kind = "tick day" if midnight else "tick"
         found.append(f'<line class="{kind}" x1="{_n(at)}%" x2="{_n(at)}%" y1="{top}" y2="{bottom}"/>')
         if 2 < at < 98:
-            found.append(f'<text class="{kind}" x="{_n(at)}%" y="{bottom + 14}" text-anchor="middle">{text}</text>')
+            other = " other" if number % 2 and not midnight else ""
+            found.append(f'<text class="{kind}{other}" x="{_n(at)}%" y="{bottom + 14}" text-anchor="middle">{text}</text>')
     return found
 
 

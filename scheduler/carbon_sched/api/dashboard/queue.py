@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from carbon_sched.api import jobs as api
 from carbon_sched.api.access import Reader
 from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.dashboard import plots
+from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen
 from carbon_sched.api.views import decision_view
 from carbon_sched.domain.cluster import Cluster
@@ -34,6 +35,7 @@ FEW = 12
 """So many clusters are always drawn; of more, those with jobs."""
 LANES, LANE = 4, 9
 """Jobs drawn one above another on a cluster before they share a lane, and its height in pixels."""
+RUNNING = "running"
 VIEWS = {
     "live": [state.value for state in JobState if not state.final],
     "waiting": [JobState.QUEUED.value],
@@ -133,10 +135,16 @@ def _bars(
     context: Context, teams: frozenset[str] | None, waiting: Sequence[Row], now: datetime
 ) -> tuple[list[Bar], int]:
     """Attempts of the last hours by the ledger, and planned runs; the second number counts bars that are left out."""
-    past = context.statements.ask(lambda book: _attempts(book, teams, now))
+    found = answer(context, ("attempts", teams), lambda book: _attempts(book, teams, now))
+    past = [_until(bar, now) for bar in found.value] if found else []
     planned = [bar for row in waiting if (bar := _planned(row, now))]
     newest = sorted(past, key=lambda bar: bar.start)[-MOST_BARS:]
     return [*newest, *planned], len(past) - len(newest)
+
+
+def _until(bar: Bar, now: datetime) -> Bar:
+    """What runs is drawn until now."""
+    return replace(bar, end=max(now, bar.start)) if bar.kind == RUNNING else bar
 
 
 def _attempts(book: Book, teams: frozenset[str] | None, now: datetime) -> list[Bar]:
@@ -147,7 +155,7 @@ def _attempts(book: Book, teams: frozenset[str] | None, now: datetime) -> list[B
         for attempt in job.attempts.values():
             start, end = attempt.started_at or attempt.opened_at, attempt.ended_at or job.ended_at or now
             if end >= now - PAST and start <= end:
-                kind = attempt.outcome or "running"
+                kind = attempt.outcome or RUNNING
                 found.append(Bar(job.job_id, job.name, attempt.cluster, start, end, kind))
     return found
 
@@ -197,7 +205,7 @@ def _lane(
         *(_drawn(bar, lane, span) for bar, lane in placed),
         plots.upright(span, now, height, "present"),
     ]
-    return Lane(cluster.name, cluster.zone, g_per_kwh, plots.picture(height, shown(label), *parts))
+    return Lane(cluster.name, cluster.zone, g_per_kwh, plots.picture(height, shown(label), *parts, role="group"))
 
 
 def stacked(bars: Iterable[Bar]) -> list[tuple[Bar, int]]:

@@ -1,0 +1,144 @@
+"""The dashboard in a real browser: every page, wide and narrow, quiet console, nothing loaded from elsewhere, and what
+axe finds. The server is the real application; only its clusters and the grid are made up."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import expect, sync_playwright
+
+from tests.fakes.busy_fleet import BusyFleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZES = {"phone": (375, 812, "light"), "wide": (1920, 1080, "dark")}
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyFleet]:
+    made = BusyFleet(tmp_path_factory.mktemp("fleet"), ended=3)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (.ci/provision chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A browser that is logged in, and everything that it complained of or asked for."""
+
+    def __init__(self, context: BrowserContext, fleet: BusyFleet) -> None:
+        self.fleet, self.page = fleet, context.new_page()
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.page.goto(fleet.client.login_url())
+
+    def to(self, path: str) -> Page:
+        self.page.goto(self.fleet.url + path)
+        self.page.wait_for_function("() => document.fonts.status === 'loaded'")
+        return self.page
+
+    def found_by_axe(self) -> list[str]:
+        """Serious findings on the page as it is."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Runtime.evaluate", {"expression": AXE_SCRIPT})
+        ask = {"expression": "axe.run()", "awaitPromise": True, "returnByValue": True}
+        violations = session.send("Runtime.evaluate", ask)["result"]["value"]["violations"]
+        return [
+            f"{one['id']}: {node['html'][:160]} ({node['failureSummary']})"
+            for one in violations
+            if one["impact"] in SERIOUS
+            for node in one["nodes"]
+        ]
+
+
+@pytest.fixture(params=SIZES)
+def visit(request: pytest.FixtureRequest, chromium: Browser, fleet: BusyFleet) -> Iterator[Visit]:
+    width, height, scheme = SIZES[request.param]
+    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    yield Visit(context, fleet)
+    context.close()
+
+
+def of(fleet: BusyFleet, state: str) -> str:
+    """The page of a job that is in this state."""
+    job = next(job for job in fleet.client.jobs(limit=100)["jobs"] if job["state"] == state)
+    return f"/jobs/{job['job_id']}"
+
+
+def test_every_page_is_whole_quiet_local_and_accessible(visit: Visit):
+    ended = [job["job_id"] for job in visit.fleet.client.jobs(state=["succeeded"])["jobs"]]
+    pages = {
+        "/": "Grid zones in use",
+        "/queue": "birch-1b-sweep-0",
+        of(visit.fleet, "succeeded"): "Power by device against the grid",
+        of(visit.fleet, "running"): "so far",
+        of(visit.fleet, "queued"): "If started now",
+        "/footprint?by=model&model=atlas-7b": "Life cycle of a model",
+        "/policies": "From version 1 to 2",
+        "/health": "Meters of the last day",
+        f"/compare?a={ended[0]}&b={ended[1]}": "Under equal conditions",
+    }
+    for path, text in pages.items():
+        page = visit.to(path)
+        expect(page.locator("main")).to_contain_text(text)
+        expect(page.locator("#live-state")).to_have_class("live on")
+        for place in page.locator("[data-plot]").all():
+            expect(place.locator("canvas")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than its window"
+        assert visit.found_by_axe() == [], path
+    assert visit.complaints == []
+    assert visit.hosts == {urlsplit(visit.fleet.url).netloc}
+
+
+def test_an_open_page_shows_a_new_job_by_itself_and_cancels_it(chromium: Browser, fleet: BusyFleet):
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    visit = Visit(context, fleet)
+    page = visit.to("/queue")
+    expect(page.locator("#live-state")).to_have_class("live on")
+    job = fleet.submit("comes while you look", 0, max_delay_s=36_000.0, clusters=["frankfurt"])
+    row = page.locator(f"#job-{job.job_id}")
+    expect(row).to_contain_text("comes while you look")
+    page.on("dialog", lambda dialog: dialog.accept())
+    row.get_by_role("button", name="Cancel").click()
+    expect(row).to_have_count(0)
+    assert fleet.world.job(job).state.value == "stopped"
+    assert visit.complaints == []
+    context.close()
+
+
+def test_a_keyboard_reaches_the_content_and_every_job(chromium: Browser, fleet: BusyFleet):
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = Visit(context, fleet).to("/queue")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('tbody') !== null"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/*")
+    context.close()
