@@ -18,7 +18,7 @@ from carbon_sched.service.answers import Answer
 
 @dataclass(frozen=True)
 class Month:
-    """Sums over the jobs of a period, and of one team or all."""
+    """Sums over the `jobs` that used energy in a period, of one team or all."""
 
     since: datetime
     jobs: int
@@ -39,7 +39,7 @@ def _month(book: Book, since: datetime, team: str | None) -> Month:
     rows = [row for job, mine in jobs for row in compared(job, [one.account for one in mine], period)]
     return Month(
         since=since,
-        jobs=len(jobs),
+        jobs=sum(any(one.account.parts for one in mine) for _, mine in jobs),
         energy_uj=sum(one.account.energy_uj for one in used),
         co2e_ug=sum(one.account.co2e_ug for one in used),
         comparisons=tuple(comparisons(rows)),

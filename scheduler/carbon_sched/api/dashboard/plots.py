@@ -130,7 +130,9 @@ def hours(span: Span, top: int, bottom: int, most: int = 8) -> list[str]:
         found.append(f'<line class="{kind}" x1="{_n(at)}%" x2="{_n(at)}%" y1="{top}" y2="{bottom}"/>')
         if 2 < at < 98:
             other = " other" if number % 2 and not midnight else ""
-            found.append(f'<text class="{kind}{other}" x="{_n(at)}%" y="{bottom + 14}" text-anchor="middle">{text}</text>')
+            found.append(
+                f'<text class="{kind}{other}" x="{_n(at)}%" y="{bottom + 14}" text-anchor="middle">{text}</text>'
+            )
     return found
 
 
@@ -185,10 +187,8 @@ def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int],
             f'y="{_n(120 - high)}" height="{_n(max(high, 0.5 if value else 0))}">{title}</rect>'
         )
         if number % every == 0:
-            at = (number + 0.5) * width
-            drawn.append(
-                Markup('<text class="tick" x="{}%" y="136" text-anchor="middle">{}</text>').format(_n(at), name)
-            )
+            where = ("0", "start") if number == 0 else (f"{_n((number + 0.5) * width)}%", "middle")
+            drawn.append(Markup('<text class="tick" x="{}" y="136" text-anchor="{}">{}</text>').format(*where, name))
     return picture(142, label, *drawn, kind="columns")
 
 
