@@ -29,6 +29,7 @@ from carbon_sched.domain.job import (
     Placement,
     Resources,
 )
+from carbon_sched.domain.variant import Floor, Variants
 
 instants = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(timezone.utc))  # noqa: DTZ001
 texts = st.text(max_size=20)
@@ -62,6 +63,7 @@ resources = st.builds(
     st.none() | texts,
     amounts,
 )
+floors = st.builds(Floor, texts, st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 specs = st.builds(
     JobSpec,
     entrypoint=texts,
@@ -81,6 +83,7 @@ specs = st.builds(
     data=tuples_of(st.builds(DataInput, texts, small, texts)),
     clusters=tuples_of(texts),
     policy=texts,
+    variants=st.none() | st.builds(Variants, tuples_of(st.tuples(texts, texts)), floors, texts, small),
 )
 
 candidates = st.builds(

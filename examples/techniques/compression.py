@@ -14,7 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
-from carbon_sched_runtime import windows
+from carbon_sched_runtime import job, windows
 
 COMPRESS = {
     "zlib-1": lambda text: zlib.compress(text, 1),
@@ -36,9 +36,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=40, help="text to compress (default 40)")
     arguments = parser.parse_args()
     text, compressed, done = corpus(), b"", 0
+    wanted = job.slice_of(int(arguments.megabytes * 1e6))
     start = time.process_time()
     with windows.window("compress") as window:
-        while done < arguments.megabytes * 1e6:
+        while done < wanted:
             compressed = COMPRESS[arguments.method](text)
             done += len(text)
         window.add(bytes=done)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from transformer import bits_per_byte, corpus, load
 
-from carbon_sched_runtime import windows
+from carbon_sched_runtime import job, windows
 
 
 def main() -> None:
     """Load, warm up, read, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--tokens", type=int, default=400_000, help="bytes to read at least (default 400,000)")
+    parser.add_argument("--tokens", type=int, default=100_000, help="bytes to read at least (default 100,000)")
     parser.add_argument("--batch", type=int, default=32, help="texts that are read together (default 32)")
     parser.add_argument("--attention", choices=("fused", "eager"), default="fused")
     a = parser.parse_args()
@@ -26,7 +26,7 @@ def main() -> None:
     bits_per_byte(model, text[:4096], a.batch)
     start = time.process_time()
     with windows.window("infer") as window:
-        while done < a.tokens:
+        while done < job.slice_of(a.tokens):
             found, read = bits_per_byte(model, text, a.batch)
             done += read
         window.add(tokens=done)

@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("technique", choices=TECHNIQUES)
-    parser.add_argument("--tokens", type=int, default=100_000, help="bytes to learn again on (default 100,000)")
+    parser.add_argument("--tokens", type=int, default=30_000, help="bytes to learn again on (default 30,000)")
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     torch.manual_seed(0)

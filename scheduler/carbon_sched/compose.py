@@ -82,6 +82,7 @@ from carbon_sched.service.signals import Signals
 from carbon_sched.service.so_far import SoFar
 from carbon_sched.service.statements import Statements
 from carbon_sched.service.stuck import Stuck
+from carbon_sched.service.variants import Offers
 from carbon_sched.signing import PrivateKey
 from carbon_sched.simulate.trial import Trials
 from carbon_sched.store.bundles import FileBundles
@@ -187,7 +188,9 @@ def build(
     schedules = Schedules(store, accept, vault, clock, ids)
     economics, so_far = Economics(statements), SoFar(outlooks, statements, clock)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, economics, planner)
-    dispatch = Dispatch(fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"))
+    dispatch = Dispatch(
+        fenced, fleet, bundles, package, vault, clock, signals, Lanes("dispatch"), Offers(policies, statements)
+    )
     follow = Follow(fenced, fleet, journals, policies, clock, signals, Lanes("follow"))
     book = Book(outlooks, statements, policies, clock, grid.direct)
     gauge = Gauge(fenced, fleet, Keep(fenced, clock), clock, Lanes("gauge"))

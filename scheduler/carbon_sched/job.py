@@ -6,6 +6,6 @@ travels with every job. Its page says how a job uses it.
 
 from __future__ import annotations
 
-from carbon_sched_runtime.job import checkpoint_dir, is_resumed, restored, run_name, stop_asked, storage
+from carbon_sched_runtime.job import checkpoint_dir, is_resumed, restored, run_name, slice_of, stop_asked, storage
 
-__all__ = ["checkpoint_dir", "is_resumed", "restored", "run_name", "stop_asked", "storage"]
+__all__ = ["checkpoint_dir", "is_resumed", "restored", "run_name", "slice_of", "stop_asked", "storage"]

@@ -40,6 +40,7 @@ class JobRequest(TypedDict):
 
     `secrets` are environment variables whose value the server reads at dispatch, from `file:PATH` or `env:VARIABLE`.
     `rayjob` is a RayJob manifest, whose entrypoint is then the job's: it is made on the Kubernetes cluster chosen.
+    `variants` are arguments by name, the baseline first; `slice` is how many of its `item`s one is tried with.
     """
 
     entrypoint: str
@@ -69,6 +70,10 @@ class JobRequest(TypedDict):
     now: NotRequired[bool]
     after: NotRequired[list[str]]
     rayjob: NotRequired[dict[str, Any]]
+    variants: NotRequired[dict[str, str]]
+    quality_floor: NotRequired[str]
+    item: NotRequired[str]
+    slice: NotRequired[int]
 
 
 class ScheduleRequest(TypedDict):
@@ -441,6 +446,7 @@ class Receipt(TypedDict):
     references: list[ReceiptReference]
     notes: list[str]
     quality: dict[str, float]
+    variant: str | None
     windows: list[ReceiptWindow]
     per_unit: dict[str, ReceiptPerUnit]
     suspensions: int

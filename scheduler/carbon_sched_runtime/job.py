@@ -63,6 +63,12 @@ def checkpoint_dir() -> Path:
     return folder
 
 
+def slice_of(items: int) -> int:
+    """How many of its items a run is to do: all of them, or few where a variant of the job is only being tried."""
+    few = os.environ.get("CARBON_SCHED_SLICE")
+    return min(items, int(few)) if few else items
+
+
 def is_resumed() -> bool:
     """Whether an earlier attempt of this run may have left state behind."""
     return os.environ.get("CARBON_SCHED_RESUMED") == "1"

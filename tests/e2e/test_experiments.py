@@ -40,7 +40,7 @@ def test_better_compression_costs_more_energy_as_the_report_says(installation, t
 )
 def test_ways_to_train_a_transformer_are_compared_with_their_quality(installation, techniques):
     file = techniques / "training.yaml"
-    text = file.read_text(encoding="utf-8").replace("cool_down: 2s", "cool_down: 0").replace('"120000"', '"16384"')
+    text = file.read_text(encoding="utf-8").replace("cool_down: 2s", "cool_down: 0").replace('"60000"', '"16384"')
     file.write_text(text, encoding="utf-8")
     report = installation.json("experiment", "--repeats", "1", str(file))
     assert all(run["good"] and run["energy_j"] > 0 for run in report["runs"]), report["runs"]
@@ -48,3 +48,22 @@ def test_ways_to_train_a_transformer_are_compared_with_their_quality(installatio
     assert list(sides) == [variant["name"] for variant in report["variants"]]
     assert all(1 < side["quality"]["bits_per_byte"] < 8.5 for side in sides.values())
     assert sides["adamw"]["quality"]["bits_per_byte"] < sides["sgd"]["quality"]["bits_per_byte"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_leanest_variant_that_keeps_the_floor_serves_and_is_not_tried_among_all_again(installation, techniques):
+    file = techniques / "compression_job.yaml"
+    text = file.read_text(encoding="utf-8").replace("lzma: ", 'gone: "no-such-method", lzma: ').replace("20", "6")
+    file.write_text(text.replace('gone: "no-such-method", lzma: "lzma --megabytes 6"',
+                                 'lzma: "lzma --megabytes 6", gone: "no-such-method"'), encoding="utf-8")  # fmt: skip
+    first = installation.run("submit", str(file))
+    told = first.stdout + first.stderr
+    assert "variant gone failed when it was tried and does not serve: it ended with exit code 2" in told
+    assert "variant zlib-1 serves" in told
+    receipt = installation.finished("compression")
+    assert (receipt["variant"], [one["name"] for one in receipt["windows"]]) == ("zlib-1", ["compress"])
+    assert "variant gone failed when it was tried, and did not serve" in receipt["notes"]
+    again = installation.run("submit", "--name", "compression", str(file))
+    assert "variant zlib-1 serves" in again.stdout + again.stderr
+    assert "variant lzma, tried" not in again.stdout + again.stderr, "the ledger knows it"

@@ -43,6 +43,7 @@ from carbon_sched.service.signals import Signals
 from carbon_sched.service.so_far import SoFar
 from carbon_sched.service.statements import Statements
 from carbon_sched.service.stuck import Stuck
+from carbon_sched.service.variants import Offers
 from carbon_sched.store.bundles import FileBundles
 from carbon_sched.store.engine import open_store
 from carbon_sched.store.journals import FolderJournals
@@ -211,6 +212,7 @@ class World:
             self.clock,
             self.signals,
             lanes("dispatch"),
+            Offers(policies, self.statements),
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)

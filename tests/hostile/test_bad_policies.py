@@ -33,6 +33,7 @@ BAD = {
     "flexibility.interruptible": ["yes", 1, None],
     "flexibility.retries": [*NO_NUMBER, 1.5, 101],
     "flexibility.start_now": ["yes", 1, None],
+    "flexibility.variants": ["leaner", True, None],
     "weights.carbon": [*NO_NUMBER, 1e7],
     "weights.cost": NO_NUMBER,
     "weights.waiting": NO_NUMBER,

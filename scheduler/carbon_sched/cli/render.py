@@ -315,7 +315,8 @@ def _devices(view: Receipt) -> RenderableType:
 def _windows(view: Receipt) -> list[RenderableType]:
     """What the job's own code named, the first of them."""
     told = ", ".join(f"{name} {figures.digits(value)}" for name, value in view.get("quality", {}).items())
-    lines: list[RenderableType] = [fact_line("reported", Text(told))] if told else []
+    lines: list[RenderableType] = [fact_line("variant", Text(name))] if (name := view.get("variant")) else []
+    lines += [fact_line("reported", Text(told))] if told else []
     windows = view.get("windows", [])  # an older server tells none
     for window in windows[:WINDOWS_SHOWN]:
         carbon = "CO2e unknown" if window["co2e_g"] is None else f"{figures.grams(window['co2e_g'])} CO2e"

@@ -39,6 +39,12 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("tz", "ZONE", "Time zone of --every, such as Europe/Berlin; default: yours."),
         ("array", "FILE", "One job for each line of the file, whose words go behind the command's own."),
     ),
+    "Which variant of it serves": (
+        ("variant", "NAME=ARGS", "A way to do the work; the first is the baseline. Repeatable."),
+        ("quality-floor", "FLOOR", "What a variant must keep: accuracy>=0.8, loss<=2.5."),
+        ("item", "UNIT", "What its windows count, such as token: the leanest has the least energy for one."),
+        ("slice", "N", "How many items a variant that was never measured is tried with (default 100)."),
+    ),
     "Where it may run": (
         ("cluster", "NAME", "Only on this cluster. Repeatable."),
         ("policy", "NAME", f"Rules to follow: {', '.join(POLICIES)}, or one that was applied."),
@@ -67,7 +73,7 @@ TEXT: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("metadata-json", "JSON", "Metadata for the job, text to text."),
     ),
 }
-REPEATABLE = ("after", "cluster", "data", "secret")
+REPEATABLE = ("after", "cluster", "data", "secret", "variant")
 FROM_RAY = {
     "address": "Clusters are registered once: carbon-sched clusters add NAME --address URL --zone ZONE; "
     "then --cluster NAME sends a job there",

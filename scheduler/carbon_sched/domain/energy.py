@@ -81,6 +81,10 @@ class Overhead(str, Enum):
     """From the start of a resumed attempt until it has its state back."""
 
 
+VARIANT = "variant:"
+"""How the names of windows begin that tell what became of a job's variant (domain/variant.py)."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A stretch `[start, end)` of an attempt that its own code named; `units` is work done in it, in millionths."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.cluster import SecretRef
     from carbon_sched.domain.kubernetes import RayJobObject
+    from carbon_sched.domain.variant import Variants
 
 
 class Phase(str, Enum):
@@ -156,6 +157,7 @@ class JobSpec:
     start_now: bool = False
     after: tuple[Dependency, ...] = ()
     rayjob: RayJobObject | None = None
+    variants: Variants | None = None
 
 
 class JobState(str, Enum):

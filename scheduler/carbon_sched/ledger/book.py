@@ -20,6 +20,7 @@ from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, continues, covers
 from carbon_sched.ledger.encoding import decode_fact
 from carbon_sched.ledger.records import AttemptRecord, Body, JobRecord, Listing, ReadingsUsed
+from carbon_sched.ledger.variant import uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -171,6 +172,7 @@ class Book:
         attempt.missing = [*known, *(text for text in body["missing"] if text not in known)]
         attempt.notes += [text for text in body.get("notes", ()) if text not in attempt.notes]
         windows = [_window(item) for item in body.get("windows", ())]
+        windows, attempt.variants = uses(windows)
         attempt.windows = [window for window in windows if window.name != QUALITY]
         attempt.overhead = [_window(item) for item in body.get("overhead", ())]
         attempt.quality = {}

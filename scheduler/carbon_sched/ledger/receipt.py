@@ -13,8 +13,10 @@ from carbon_sched.domain.energy import Reporter, SourceClass
 from carbon_sched.domain.errors import NotFound
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import MG_PER_G, PPM, grams, joules, kwh
+from carbon_sched.domain.variant import Outcome
 from carbon_sched.ledger.account import Period, actual, references
 from carbon_sched.ledger.records import ACTUAL, ORACLE
+from carbon_sched.ledger.variant import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +42,13 @@ FLAGS = {
     "squatter": "were used on GPUs that were not allocated to the job (num_gpus): it may have slowed down another",
 }
 """What a receipt says of energy with these flags (ENERGY-ATTRIBUTION.md, section 6)."""
+
+
+REJECTED = {
+    Outcome.FAILED: "failed when it was tried, and did not serve",
+    Outcome.BELOW_FLOOR: "lay below the floor of quality when it was tried, and did not serve",
+}
+"""What a receipt says of variants that were found wanting."""
 
 
 def receipt(book: Book, job_id: str) -> Receipt:
@@ -86,6 +95,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "references": [_reference(one) for one in compared if not one.problem and one.role != ORACLE],
         "notes": _notes(attempts, parts, compared),
         "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
+        "variant": next((name for a in reversed(attempts) if (name := served(a.variants))), None),
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],
         "per_unit": _per_unit(accounts),
         "suspensions": job.suspensions,
@@ -277,6 +287,8 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     ]
     notes += _unique(text for attempt in attempts for text in attempt.notes)
     notes += [text for attempt in attempts if (text := _provisioned(attempt))]
+    uses = [use for attempt in attempts for use in attempt.variants]
+    notes += _unique(f"variant {use.name} {REJECTED[use.outcome]}" for use in uses if use.outcome in REJECTED)
     superseded = [span for a in attempts for span in a.recorded if a.watched.supersedes(span)]
     for reporter, told, who in _EVIDENCE_ONLY:
         energy = sum(span.energy_uj for span in superseded if span.reporter is reporter)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.energy import EnergySpan, Window
     from carbon_sched.domain.intensity import Reading
+    from carbon_sched.ledger.variant import VariantUse
 
 Body = dict[str, Any]
 ACTUAL = "actual"
@@ -83,6 +84,7 @@ class AttemptRecord:
     windows: list[Window] = field(default_factory=list)
     overhead: list[Window] = field(default_factory=list)
     quality: dict[str, int] = field(default_factory=dict)
+    variants: tuple[VariantUse, ...] = ()
     recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)

@@ -33,7 +33,7 @@ OPTIONS = (
     "name", "phase", "stage", "model", "project", "team",
     "workers", "gpus-per-worker", "gpus", "gpu-type", "gpu-memory", "placement",
     "duration", "power", "deadline", "max-delay", "earliest", "interruptible", "restart-cost", "storage",
-    "priority", "now", "after",
+    "priority", "now", "after", "variant", "quality-floor", "item", "slice",
     "cluster", "policy", "data", "metadata", "secret",
     "working-dir", "runtime-env",
     "entrypoint-num-cpus", "entrypoint-num-gpus", "entrypoint-memory",
@@ -79,6 +79,10 @@ class _Builder:
             "priority": ("priority", _text),
             "now": ("now", _flag),
             "after": ("after", _texts),
+            "variant": ("variants", _variants),
+            "quality-floor": ("quality_floor", _text),
+            "item": ("item", _text),
+            "slice": ("slice", parse_count),
             "cluster": ("clusters", _texts),
             "data": ("data", _data),
             "metadata": ("metadata", _text_map),
@@ -175,6 +179,20 @@ def _gigabytes(label: str, value: Any) -> float:
 def _number_map(label: str, value: Any) -> dict[str, float]:
     table = _table(label, value)
     return {key: parse_amount(f"{label}.{key}", item) for key, item in table.items()}
+
+
+def _variants(label: str, value: Any) -> dict[str, str]:
+    """Arguments by name: a table, or texts `NAME=ARGUMENTS`."""
+    if isinstance(value, dict):
+        return _text_map(label, value)
+    found: dict[str, str] = {}
+    for text in _texts(label, value):
+        name, equals, arguments = text.partition("=")
+        if not equals or name in found:
+            problem = "is not NAME=ARGUMENTS" if not equals else "names a variant twice"
+            raise InvalidInput(label, text, problem, "Write int8='--model int8.bin'; the first one is the baseline")
+        found[name] = arguments
+    return found
 
 
 def _text_map(label: str, value: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from carbon_sched.domain.intensity import Basis, Signal
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
+from carbon_sched.domain.variant import Choice
 from carbon_sched.policy.budget import Budget, Every, Over
 from carbon_sched.policy.matching import Selector
 from carbon_sched.policy.model import Layer, Level
@@ -93,6 +94,7 @@ def _quiet(forms: list[QuietHoursForm]) -> tuple[QuietHours, ...]:
 
 FROZEN: dict[str, Callable[[Any], Any]] = {
     "flexibility.declared": Declared,
+    "flexibility.variants": Choice,
     "signal.on_missing": OnMissing,
     "signal.kind": Signal,
     "signal.basis": lambda basis: None if basis is None else Basis(basis),

@@ -142,6 +142,10 @@ class FlexibilityForm(Form):
         description="Attempts after the first, for faults of the infrastructure: a whole number to 100.",
     )
     start_now: bool = Field(default=True, description="Whether a submitter may skip the wait: true or false.")
+    variants: Literal["leanest", "best"] = Field(
+        "leanest",
+        description="Which of the variants that a job names serves: leanest (that keeps its floor of quality) or best.",
+    )
 
 
 class WeightsForm(Form):

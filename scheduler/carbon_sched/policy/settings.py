@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.intensity import Basis, Grade, Signal
+from carbon_sched.domain.variant import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,6 +106,7 @@ class Settings:
             and for how many times that cost a job runs between two of them.
         retries: attempts after the first, for faults of the infrastructure and preemption only.
         start_now: whether a submitter may skip the wait (`submit --now`).
+        variants: which of the variants that a job names serves.
         carbon_weight, cost_weight, waiting_weight: what a gram of CO2e, a unit of currency and an hour of waiting weigh
             in the comparison of candidates; in grams while carbon weighs 1.
         minimum_gain: share of the expected CO2e (0.03 = 3 %) that waiting or moving must promise to save.
@@ -132,6 +134,7 @@ class Settings:
     run_between_pauses: float = 3.0
     retries: int = 2
     start_now: bool = True
+    variants: Choice = Choice.LEANEST
     carbon_weight: float = 1.0
     cost_weight: float = 0.0
     waiting_weight: float = 0.0
@@ -224,6 +227,10 @@ def _lower(bound: Priority, value: Priority) -> Priority:
     return min(bound, value, key=lambda priority: priority.rank)
 
 
+def _best(bound: Choice, value: Choice) -> Choice:
+    return Choice.BEST if Choice.BEST in (bound, value) else Choice.LEANEST
+
+
 def _ignore(bound: Declared, value: Declared) -> Declared:
     return Declared.IGNORE if Declared.IGNORE in (bound, value) else Declared.HONOUR
 
@@ -242,6 +249,7 @@ KEYS: Mapping[str, Key] = {
     "flexibility.run_between_pauses": Key("run_between_pauses", max),
     "flexibility.retries": Key("retries", min),
     "flexibility.start_now": Key("start_now", min),
+    "flexibility.variants": Key("variants", _best),
     "weights.carbon": Key("carbon_weight", _same),
     "weights.cost": Key("cost_weight", _same),
     "weights.waiting": Key("waiting_weight", _same),

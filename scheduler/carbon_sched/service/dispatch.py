@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.runtime_env import RuntimePackage
     from carbon_sched.service.signals import Signals
+    from carbon_sched.service.variants import Offers
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,10 @@ class Dispatch:
         clock: Clock,
         signals: Signals,
         lanes: Lanes,
+        offers: Offers,
     ) -> None:
         self._store, self._fleet, self._bundles, self._package = store, fleet, bundles, package
+        self._offers = offers
         self._vault, self._lanes = vault, lanes
         self._clock, self._signals = clock, signals
         self._unreturned: list[OutboxItem] = []
@@ -236,10 +239,11 @@ class Dispatch:
         for module in stored_modules(spec):
             uris[module.uri] = client.ensure_package(self._bundles.open(module.sha256), module.package)
         uris["runtime"] = client.ensure_package(self._package.path, self._package.name)
+        told = self._sinks(attempt) | self._offers.environment(spec, attempt)
         return RaySubmission(
             submission_id=attempt.attempt_id,
             entrypoint=entrypoint_for(spec),
-            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec), self._sinks(attempt)),
+            runtime_env=runtime_env_for(spec, attempt, uris, self._environment(spec), told),
             metadata={**spec.metadata, "carbon-sched.job": attempt.job_id, "job_name": spec.name},
             entrypoint_num_cpus=spec.resources.entrypoint_cpus,
             entrypoint_num_gpus=spec.resources.entrypoint_gpus,

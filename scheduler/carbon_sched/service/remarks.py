@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.energy import BATCH, QUALITY, REQUESTS
+from carbon_sched.domain.energy import BATCH, QUALITY, REQUESTS, VARIANT
 from carbon_sched_runtime import wire
 
 if TYPE_CHECKING:
@@ -88,11 +88,14 @@ class Findings:
         notes, more = self.notes, len(self.windows) - WINDOWS
         if more > 0:
             notes = [f"{more} more windows of the job's code are not listed", *notes]
-        kept = sorted(self.windows, key=lambda one: (one.name not in (QUALITY, BATCH, REQUESTS), one.start, one.end))[
-            :WINDOWS
-        ]
+        kept = sorted(self.windows, key=lambda one: (not _kept(one.name), one.start, one.end))[:WINDOWS]
         windows = sorted(kept, key=lambda one: (one.start, one.end))
         return Findings(_capped(self.missing), _capped(notes), _capped(self.gaps), windows, overhead=self.overhead)
+
+
+def _kept(name: str) -> bool:
+    """Whether a window of this name is kept whatever else there is."""
+    return name in (QUALITY, BATCH, REQUESTS) or name.startswith(VARIANT)
 
 
 def of_remarks(attempt: str, remarks: Iterable[Remark]) -> Findings:

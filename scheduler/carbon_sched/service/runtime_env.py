@@ -69,7 +69,10 @@ def entrypoint_for(spec: JobSpec) -> str:
     """The command given to Ray; the user's own command is one quoted argument, run by the wrapper as Ray would."""
     if not is_wrapped(spec):
         return spec.entrypoint
-    return f"exec python -m carbon_sched_runtime.run -- {shlex.quote(spec.entrypoint)}"
+    command = spec.entrypoint
+    if spec.variants is not None:
+        command = f"python -m carbon_sched_runtime.variants {shlex.quote(command)}"
+    return f"exec python -m carbon_sched_runtime.run -- {shlex.quote(command)}"
 
 
 def runtime_env_for(

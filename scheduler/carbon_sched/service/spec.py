@@ -21,12 +21,15 @@ from carbon_sched.domain.job import (
 )
 from carbon_sched.domain.kubernetes import RayJobObject
 from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.domain.variant import variants_of
 from carbon_sched.options.rayjob import bundles_of, entrypoint_of, require_usable, runtime_env_of
+from carbon_sched.service.runtime_env import UNWRAPPED_KEYS
 
 if TYPE_CHECKING:
     from datetime import datetime
     from enum import Enum
 
+    from carbon_sched.domain.variant import Variants
     from carbon_sched.wire import JobRequest, ResourcesRequest
 
     AnyEnum = TypeVar("AnyEnum", bound=Enum)
@@ -72,6 +75,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         clusters=tuple(request.get("clusters", [])),
         start_now=bool(request.get("now", False)),
         after=tuple(_dependency(text) for text in request.get("after", [])),
+        variants=_variants(request),
         policy=labels["policy"],
         rayjob=_rayjob(manifest) if manifest else None,
     )
@@ -120,6 +124,25 @@ def _sha256(value: str | None) -> str | None:
             "bundle_sha256", value, "is not a SHA-256", "Upload the bundle first with PUT /v1/bundles/SHA256"
         )
     return value
+
+
+def _variants(request: JobRequest) -> Variants | None:
+    """The job's variants; None where it names none, and then nothing that belongs to them may be given."""
+    arguments, floor = request.get("variants"), request.get("quality_floor")
+    if arguments is None:
+        for field in ("quality_floor", "item", "slice"):
+            if request.get(field) is not None:
+                raise InvalidInput(field, request[field], "is for jobs with variants", "Name some, or leave it out")
+        return None
+    if floor is None:
+        remedy = "Say what quality must be kept, such as accuracy>=0.8"
+        raise InvalidInput("quality_floor", "", "is missing beside variants", remedy)
+    if request.get("rayjob") or any(key in request.get("runtime_env", {}) for key in UNWRAPPED_KEYS):
+        remedy = "Leave the variants out, or the image and the RayJob"
+        raise InvalidInput(
+            "variants", ", ".join(arguments), "cannot be tried in an image of the job's own or a RayJob", remedy
+        )
+    return variants_of(arguments, floor, request.get("item", "item"), request.get("slice", 100))
 
 
 def _runtime_env(value: dict[str, object]) -> dict[str, object]:

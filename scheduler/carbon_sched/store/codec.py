@@ -27,6 +27,7 @@ from carbon_sched.domain.job import (
 from carbon_sched.domain.kubernetes import Kubernetes, RayJobObject
 from carbon_sched.domain.run import PastRun
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
+from carbon_sched.domain.variant import Floor, Variants
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,6 +62,7 @@ def spec_to_json(spec: JobSpec) -> Json:
         "start_now": spec.start_now,
         "after": [[one.job_id, one.ok] for one in spec.after],
         "rayjob": asdict(spec.rayjob) if spec.rayjob else None,
+        "variants": spec.variants and _variants_to_json(spec.variants),
     }
 
 
@@ -89,11 +91,23 @@ def spec_from_json(j: Json) -> JobSpec:
         start_now=j.get("start_now", False),
         after=tuple(Dependency(job_id, ok) for job_id, ok in j.get("after", ())),
         rayjob=_rayjob_from_json(j.get("rayjob")),
+        variants=_variants_from_json(j["variants"]) if j.get("variants") else None,
     )
 
 
 def _rayjob_from_json(j: Json | None) -> RayJobObject | None:
     return RayJobObject(j["namespace"], j["name"], j["uid"], j["sealed_manifest"]) if j else None
+
+
+def _variants_to_json(variants: Variants) -> Json:
+    floor = {"metric": variants.floor.metric, "value": variants.floor.value, "at_least": variants.floor.at_least}
+    arguments = [list(one) for one in variants.arguments]
+    return {"arguments": arguments, "floor": floor, "item": variants.item, "slice": variants.slice}
+
+
+def _variants_from_json(j: Json) -> Variants:
+    arguments = tuple((name, text) for name, text in j["arguments"])
+    return Variants(arguments, Floor(**j["floor"]), j["item"], j["slice"])
 
 
 def _resources_to_json(resources: Resources) -> Json:

@@ -75,5 +75,5 @@ SPEC = (
     '"flexibility":{"earliest":"2026-11-23T18:00:00Z","deadline":null,'
     '"max_delay_s":3600.0,"interruptible":true,"restart_s":60.0,"storage":"/r"},"estimate":{"duration_s":60.0,"power_w":null},'
     '"data":[{"uri":"s3://b/x","size_bytes":10,"zone":"DE"}],"clusters":["a"],"policy":"balanced",'
-    '"start_now":true,"after":[["0123456789",true]]}'
+    '"start_now":true,"after":[["0123456789",true]],"rayjob":null,"variants":null}'
 )

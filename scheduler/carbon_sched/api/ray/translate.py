@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HINT = "carbon-sched."
 HINTS = tuple(name for name in OPTIONS if name not in ("metadata", "working-dir", "runtime-env"))
 """What Ray's own fields do not say; flags of Ray's for the entrypoint may be said either way."""
-LISTS = ("cluster", "data", "secret", "after")
+LISTS = ("cluster", "data", "secret", "after", "variant")
 FLAGS = ("interruptible", "now")
 RESOURCES = (
     "entrypoint_num_cpus",
