@@ -1,4 +1,4 @@
-"""The statement over many jobs: lines of exact integers, and every total as a sum of lines.
+"""The report: the statement's lines and comparisons in brief. Every total is a sum of lines.
 
 A line is what one attempt used from one class of sources, so that any grouping adds up to the whole by construction.
 """
@@ -6,21 +6,22 @@ A line is what one attempt used from one class of sources, so that any grouping 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from carbon_sched.ledger.account import Period, actual, references
-from carbon_sched.ledger.book import Book, read_book
-from carbon_sched.ledger.receipt import receipt
-from carbon_sched.ledger.selection import Selection
+from carbon_sched.ledger.statement import selected
+from carbon_sched.ledger.statement.decisions import compared, comparisons
+from carbon_sched.ledger.statement.lines import lines, summed
+from carbon_sched.ledger.statement.model import Unowned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from carbon_sched.ledger.account import Account, Part
+    from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import JobRecord
-
-__all__ = ["Book", "Period", "Report", "Selection", "read_book", "receipt", "report"]
+    from carbon_sched.ledger.selection import Selection
+    from carbon_sched.ledger.statement.lines import Used
+    from carbon_sched.ledger.statement.model import Comparison
 
 
 @dataclass(frozen=True)
@@ -78,30 +79,6 @@ class JobLine:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Our choices against one reference, over the `jobs` for which both have every intensity."""
-
-    role: str
-    jobs: int
-    co2e_ug: int
-    ours_ug: int
-
-    @property
-    def saved_ug(self) -> int:
-        """What our choices saved; negative where they cost more."""
-        return self.co2e_ug - self.ours_ug
-
-
-@dataclass(frozen=True)
-class Unowned:
-    """Energy of a machine, metered beside jobs, that no attempt owns: its pot is `idle` or `unattributed`."""
-
-    machine: str
-    pot: str
-    energy_uj: int
-
-
 GROUPINGS = ("team", "project", "model", "phase", "cluster", "source", "reporter")
 
 
@@ -136,81 +113,32 @@ class Report:
 
 def report(book: Book, selection: Selection) -> Report:
     """The statement for a selection; the same book and selection give the same report, field by field."""
-    jobs, lines, compared, not_compared = [], [], _Compared(), []
-    for job in book.jobs.values():
-        if not selection.holds(job):
-            continue
-        accounts = [actual(attempt, selection.period) for attempt in selection.attempts(job)]
-        mine = [line for account in accounts for line in _lines(job, account)]
-        if not mine and not selection.period.holds(job.submitted_at):
-            continue
-        jobs.append(_job_line(job, mine))
-        lines += mine
-        for reference in references(accounts, selection.period):
-            if reference.problem:
-                not_compared.append(f"{job.job_id} with {reference.role}: {reference.problem}")
-            else:
-                compared.add(Comparison(reference.role, 1, reference.co2e_ug, reference.ours_ug))
+    found = [(job, [one.account for one in used], _lines(used)) for job, used in selected(book, selection)]
+    rows = [row for job, accounts, _ in found for row in compared(job, accounts, selection.period)]
     pots = sorted(book.machine_energy_uj.items()) if selection.everything else []
     return Report(
         selection=selection,
         ledger_size=book.size,
         ledger_head=book.head,
-        jobs=tuple(jobs),
-        lines=tuple(lines),
-        comparisons=compared.all(),
-        not_compared=tuple(not_compared),
+        jobs=tuple(_job_line(job, mine) for job, _, mine in found),
+        lines=tuple(line for _, _, mine in found for line in mine),
+        comparisons=tuple(comparisons(rows)),
+        not_compared=tuple(f"{row.job} with {row.role}: {row.problem}" for row in rows if row.problem),
         unowned=tuple(Unowned(machine, pot, energy_uj) for (machine, pot), energy_uj in pots),
     )
 
 
-class _Compared:
-    """Sums comparisons by role."""
-
-    def __init__(self) -> None:
-        self._by_role: dict[str, Comparison] = {}
-
-    def add(self, new: Comparison) -> None:
-        old = self._by_role.get(new.role, Comparison(new.role, 0, 0, 0))
-        self._by_role[new.role] = Comparison(
-            new.role, old.jobs + new.jobs, old.co2e_ug + new.co2e_ug, old.ours_ug + new.ours_ug
-        )
-
-    def all(self) -> tuple[Comparison, ...]:
-        return tuple(self._by_role[role] for role in sorted(self._by_role))
-
-
-def _lines(job: JobRecord, account: Account) -> list[Line]:
-    groups: dict[tuple[str, str], list[Part]] = defaultdict(list)
-    for part in account.parts:
-        groups[part.span.source.value, part.span.reporter.value].append(part)
-    attempt = account.attempt
-    blank = Line(
-        job=job.job_id,
-        name=job.name,
-        team=job.team,
-        project=job.project,
-        model=job.model,
-        phase=job.phase,
-        stage=job.stage,
-        attempt=attempt.attempt_id,
-        outcome=attempt.outcome or "open",
-        cluster=account.cluster,
-        zone=account.zone,
-        pue_ppm=account.pue_ppm,
-        source="",
-        reporter="",
-        totals=Totals(),
-    )
+def _lines(used: Iterable[Used]) -> list[Line]:
+    """The statement's lines, summed over what a report does not tell apart."""
+    labels = [field.name for field in fields(Line) if field.name != "totals"]
     return [
-        replace(blank, source=source, reporter=reporter, totals=_sum(map(_of_part, parts)))
-        for (source, reporter), parts in sorted(groups.items())
+        Line(
+            **{name: getattr(line, name) for name in labels},
+            totals=Totals(line.energy_uj, line.facility_uj, line.covered_uj, line.co2e_ug),
+        )
+        for one in used
+        for _, line in summed(lines([one]), ("source", "reporter"))
     ]
-
-
-def _of_part(part: Part) -> Totals:
-    covered = part.energy_uj if part.reading is not None else 0
-    return Totals(part.energy_uj, part.facility_uj, covered, part.co2e_ug or 0)
 
 
 def _job_line(job: JobRecord, lines: list[Line]) -> JobLine:

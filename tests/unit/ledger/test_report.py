@@ -30,8 +30,12 @@ from hypothesis import strategies as st
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.ledger.account import Period
+from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.export import MEDIA_TYPES, render, safe_cell
-from carbon_sched.ledger.report import GROUPINGS, Period, Selection, Totals, read_book, receipt, report
+from carbon_sched.ledger.receipt import receipt
+from carbon_sched.ledger.report import GROUPINGS, Totals, report
+from carbon_sched.ledger.selection import Selection
 from tests.fakes.ledger import WrittenLedger, at, reading, span
 
 KWH = 3_600_000_000_000

@@ -14,10 +14,9 @@ from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.time import from_rfc3339
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import read_book
-from carbon_sched.ledger.report import Comparison
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
-from carbon_sched.ledger.statement.model import Gap, Hindsight, Instrument, Restatement
+from carbon_sched.ledger.statement.model import Comparison, Gap, Hindsight, Instrument, Restatement
 from tests.fakes.ledger import WrittenLedger, at, reading, span
 
 KWH = 3_600_000_000_000

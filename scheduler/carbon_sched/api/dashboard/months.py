@@ -9,10 +9,10 @@ from carbon_sched.api.context import Context
 from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import Book
-from carbon_sched.ledger.report import Comparison
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import selected
 from carbon_sched.ledger.statement.decisions import compared, comparisons
+from carbon_sched.ledger.statement.model import Comparison
 from carbon_sched.service.answers import Answer
 
 

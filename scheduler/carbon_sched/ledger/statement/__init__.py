@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import actual
-from carbon_sched.ledger.report import Unowned
 from carbon_sched.ledger.statement import decisions, declared, lines, scores
 from carbon_sched.ledger.statement.completeness import completeness
 from carbon_sched.ledger.statement.elsewhere import imported
 from carbon_sched.ledger.statement.lines import Used
-from carbon_sched.ledger.statement.model import JobRow, Period, Statement
+from carbon_sched.ledger.statement.model import JobRow, Period, Statement, Unowned
 from carbon_sched.ledger.statement.uncertainty import uncertainty
 
 if TYPE_CHECKING:

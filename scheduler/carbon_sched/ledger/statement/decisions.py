@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import account, actual, references
 from carbon_sched.ledger.records import ACTUAL, HOME, ORACLE
-from carbon_sched.ledger.report import Comparison
-from carbon_sched.ledger.statement.model import CandidateRow, Compared, DecisionRow, Hindsight, Restatement
+from carbon_sched.ledger.statement.model import CandidateRow, Compared, Comparison, DecisionRow, Hindsight, Restatement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

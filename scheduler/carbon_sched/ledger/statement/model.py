@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from carbon_sched.ledger.report import Comparison, Unowned
     from carbon_sched.ledger.selection import Selection
 
 
@@ -304,6 +303,30 @@ class Compared:
     theirs_ug: int
     saved_ug: int
     problem: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our choices against one reference, over the `jobs` for which both have every intensity."""
+
+    role: str
+    jobs: int
+    co2e_ug: int
+    ours_ug: int
+
+    @property
+    def saved_ug(self) -> int:
+        """What our choices saved; negative where they cost more."""
+        return self.co2e_ug - self.ours_ug
+
+
+@dataclass(frozen=True)
+class Unowned:
+    """Energy of a machine, metered beside jobs, that no attempt owns: its pot is `idle` or `unattributed`."""
+
+    machine: str
+    pot: str
+    energy_uj: int
 
 
 @dataclass(frozen=True)
