@@ -34,14 +34,22 @@ class PostgresServer:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         data = self.folder / "data"
         self.run("initdb", "-D", data, "--username", SUPERUSER, "--encoding", "UTF8", "--auth=trust", "-N")
+        self.resume()
+
+    def resume(self) -> None:
+        """Start it, for the first time or after `crash`."""
         # What is tested is our process dying, not the machine: only benchmarks make it survive a power cut.
         options = f"-k '{self.folder}' -c listen_addresses='' -c max_connections=200"
         options += "" if self.durable else " -c fsync=off"
         log = self.folder / "log"
-        self.run("pg_ctl", "start", "-w", "-t", START_TIMEOUT_S, "-D", data, "-l", log, "-o", options)
+        self.run("pg_ctl", "start", "-w", "-t", START_TIMEOUT_S, "-D", self.folder / "data", "-l", log, "-o", options)
+
+    def crash(self) -> None:
+        """End every process of it at once, as a fault would; what it had acknowledged is there when it comes back."""
+        self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder / "data")
 
     def stop(self) -> None:
-        self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder / "data")
+        self.crash()
         shutil.rmtree(self.folder)
 
     def create_database(self) -> str:
