@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 import threading
 
 import pytest
@@ -174,6 +175,16 @@ def test_a_package_is_only_its_uploaders(served, ray, tmp_path):
 def test_a_package_that_cannot_be_used_is_refused(served, name, body, status):
     url, headers = f"{served.url}/api/packages/gcs/{name}", {"Authorization": f"Bearer {TOKEN}"}
     assert requests.put(url, data=body, headers=headers, timeout=20).status_code == status
+
+
+def test_a_packed_working_dir_that_is_no_zip_is_refused_before_anything_is_queued(served, ray, tmp_path):
+    packed = tmp_path / "work.tar.gz"
+    (tmp_path / "job.py").write_text("print()")
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "job.py", "job.py")
+    with pytest.raises((RuntimeError, ValueError), match=r"zip"):
+        ray.submit_job(entrypoint="python job.py", runtime_env={"working_dir": str(packed)})
+    assert ray.list_jobs() == []
 
 
 def test_hints_are_the_options_of_submit(served, ray):

@@ -51,9 +51,9 @@ class Ray:
 class Clients:
     """Each submits its jobs one after another, and repeats under the job's key until it is acknowledged."""
 
-    def __init__(self, place: Place, jobs: int) -> None:
+    def __init__(self, place: Place, jobs: int, prefix: str = "job") -> None:
         self.place, self.acknowledged, self.over = place, {}, threading.Event()
-        names = [f"job-{number}" for number in range(jobs)]
+        names = [f"{prefix}-{number}" for number in range(jobs)]
         self.threads = [threading.Thread(target=self.submit, args=(names[n::CLIENTS],)) for n in range(CLIENTS)]
         for thread in self.threads:
             thread.start()

@@ -89,7 +89,16 @@ class RealRayHead:
         return f"http://127.0.0.1:{self.base + head_ports.DASHBOARD}"
 
     def start(self) -> None:
-        block = head_ports.claim(head_ports.preferred_base(os.getpid() * 7))
+        self.start_at(head_ports.preferred_base(os.getpid() * 7))
+
+    def restart(self) -> None:
+        """Again after `kill`, at the same address."""
+        before = self.base
+        self.start_at(before)
+        assert self.base == before, "somebody took its ports"
+
+    def start_at(self, preferred: int) -> None:
+        block = head_ports.claim(preferred)
         self.base = block.base
         command = [self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--{flag}={self.base + offset}" for flag, offset in FLAGS.items()]

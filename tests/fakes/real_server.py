@@ -33,9 +33,9 @@ MARK = "CARBON_TESTS_MARK"
 PATIENCE_S = 90.0
 
 
-def eventually(ask: Callable[[], Any], good: Callable[[Any], bool] = bool, *, patience_s: float = PATIENCE_S) -> Any:
+def eventually(ask: Callable[[], Any], good: Callable[[Any], bool] = bool, *, patience_s: float | None = None) -> Any:
     """The first good answer; fails after a time that only a broken server or a dead machine needs."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
     while not good(value := ask()):
         assert time.monotonic() < deadline, f"still {value!r}"
         time.sleep(0.05)

@@ -144,8 +144,8 @@ class Collect:
             found = Findings([lost])
         except ClusterError as error:
             patience_s, lost = SILENT_PATIENCE_S, f"the energy journal could not be read: {error}"
-            if not attempt.open and self._forgotten(attempt):
-                patience_s, lost = 0.0, f"{attempt.cluster} was restarted: what of the journal was not read is gone"
+            if not attempt.open and (why := self._beyond_reach(attempt)):
+                patience_s, lost = 0.0, f"{why}: what of the journal was not read is gone"
             found = Findings([lost])
         if attempt.open:
             if found.gaps:
@@ -162,13 +162,17 @@ class Collect:
         with self._store.transaction(write=False) as tx:
             return tx.job(attempt.job_id)
 
-    def _forgotten(self, attempt: Attempt) -> bool:
-        """Whether the cluster says that it lives another life than the one the attempt ran in."""
+    def _beyond_reach(self, attempt: Attempt) -> str:
+        """What the cluster says by which nothing more can be read there: another life than then, or the node gone."""
         try:
             client = self._fleet.client(self._fleet.get(attempt.cluster))
-            return bool(attempt.epoch) and client.epoch().session_name != attempt.epoch
+            if attempt.epoch and client.epoch().session_name != attempt.epoch:
+                return f"{attempt.cluster} was restarted"
+            status = client.status()
         except ClusterError:
-            return False
+            return ""
+        gone = status.usable and attempt.node_id and all(node.node_id != attempt.node_id for node in status.nodes)
+        return f"the node that it ran on left {attempt.cluster}" if gone else ""
 
     def _waited(self, attempt: Attempt) -> float:
         now = self._clock.monotonic()

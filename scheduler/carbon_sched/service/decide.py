@@ -54,7 +54,7 @@ HORIZON = timedelta(days=7)
 VISIBLE_AFTER_S = 20.0
 """A running job's tasks show in the cluster's own usage by then; until then our reservation stands for them."""
 LONGEST_LOOK_S = 60.0
-BATCH = 25
+BATCH = 8
 """Decisions per transaction: one wait for the disk each, and other writers wait for no more than one."""
 DRY_RUN = ""
 

@@ -143,7 +143,7 @@ def test_what_a_node_left_in_the_store_before_it_vanished_is_booked(world, tmp_p
         world.clock.pass_s(61)
     receipt = world.statements.receipt(job.job_id)
     assert receipt["energy_kwh"] == pytest.approx(0.003)
-    assert any("could not be read" in line for line in receipt["missing"])
+    assert any("the node that it ran on left" in line for line in receipt["missing"])
 
 
 def test_a_segment_that_came_three_ways_does_not_stand_for_one_that_came_by_none(world, tmp_path):
