@@ -125,7 +125,9 @@ class Trials:
             _say(f"variant {name} failed when it was tried and does not serve: {problem}")
             self.mark(name, FAILED)
             return
-        self.found[name] = seen
+        known = self.offer.known.get(name)
+        # What the ledger measured over real work, of the attempt alone, is not outdone by a busy neighbour of a slice.
+        self.found[name] = Found(known.joules, seen.quality) if known and known.joules else seen
         told = "unknown energy" if seen.joules is None else f"{seen.joules:.4g} J per {self.offer.item}"
         _say(f"variant {name}, tried: {told}, {self.offer.metric} {seen.quality:.4g}")
         if not self.offer.keeps_floor(seen):

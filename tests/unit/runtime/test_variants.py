@@ -135,6 +135,15 @@ def test_what_is_known_to_be_lean_is_tried_before_it_serves_and_nothing_else_is(
     assert done.stdout.splitlines() == ["slow all"], "as good as the other, and first"
 
 
+def test_what_the_ledger_measured_is_not_outdone_by_a_slice_on_a_busy_machine(run):
+    known = {"slow": {"joules": 2e-9, "quality": 0.9}, "fast": {"joules": 1e-9, "quality": 0.9}}
+    done, _ = run("slow", "fast", known=known)
+    assert done.stdout.splitlines() == ["fast slice", "fast all"]
+    known["bad"] = {"joules": 1e-10, "quality": 0.9}
+    done, _ = run("slow", "fast", "bad", known=known)
+    assert done.stdout.splitlines() == ["bad slice", "fast slice", "fast all"], "its quality is not what it was"
+
+
 def test_one_that_tells_no_quality_does_not_serve_and_a_baseline_that_fails_is_the_jobs_own_failure(run):
     done, _ = run("crash", "mute")
     assert done.returncode == 1
