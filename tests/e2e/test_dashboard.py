@@ -1,8 +1,9 @@
 """The dashboard in a real browser: every page, wide and narrow, quiet console, nothing loaded from elsewhere, and what
-axe finds. The server is the real application; only its clusters and the grid are made up."""
+axe finds. The server is the real application; only its clusters and the grid are made up, but for the slow test."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -45,17 +46,18 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """A browser that is logged in, and everything that it complained of or asked for."""
 
-    def __init__(self, context: BrowserContext, fleet: BusyFleet) -> None:
-        self.fleet, self.page = fleet, context.new_page()
+    def __init__(self, context: BrowserContext, login: str) -> None:
+        """`login` is an address that logs in once."""
+        self.url, self.page = login[: login.index("/login")], context.new_page()
         self.complaints: list[str] = []
         self.hosts: set[str] = set()
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
-        self.page.goto(fleet.client.login_url())
+        self.page.goto(login)
 
     def to(self, path: str) -> Page:
-        self.page.goto(self.fleet.url + path)
+        self.page.goto(self.url + path)
         self.page.wait_for_function("() => document.fonts.status === 'loaded'")
         return self.page
 
@@ -77,7 +79,7 @@ class Visit:
 def visit(request: pytest.FixtureRequest, chromium: Browser, fleet: BusyFleet) -> Iterator[Visit]:
     width, height, scheme = SIZES[request.param]
     context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    yield Visit(context, fleet)
+    yield Visit(context, fleet.client.login_url())
     context.close()
 
 
@@ -87,14 +89,14 @@ def of(fleet: BusyFleet, state: str) -> str:
     return f"/jobs/{job['job_id']}"
 
 
-def test_every_page_is_whole_quiet_local_and_accessible(visit: Visit):
-    ended = [job["job_id"] for job in visit.fleet.client.jobs(state=["succeeded"])["jobs"]]
+def test_every_page_is_whole_quiet_local_and_accessible(visit: Visit, fleet: BusyFleet):
+    ended = [job["job_id"] for job in fleet.client.jobs(state=["succeeded"])["jobs"]]
     pages = {
         "/": "Grid zones in use",
         "/queue": "birch-1b-sweep-0",
-        of(visit.fleet, "succeeded"): "Power by device against the grid",
-        of(visit.fleet, "running"): "so far",
-        of(visit.fleet, "queued"): "If started now",
+        of(fleet, "succeeded"): "Power by device against the grid",
+        of(fleet, "running"): "so far",
+        of(fleet, "queued"): "If started now",
         "/footprint?by=model&model=atlas-7b": "Life cycle of a model",
         "/policies": "From version 1 to 2",
         "/health": "Meters of the last day",
@@ -109,12 +111,12 @@ def test_every_page_is_whole_quiet_local_and_accessible(visit: Visit):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than its window"
         assert visit.found_by_axe() == [], path
     assert visit.complaints == []
-    assert visit.hosts == {urlsplit(visit.fleet.url).netloc}
+    assert visit.hosts == {urlsplit(fleet.url).netloc}
 
 
 def test_an_open_page_shows_a_new_job_by_itself_and_cancels_it(chromium: Browser, fleet: BusyFleet):
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    visit = Visit(context, fleet)
+    visit = Visit(context, fleet.client.login_url())
     page = visit.to("/queue")
     expect(page.locator("#live-state")).to_have_class("live on")
     job = fleet.submit("comes while you look", 0, max_delay_s=36_000.0, clusters=["frankfurt"])
@@ -130,7 +132,7 @@ def test_an_open_page_shows_a_new_job_by_itself_and_cancels_it(chromium: Browser
 
 def test_a_keyboard_reaches_the_content_and_every_job(chromium: Browser, fleet: BusyFleet):
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    page = Visit(context, fleet).to("/queue")
+    page = Visit(context, fleet.client.login_url()).to("/queue")
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
     page.keyboard.press("Enter")
@@ -141,4 +143,29 @@ def test_a_keyboard_reaches_the_content_and_every_job(chromium: Browser, fleet: 
             break
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/*")
+    context.close()
+
+
+@pytest.mark.slow
+def test_a_real_server_with_real_jobs_shows_one_that_ended_and_one_that_runs(chromium: Browser, installation, tmp_path):
+    """Real Ray heads, through the command line's own login; the numbers of the page are those of the receipt."""
+    script = tmp_path / "work.py"
+    script.write_text("import sys, time; print('<b>hello</b>', flush=True); time.sleep(float(sys.argv[1]))")
+    done, live = installation.start(str(script), "3"), installation.start(str(script), "120")
+    receipt = installation.finished(done)
+    address = installation.run("dashboard", "--print").stdout.strip()
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    visit = Visit(context, address)
+    for path in ("/", "/queue", "/footprint", "/policies", "/health"):
+        visit.to(path)
+        expect(visit.page.locator("#live-state")).to_have_class("live on")
+    page = visit.to(f"/jobs/{done}")
+    expect(page.locator("main")).to_contain_text("<b>hello</b>")
+    expect(page.locator(f'.figure data[value="{receipt["co2e_ug"]}"]')).to_be_visible()
+    page = visit.to(f"/jobs/{live}")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("main .state").first).to_have_text(re.compile("stopp"))
+    assert visit.complaints == []
+    assert len(visit.hosts) == 1
     context.close()

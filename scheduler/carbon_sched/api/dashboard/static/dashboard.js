@@ -17,7 +17,6 @@
     if (form.dataset.ask && !confirm(form.dataset.ask)) return;
     const [method, path] = form.dataset.call.split(" ");
     const fields = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value]));
-    if (fields.deadline) fields.deadline = fields.deadline + (fields.deadline.endsWith("Z") ? "" : "Z");
     const headers = { "X-CSRF-Token": document.body.dataset.csrf };
     const body = Object.keys(fields).length ? JSON.stringify(fields) : undefined;
     if (body) headers["Content-Type"] = "application/json";
