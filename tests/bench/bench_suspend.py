@@ -6,6 +6,10 @@ Jobs of the PAI year as in bench_start_time: 6 h of waiting and pausing together
 our own forecast, run times learnt from jobs that had ended before the day of submission. The oracle knows both and
 pauses for nothing. Intervals: 90 %, bootstrap over days. Then the same with ten minutes of energy for every resume: it
 must pause less, and never end worse than choosing a start alone.
+
+Last, jobs of five minutes to five days of the Philly trace, moved to four places of the year, which may stand still
+for as long as they run: how many times what choosing a start saves is saved by pausing. Longer jobs hold half of that
+trace's GPU-hours; with as much slack they reach beyond the twelve days that a replay looks ahead.
 """
 
 from __future__ import annotations
