@@ -47,7 +47,6 @@ def head(request: pytest.FixtureRequest) -> Iterator[RealRayHead]:
     if request.param == "remembers":
         environment = {"RAY_REDIS_ADDRESS": request.getfixturevalue("redis")}
     made = RealRayHead(environment=environment)
-    made.remembers = request.param == "remembers"
     made.start()
     yield made
     made.stop()
@@ -85,7 +84,9 @@ def test_a_head_killed_amid_a_job(head, server, tmp_path):
     head.restart()
     eventually(lambda: client.cluster("north")["problem"], lambda problem: not problem)
     attempt = eventually(lambda: client.job(job)["attempts"][0], lambda one: one["outcome"])
-    if head.remembers:  # Ray tells that its node died: nothing of it can run, and the policy allows another attempt
+    if (
+        "RAY_REDIS_ADDRESS" in head.environment
+    ):  # Ray tells that its node died: nothing of it can run, and the policy allows another attempt
         assert (attempt["outcome"], attempt["cause"]) == ("failed", "preempted")
         assert "the node that it ran on left north" in attempt["reason"]
     else:
