@@ -84,9 +84,8 @@ def test_a_head_killed_amid_a_job(head, server, tmp_path):
     head.restart()
     eventually(lambda: client.cluster("north")["problem"], lambda problem: not problem)
     attempt = eventually(lambda: client.job(job)["attempts"][0], lambda one: one["outcome"])
-    if (
-        "RAY_REDIS_ADDRESS" in head.environment
-    ):  # Ray tells that its node died: nothing of it can run, and the policy allows another attempt
+    if "RAY_REDIS_ADDRESS" in head.environment:
+        # Ray tells that its node died: nothing of it can run, and the policy allows another attempt
         assert (attempt["outcome"], attempt["cause"]) == ("failed", "preempted")
         assert "the node that it ran on left north" in attempt["reason"]
     else:
