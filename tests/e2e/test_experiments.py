@@ -47,7 +47,8 @@ def test_ways_to_train_a_transformer_are_compared_with_their_quality(installatio
     sides = {side["label"]: side for side in report["comparison"]["sides"]}
     assert list(sides) == [variant["name"] for variant in report["variants"]]
     assert all(1 < side["quality"]["bits_per_byte"] < 8.5 for side in sides.values())
-    assert sides["adamw"]["quality"]["bits_per_byte"] < sides["sgd"]["quality"]["bits_per_byte"]
+    steps = [sides[name]["quality"]["bits_per_byte"] for name in ("batch-2", "adamw", "batch-64")]
+    assert steps == sorted(steps), "of few bytes, more and smaller steps learn more"
 
 
 @pytest.mark.slow
