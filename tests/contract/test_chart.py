@@ -30,6 +30,8 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
     "storage class": {**TOKEN, "storage": {"size": "100Gi", "storageClassName": "fast"}},
     "clusters": {**TOKEN, "secrets": ["lyon"],
                  "clusters": {"lyon": {**LYON, "home": True}, "oslo": {**LYON, "zone": "NO"}}},
+    "kuberay everywhere": {**TOKEN, "kubeRay": {"enabled": True}},
+    "kuberay in two namespaces": {**TOKEN, "kubeRay": {"enabled": True, "namespaces": ["ml", "nlp"]}},
     "policies": {**TOKEN, "policies": {"all": {"extends": "balanced", "team": "*"}}},
     "settings": {**TOKEN, "config": {"requests_per_s": 5, "allowed_hosts": ["p.example"], "grid": {"providers": []}}},
     "tls": {**TOKEN, "tls": {"existingSecret": "cert"}},
@@ -134,10 +136,15 @@ def test_the_meters_exceptions_are_those_that_the_readme_lists(tmp_path):
         assert word in readme, word
 
 
-def test_no_secret_is_rendered_and_no_pod_may_speak_to_kubernetes(objects):
+def test_no_secret_is_rendered_and_only_servers_that_hold_rayjobs_may_speak_to_kubernetes(objects):
     assert "Secret" not in {one["kind"] for one in objects}
-    assert not {one["kind"] for one in objects} & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
-    assert all(pod["automountServiceAccountToken"] is False for pod in pods(objects).values())
+    roles = [one for one in objects if one["kind"] in ("Role", "ClusterRole")]
+    may = {name for name, pod in pods(objects).items() if pod["automountServiceAccountToken"]}
+    assert may == ({"Deployment server"} if roles else set())
+    assert not any(
+        "*" in rule[key] for one in roles for rule in one["rules"] for key in ("apiGroups", "resources", "verbs")
+    )
+    assert len([one for one in objects if one["kind"].endswith("RoleBinding")]) == len(roles)
 
 
 def test_every_selector_meets_the_pods_it_is_meant_for(objects):
