@@ -1,8 +1,8 @@
 """A Kubernetes API server without Kubernetes, for RayJobs and what we need beside them.
 
 Objects are checked against the CRDs that KubeRay publishes, made strict. Versions, conflicts, the status subresource,
-label selectors, watches that expire (410 Gone) and events behave as kube-apiserver's do: `test_kubernetes.py` asks the
-same of a real one where `.ci/provision kube-apiserver` has built it. `fault` makes it fail.
+label selectors, watches that expire (410 Gone) and events follow kube-apiserver, with which they were not compared.
+`fault` makes it fail.
 """
 
 from __future__ import annotations
