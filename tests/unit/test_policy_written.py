@@ -15,8 +15,9 @@ from carbon_sched.policy.written import written
 ALL = """\
 apiVersion: carbon-sched/v1
 name: everything
+team: '*'
 flexibility: {max_delay: 1d12h30m5s, declared: ignore, retries: 4, start_now: false}
-signal: {on_missing: run-now}
+signal: {kind: marginal, basis: direct, on_missing: run-now}
 clusters: {allowed: [b, a], max_price_per_gpu_hour: 2.5}
 data: {residency: [EU], classes: {personal: [CH, EU]}}
 queue: {priority: urgent}
@@ -26,7 +27,7 @@ quiet_hours: [{from: '22:05', to: '06:00', zone: Europe/Berlin, days: [mon, sun]
 
 def test_reading_what_is_written_gives_the_same_settings():
     settings = parse_policy(ALL.encode(), "a.yaml", preset).settings(Selected())
-    nested: dict = {"apiVersion": "carbon-sched/v1", "name": "again"}
+    nested: dict = {"apiVersion": "carbon-sched/v1", "name": "again", "team": "*"}
     for key, entry in KEYS.items():
         value = written(key, getattr(settings, entry.attribute))
         *above, last = key.split(".")
