@@ -90,9 +90,7 @@ class Storm:
             return
         start, seq = self.kube.world.clock.now() - timedelta(seconds=60), len(self.closed)
         self.closed[attempt.attempt_id] = 0 if done else 143
-        self.kube.closes(
-            attempt, start=start, exit_code=self.closed[attempt.attempt_id], energy_uj=ATTEMPT_UJ, seq=seq
-        )
+        self.kube.closes(attempt, start=start, exit_code=self.closed[attempt.attempt_id], energy_uj=ATTEMPT_UJ, seq=seq)
         if done:
             self.kube.head.finish(attempt.attempt_id)
 

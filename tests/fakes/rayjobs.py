@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Kube:
     def __exit__(self, *_: object) -> None:
         self.end()
         self.api.__exit__()
+        shutil.rmtree(self.head.folder)
 
     def begin(self, fuse: Fuse | None = None) -> None:
         """A server begins, after another one or as the first."""
