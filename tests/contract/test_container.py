@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,9 +63,14 @@ def container(volume: Path, *arguments: str):
 
 
 @pytest.fixture
-def volume(tmp_path):
-    """What a pod mounts: data and tmp that anybody in group 0 can write, and files of settings."""
-    made = tmp_path / "volume"
+def volume():
+    """What a pod mounts: data and tmp that anybody in group 0 can write, and files of settings.
+
+    Not in pytest's own folder, which every pytest that begins closes to other users.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="cs-volume-"))
+    folder.chmod(0o711)
+    made = folder / "volume"
     for name in ("data", "tmp", "policies"):
         (made / name).mkdir(parents=True)
     (made / "token").write_text(TOKEN + "\n", encoding="utf-8")
@@ -76,10 +82,8 @@ def volume(tmp_path):
     for path in (made / "data", made / "tmp"):
         os.chown(path, 0, 0)
         path.chmod(0o770)
-    for folder in (made, *made.parents):  # pytest's own are the user's alone
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return made
+    yield made
+    shutil.rmtree(folder)
 
 
 def test_a_random_user_with_a_read_only_root_serves_what_the_files_declare_and_follows_them(volume):
