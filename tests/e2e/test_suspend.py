@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS, STEP_S, SAVED_EVERY = 400, 0.5, 10
-PERIOD_S, PERIODS = 90, 4
+PERIOD_S, PERIODS = 90, 5
 SLOT_S = 5
 SCRIPT = f"""
 import json, sys, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.domain.cluster import Pool
+from carbon_sched.domain.errors import ClusterError
 from carbon_sched.domain.kubernetes import Kubernetes
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.ports import JobFilter
@@ -31,15 +33,21 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 RECONCILED_S = 3.0
 """KubeRay looks at each RayJob this often."""
-POOL = Pool("spot", {"CPU": 4.0, "memory": 16e9}, 2000, node_lifetime="on-demand", provisioning_s=60.0)
+POOL = Pool("spot", {"CPU": 4.0, "memory": 16e9}, 64, node_lifetime="on-demand", provisioning_s=60.0)
 
 
 class Kube:
     """A world with one Kubernetes cluster, `kube` in zone DE. `turn` is one turn of everybody."""
 
     def __init__(
-        self, folder: Path, grid: dict[str, list[tuple[float, float]]] | None = None, **kubernetes: Any
+        self,
+        folder: Path,
+        grid: dict[str, list[tuple[float, float]]] | None = None,
+        *,
+        pool: Pool = POOL,
+        **kubernetes: Any,
     ) -> None:
+        self.pool = pool
         self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
         self.kubernetes = Kubernetes(**kubernetes)
         self.head = FakeRayHead(execute=False)
@@ -49,7 +57,7 @@ class Kube:
         self.api.__enter__()
         self.operator = KubeRay(self.api.address, self.head)
         self.cluster = a_cluster(
-            "kube", "DE", kubernetes=self.kubernetes, pools=(POOL,), home=True, start_grace_s=1800.0
+            "kube", "DE", kubernetes=self.kubernetes, pools=(self.pool,), home=True, start_grace_s=1800.0
         )
         object.__setattr__(self.cluster, "address", self.api.address)
         self.begin()
@@ -87,12 +95,14 @@ class Kube:
         client = self.adapters.kubernetes(self.cluster)
         deadline = time.monotonic() + 60
         while True:
-            seen = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in client._all()}
+            seen = None
+            with contextlib.suppress(ClusterError):  # the watch is about to be begun anew
+                seen = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in client._all()}
             there = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in self.api.of("rayjobs")
                      if (one["metadata"].get("labels") or {}).get("carbon-sched/managed") == "true"}  # fmt: skip
             if seen == there:
                 return
-            assert time.monotonic() < deadline, (len(seen), len(there))
+            assert time.monotonic() < deadline, (seen, there)
             time.sleep(0.01)
 
     def submitted(self, name: str) -> Attempt:
