@@ -251,7 +251,11 @@ class World:
             self.store, self.fleet, vault, Keep(self.store, self.clock), self.clock, self.collect.arrived
         )
         self.push_token = lambda attempt: push_token(vault, attempt.attempt_id)
-        self.leadership.step()
+        try:
+            self.leadership.step()
+        except BaseException:  # killed as it begins: its connections go with it
+            self.store.close()
+            raise
         if before is not None:
             return
         for cluster in clusters:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from carbon_sched.domain.errors import ClusterUnclear
 from carbon_sched.domain.job import TRANSITIONS, JobEvent, JobState
+from carbon_sched.service.dispatch import Dispatch
 from carbon_sched.store.tables import ACCEPTED
 from tests.fakes.fuse import Fuse, Killed
 from tests.fakes.stores import BOTH
@@ -159,6 +160,8 @@ class Queue(RuleBasedStateMachine):
         for cluster in self.world.clusters.values():
             cluster.up = True
         for _ in range(12):
+            with self.world.store.transaction() as tx:  # PostgreSQL's own clock says what is due; as a new leader does
+                Dispatch.begin_term(tx)
             self.world.settle()
             for name in ("dirty", "clean"):
                 self.start_jobs(name)
