@@ -13,9 +13,8 @@ import pytest
 
 from carbon_sched.domain.errors import ClusterUnclear
 from carbon_sched.domain.job import JobState
-from carbon_sched.store.engine import open_store
 from tests.fakes.fuse import Fuse, Killed
-from tests.fakes.world import FakeClock, World, a_cluster
+from tests.fakes.world import World, a_cluster
 
 GRID = {"SE-SE3": [(0, 90.0), (60, 30.0)], "DE": [(0, 400.0), (60, 300.0)]}
 ROUND_S = 7
@@ -122,14 +121,6 @@ class Story:
                 receipt["co2e_ug"], receipt["missing"],
             )  # fmt: skip
         return told
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The files of a server that has just begun: made once, copied for each story."""
-    folder = tmp_path_factory.mktemp("new")
-    open_store(f"sqlite:///{folder / 'w.sqlite'}", FakeClock()).close()
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from collections import Counter
 import pytest
 
 from carbon_sched.domain.job import JobState
-from carbon_sched.store.engine import open_store
 from tests.fakes.fuse import Fuse, Killed
-from tests.fakes.world import FakeClock, World, a_cluster
+from tests.fakes.world import World, a_cluster
 
 GRID = {"DE": [(0, 50.0), (600, 900.0), (1200, 60.0)]}
 ROUND_S, ROUNDS = 150, 40
@@ -130,14 +129,6 @@ class Story:
             self.world.job(self.job).state, sorted(self.started.values()), receipt["suspensions"],
             len(self.facts("job-ended")), receipt["energy_kwh"], receipt["co2e_ug"], receipt["missing"],
         )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The files of a server that has just begun: made once, copied for each story."""
-    folder = tmp_path_factory.mktemp("new")
-    open_store(f"sqlite:///{folder / 'w.sqlite'}", FakeClock()).close()
-    return folder
 
 
 @pytest.fixture(scope="module")
