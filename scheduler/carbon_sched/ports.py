@@ -675,8 +675,9 @@ class ClusterClient(Protocol):
 class FoundRayJob:
     """A RayJob with our label, as it stands on its Kubernetes cluster.
 
-    `job` names the job it was made for, if it was made by us, and `attempt` the last attempt that was admitted. `kueue`
-    is why Kueue decides about it, empty where it does not.
+    `kept` says that it has a cluster which stays until it is released. `job` names the job it was made for, if it was
+    made by us, and `attempt` the last attempt that was admitted. `kueue` is why Kueue decides about it, empty where it
+    does not.
     """
 
     namespace: str
@@ -685,6 +686,7 @@ class FoundRayJob:
     manifest: Mapping[str, Any]
     suspended: bool
     ended: bool
+    kept: bool = False
     job: str = ""
     attempt: str = ""
     kueue: str = ""
@@ -714,7 +716,10 @@ class KubernetesClient(ClusterClient, Protocol):
         """Whether the very object is there, asked now."""
 
     def release(self, found: FoundRayJob) -> None:
-        """Have KubeRay delete the cluster of a RayJob whose attempt is over: suspend it, or delete what we made."""
+        """Have KubeRay delete the cluster of a RayJob whose attempt is over.
+
+        One that has not ended is suspended, or deleted if we made it; an ended one need not wait for us any more.
+        """
 
     def tell(self, found: FoundRayJob, reason: str, message: str, *, warning: bool) -> None:
         """Say something where `kubectl describe` shows it."""

@@ -13,6 +13,7 @@ import pytest
 from carbon_sched.domain.job import JobState
 from carbon_sched.ports import RaySubmission
 from tests.fakes.manifests import rayjob
+from tests.fakes.ray_head_http import text
 from tests.fakes.rayjobs import Kube
 from tests.fakes.world import START
 
@@ -55,7 +56,7 @@ def run(kube, name="train"):
 
 def end(kube, attempt, **more):
     kube.closes(attempt, start=kube.world.clock.now() - timedelta(seconds=60), **more)
-    kube.head.finish(attempt.attempt_id)
+    kube.finishes(attempt)
     turns(kube, 3)
 
 
@@ -93,7 +94,7 @@ def test_an_admitted_rayjob_runs_our_wrapper_from_a_config_map_on_every_pod(kube
         pod = group["template"]["spec"]
         assert [one["configMap"]["name"] for one in pod["volumes"]] == [package["metadata"]["name"]]
         (mount,) = pod["containers"][0]["volumeMounts"]
-    submitted = kube.head.jobs[attempt.attempt_id].request
+    submitted = kube.heads.job(attempt.attempt_id).request
     assert submitted["entrypoint"].startswith("exec python -m carbon_sched_runtime.run -- ")
     (module,) = submitted["runtime_env"]["py_modules"]
     assert module == f"file://{mount['mountPath']}/{next(iter(package['binaryData']))}"
@@ -121,7 +122,7 @@ def test_an_interruptible_rayjob_is_stopped_by_ray_then_suspended_and_the_same_o
     while kube.world.clock.now() < START + timedelta(hours=2.25):
         kube.world.clock.pass_s(900)
         kube.turn()
-    assert kube.head.jobs[first.attempt_id].stop_asked
+    assert kube.heads.job(first.attempt_id).stop_asked
     assert not kube.object("train")["spec"]["suspend"]  # its energy is still there
     kube.closes(first, start=kube.world.clock.now() - timedelta(seconds=60), exit_code=143)
     turns(kube, 4)
@@ -144,7 +145,7 @@ def test_a_rayjob_that_kuberay_called_complete_meanwhile_is_followed_by_another_
     while kube.world.clock.now() < START + timedelta(hours=2.25):
         kube.world.clock.pass_s(900)
         kube.turn()
-    kube.head.finish(first.attempt_id, "STOPPED", 143)
+    kube.finishes(first, "STOPPED", 143)
     turns(kube, 3)
     assert kube.object("train")["status"]["jobDeploymentStatus"] == "Complete"
     kube.world.clock.pass_s(4 * HOUR)
@@ -152,6 +153,30 @@ def test_a_rayjob_that_kuberay_called_complete_meanwhile_is_followed_by_another_
     assert kube.object(f"train-{second.attempt_id}")["spec"]["jobId"] == second.attempt_id
     end(kube, second)
     assert state(kube) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
+def test_a_cluster_is_kept_until_its_energy_is_collected_and_no_longer(kube, monkeypatch, stopped):
+    create(kube)
+    attempt = run(kube)
+    head = kube.heads.by_job[attempt.attempt_id]
+    kube.world.clock.pass_s(60)
+    if stopped:
+        kube.world.accept.stop(kube.job("train").job_id)
+        turns(kube, 1)
+    kube.closes(attempt, start=kube.world.clock.now() - timedelta(seconds=60), exit_code=143 if stopped else 0)
+    if not stopped:
+        kube.finishes(attempt)
+    with monkeypatch.context() as patch:
+        patch.setattr(head, "list_logs", lambda **_: text("busy", 503))
+        turns(kube, 4)
+        assert head.folder.exists()
+    turns(kube, 6)
+    assert attempts(kube)[0].collected
+    assert not head.folder.exists()
+    receipt = kube.world.statements.receipt(kube.job("train").job_id)
+    assert (receipt["energy_kwh"], receipt["missing"]) == (pytest.approx(0.001), [])
+    assert kube.object("train")["spec"].get("ttlSecondsAfterFinished", 0) == (900 if stopped else 0)
 
 
 def test_a_stop_while_pods_are_coming_suspends_at_once(kube):

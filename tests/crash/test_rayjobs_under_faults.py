@@ -90,7 +90,7 @@ class Storm:
         """What runs goes on, is done, or stops as it was asked to."""
         running: Counter[str] = Counter()
         for attempt in self.attempts():
-            job = self.kube.head.jobs.get(attempt.attempt_id)
+            job = self.kube.heads.job(attempt.attempt_id)
             if job is None or attempt.attempt_id in self.closed:
                 continue
             running[attempt.job_id] += 1
@@ -109,7 +109,7 @@ class Storm:
         self.closed[attempt.attempt_id] = 0 if done else 143
         self.kube.closes(attempt, start=start, exit_code=self.closed[attempt.attempt_id], energy_uj=ATTEMPT_UJ, seq=seq)
         if done:
-            self.kube.head.finish(attempt.attempt_id)
+            self.kube.finishes(attempt)
 
     def attempts(self):
         self.names = {job.job_id: job.spec.name for job in self.kube.jobs()}

@@ -1,8 +1,8 @@
 """A Kubernetes API server without Kubernetes, for RayJobs and what we need beside them.
 
-Objects are checked against the CRDs that KubeRay publishes, made strict. Versions, conflicts, the status subresource,
-label selectors, watches that expire (410 Gone) and events follow kube-apiserver, with which they were not compared.
-`fault` makes it fail.
+Objects are checked against the CRDs that KubeRay publishes, made strict. Versions, conflicts, finalizers, the status
+subresource, label selectors, watches that expire (410 Gone) and events follow kube-apiserver: the real one
+(`kube_apiserver.py`) passes the same tests. `fault` makes it fail.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import uuid
+from bisect import bisect_right
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tests.fakes.ray_head import FakeRayHead
+    from tests.fakes.ray_heads import RayHeads
 
 Json = dict[str, Any]
 PATH = re.compile(
@@ -36,10 +37,10 @@ KINDS = {"rayjobs": "RayJob", "rayclusters": "RayCluster", "configmaps": "Config
 
 
 class FakeKubeApi:
-    """Use as a context manager; `address` is what a cluster is configured with, `head` the Ray head of all RayJobs."""
+    """Use as a context manager; `address` is what a cluster is configured with, `heads` are behind its proxy."""
 
-    def __init__(self, head: FakeRayHead | None = None) -> None:
-        self.head = head
+    def __init__(self, heads: RayHeads) -> None:
+        self.heads = heads
         self.changed = threading.Condition()
         self.objects: dict[tuple[str, str, str], Json] = {}
         self.version = 1000
@@ -107,7 +108,10 @@ class FakeKubeApi:
                 return self.put(key, {**before, "status": one["status"]}, "MODIFIED")
             self.check(key[0], one)
             made = {**one, **({"status": before["status"]} if "status" in before else {})}
-            made["metadata"] = {**given, **{k: before["metadata"][k] for k in ("uid", "creationTimestamp")}}
+            kept = ("uid", "creationTimestamp", "deletionTimestamp")
+            made["metadata"] = {**given, **{k: before["metadata"][k] for k in kept if k in before["metadata"]}}
+            if "deletionTimestamp" in made["metadata"] and not given.get("finalizers"):
+                return self.forget(key, made)
             return self.put(key, made, "MODIFIED")
 
     def delete(self, key: tuple[str, str, str], uid: str | None) -> Json:
@@ -117,9 +121,15 @@ class FakeKubeApi:
                 raise Status(404, "NotFound", f"{key[0]} {key[2]!r} not found")
             if uid not in (None, one["metadata"]["uid"]):
                 raise Status(409, "Conflict", "Precondition failed: UID in precondition")
-            del self.objects[key]
-            self.tell(key[0], "DELETED", one)
-            return one
+            if one["metadata"].get("finalizers"):
+                one["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+                return self.put(key, one, "MODIFIED")
+            return self.forget(key, one)
+
+    def forget(self, key: tuple[str, str, str], one: Json) -> Json:
+        del self.objects[key]
+        self.tell(key[0], "DELETED", one)
+        return one
 
     def put(self, key: tuple[str, str, str], one: Json, kind: str) -> Json:
         self.objects[key] = one = deepcopy(one)
@@ -200,8 +210,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise Status(404, "NotFound", "the server could not find the requested resource")
         namespace, plural, name = found["namespace"] or "", found["plural"], found["name"] or ""
         if found["sub"] == "proxy":
-            assert self.fake.head is not None
-            reply = self.fake.head.answer(self.command, found["rest"] or "/", query, body)
+            reply = self.fake.heads.answer(name.partition(":")[0], self.command, found["rest"] or "/", query, body)
+            if reply is None:
+                raise Status(404, "NotFound", f"services {name!r} not found")
             content = b"".join(reply.blocks) if reply.blocks is not None else reply.body
             self.send(reply.code, content, reply.media_type)
             return None
@@ -248,7 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
                     float(query.get("timeoutSeconds") or 60),
                 )
                 gone = self.fake.forgotten > since
-                news = [(kind, one) for at, p, kind, one in self.fake.log if at > since and p == plural]
+                log = self.fake.log
+                news = [(kind, one) for _, p, kind, one in log[bisect_right(log, since, key=_at) :] if p == plural]
                 ended, since = self.fake.closed or self.fake.version == since, self.fake.version
             if gone:
                 body = Status(410, "Expired", "The resourceVersion for the provided watch is too old.").body
@@ -275,6 +287,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _at(entry: tuple[int, str, str, Json]) -> int:
+    return entry[0]
 
 
 def selected(one: Json, query: dict[str, str]) -> bool:

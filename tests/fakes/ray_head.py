@@ -53,6 +53,7 @@ class FakeRayHead(FakeJobs):
     ready: bool = True  # the dashboard answers before the node is alive
     execute: bool = True
     port: int = 0
+    number: int = 0  # one of several, each with a node of its own
     nodes: list[dict[str, Any]] = field(default_factory=list)  # of the summary
     actors: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, FakeJob] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class FakeRayHead(FakeJobs):
         self.lives += 1
         self.session_name = f"session_2026-01-01_00-00-00_{self.lives:06d}_{self.port or 1}"
         self.cluster_id = f"{self.lives:056x}"
-        self.node_id = f"{self.lives + 0xA0:056x}"
+        self.node_id = f"{self.number:028x}{self.lives + 0xA0:028x}"
         self.logs = self.folder / self.session_name / "logs"
         self.logs.mkdir(parents=True)
 

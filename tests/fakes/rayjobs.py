@@ -1,11 +1,11 @@
-"""All that a RayJob needs to live: API server, operator, Ray head, and our service."""
+"""All that a RayJob needs to live: API server, operator, Ray heads, and our service."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.clusters.registry import RayClusters
@@ -19,7 +19,7 @@ from carbon_sched_runtime import wire
 from tests.fakes.fuse import FusedClusters
 from tests.fakes.kube_api import FakeKubeApi
 from tests.fakes.kuberay import KubeRay
-from tests.fakes.ray_head import FakeRayHead
+from tests.fakes.ray_heads import RayHeads
 from tests.fakes.world import InOrder, World, a_cluster
 
 if TYPE_CHECKING:
@@ -50,23 +50,21 @@ class Kube:
         self.pool = pool
         self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
         self.kubernetes = Kubernetes(**kubernetes)
-        self.head = FakeRayHead(execute=False)
-        self.api = FakeKubeApi(self.head)
+        self.heads = RayHeads()
+        self.api = FakeKubeApi(self.heads)
 
     def __enter__(self) -> Self:
         self.api.__enter__()
-        self.operator = KubeRay(self.api.address, self.head)
-        self.cluster = a_cluster(
-            "kube", "DE", kubernetes=self.kubernetes, pools=(self.pool,), home=True, start_grace_s=1800.0
-        )
-        object.__setattr__(self.cluster, "address", self.api.address)
+        self.operator = KubeRay(self.api.address, self.heads, lambda: self.world.clock.now())
+        made = a_cluster("kube", "DE", kubernetes=self.kubernetes, pools=(self.pool,), home=True, start_grace_s=1800.0)
+        self.cluster = replace(made, address=self.api.address)
         self.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
         self.api.__exit__()
-        shutil.rmtree(self.head.folder)
+        self.heads.close()
 
     def begin(self, fuse: Fuse | None = None) -> None:
         """A server begins, after another one or as the first."""
@@ -110,7 +108,7 @@ class Kube:
         for _ in range(20):
             self.turn()
             tried = self.world.attempts(self.job(name))
-            if tried and tried[-1].attempt_id in self.head.jobs:
+            if tried and self.heads.job(tried[-1].attempt_id):
                 return tried[-1]
         raise AssertionError(self.job(name), self.object(name)["status"])
 
@@ -130,7 +128,7 @@ class Kube:
     # what the wrapper does -----------------------------------------------------------------------
 
     def starts(self, attempt: Attempt) -> None:
-        self.head.begin(attempt.attempt_id)
+        self.heads.by_job[attempt.attempt_id].begin(attempt.attempt_id)
         self.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
 
     def closes(
@@ -138,16 +136,20 @@ class Kube:
     ) -> None:
         """The user's code has ended, and all energy is written."""
         segment = self.world.made_segment(start, self.world.clock.now(), {attempt.attempt_id: energy_uj}, seq)
-        self.head.put_file(str(segment.name), wire.format_segment(segment))
+        self.heads.by_job[attempt.attempt_id].put_file(str(segment.name), wire.format_segment(segment))
         ended = {"event": "ended", "exit_code": exit_code}
         self.record(attempt, ended, {"event": "closed", "exit_code": exit_code, "segments": 1})
+
+    def finishes(self, attempt: Attempt, *arguments: Any) -> None:
+        """Ray says that it has ended."""
+        self.heads.by_job[attempt.attempt_id].finish(attempt.attempt_id, *arguments)
 
     def record(self, attempt: Attempt, *events: Json) -> None:
         at = round(to_epoch(self.world.clock.now()) * 1e6)
         lines = "".join(
             json.dumps({"v": 1, "attempt": attempt.attempt_id, "t": at, **event}) + "\n" for event in events
         )
-        path = self.head.logs / wire.record_name(attempt.attempt_id)
+        path = self.heads.by_job[attempt.attempt_id].logs / wire.record_name(attempt.attempt_id)
         path.write_bytes((path.read_bytes() if path.exists() else b"") + lines.encode())
 
 

@@ -120,7 +120,8 @@ class Node:
 class ClusterStatus:
     """What a cluster said when it was last asked; `problem` says why it could not be used, None when it can.
 
-    `used` of a node is None when the cluster does not say: unknown is not free.
+    `used` of a node is None when the cluster does not say: unknown is not free. `nominal` nodes are those that its pools
+    declare: which nodes are there, and which have left, is then not known.
     """
 
     name: str
@@ -130,11 +131,16 @@ class ClusterStatus:
     ray_version: str = ""
     nodes: tuple[Node, ...] = ()
     problem: str | None = None
+    nominal: bool = False
 
     @property
     def usable(self) -> bool:
         """Whether jobs can be sent there now."""
         return self.problem is None and bool(self.nodes)
+
+    def lost(self, node_id: str) -> bool:
+        """Whether the cluster answers, and without this node."""
+        return self.usable and not self.nominal and all(node.node_id != node_id for node in self.nodes)
 
     def total(self, resource: str) -> float:
         """Sum of one resource over all nodes."""

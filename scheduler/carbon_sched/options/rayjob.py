@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PREFIX = "carbon-sched/"
 MANAGED = f"{PREFIX}managed"
 """The label by which a RayJob or RayCluster asks for us, with the value `true`."""
-OWN = tuple(f"{PREFIX}{name}" for name in ("managed", "job", "attempt", "stopping", "zone", "pue"))
+OWN = tuple(f"{PREFIX}{name}" for name in ("managed", "job", "attempt", "stopping", "made", "ttl", "zone", "pue"))
 HINTS = tuple(
     name
     for name in OPTIONS

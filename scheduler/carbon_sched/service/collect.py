@@ -168,10 +168,9 @@ class Collect:
             client = self._fleet.client(self._fleet.get(attempt.cluster))
             if attempt.epoch and client.epoch().session_name != attempt.epoch:
                 return f"{attempt.cluster} was restarted"
-            status = client.status()
+            gone = attempt.node_id and client.status().lost(attempt.node_id)
         except ClusterError:
             return ""
-        gone = status.usable and attempt.node_id and all(node.node_id != attempt.node_id for node in status.nodes)
         return f"the node that it ran on left {attempt.cluster}" if gone else ""
 
     def _waited(self, attempt: Attempt) -> float:

@@ -37,7 +37,9 @@ def fault(ray_job: RayJob, attempt: Attempt, status: ClusterStatus, *, started: 
     kind = (ray_job.error_type or "").removeprefix(SUPERVISOR)
     if not started and (kind in NO_START or not node):
         return f"{attempt.cluster} could not start it ({kind or ray_job.message[:200]})", Cause.CAPACITY_LOST
-    if node and all(alive.node_id != node for alive in status.nodes):
+    if node and status.lost(node):
         return f"the node that it ran on left {attempt.cluster}", Cause.PREEMPTED
+    if status.nominal:  # its Ray cluster, which no other job shares, ends with it
+        return f"{attempt.cluster} lost its supervisor, and with it its Ray cluster", Cause.PREEMPTED
     reason = f"{attempt.cluster} lost its supervisor on a node that lives; processes of it may still run there"
     return reason, Cause.INFRASTRUCTURE

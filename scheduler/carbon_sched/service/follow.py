@@ -256,15 +256,14 @@ class Follow:
         try:
             return self._journals.record(client, attempt, node_id)
         except ClusterError:
-            status = client.status()
-            if status.usable and all(node.node_id != node_id for node in status.nodes):
+            if client.status().lost(node_id):
                 return None
             raise
 
     def _gone(self, name: str, node_id: str) -> bool:
         """Whether the cluster, when last asked, answered without this node."""
         status = self._fleet.status(name)
-        return status is not None and status.usable and all(node.node_id != node_id for node in status.nodes)
+        return status is not None and status.lost(node_id)
 
     def _retried(self, tx: Transaction, job: Job, attempt: Attempt, ending: Ending) -> Ending:
         """The same, or back to the queue: after a recall, and after a fault of which the policy allows another one."""

@@ -74,7 +74,7 @@ class KubernetesCluster:
 
         Kubernetes is not asked for nodes: that would take rights over all of it. What is in use is what we reserved.
         """
-        seen = ClusterStatus(self.name, self._clock.now(), self._cluster.address)
+        seen = ClusterStatus(self.name, self._clock.now(), self._cluster.address, nominal=True)
         try:
             for namespace in self._mirrors:
                 self._api.rayjobs(namespace, f"{OURS},{ATTEMPT}=none")
@@ -268,7 +268,7 @@ class KubernetesCluster:
         return found is not None and found["metadata"]["uid"] == rayjob.uid
 
     def release(self, found: FoundRayJob) -> None:
-        """Suspend it as it is now, or delete what we made; nothing for one that runs a later attempt."""
+        """As it is now; nothing for one that runs a later attempt."""
         self._again(lambda: self._release(found))
 
     def _release(self, found: FoundRayJob) -> None:
@@ -278,9 +278,13 @@ class KubernetesCluster:
 
     def _let_go(self, rayjob: Json) -> None:
         metadata = rayjob["metadata"]
-        if rayjob_manifest.annotation(rayjob, MADE):
+        if not rayjob_manifest.is_kept(rayjob):
+            return
+        if rayjob_manifest.has_ended(rayjob):
+            self._keep(self._api.replace_rayjob(rayjob_manifest.released(rayjob)))
+        elif rayjob_manifest.annotation(rayjob, MADE):
             self._api.delete_rayjob(metadata["namespace"], metadata["name"], metadata["uid"])
-        elif not rayjob_manifest.is_suspended(rayjob):
+        else:
             self._keep(self._api.replace_rayjob(rayjob_manifest.suspended(rayjob)))
 
     def tell(self, found: FoundRayJob, reason: str, message: str, *, warning: bool) -> None:
@@ -329,6 +333,7 @@ class KubernetesCluster:
             rayjob,
             suspended=rayjob_manifest.is_suspended(rayjob),
             ended=rayjob_manifest.has_ended(rayjob),
+            kept=rayjob_manifest.is_kept(rayjob),
             job=rayjob_manifest.annotation(rayjob, JOB),
             attempt=attempt_of(rayjob),
             kueue=self._kueue(rayjob),

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.clusters.kubernetes.manifest import FINAL
+from carbon_sched.clusters.kubernetes.manifest import FINAL, has_cluster
 from carbon_sched.clusters.ray_client import RayClient
 from carbon_sched.domain.errors import ClusterError, ClusterUnclear
 from carbon_sched_runtime import wire
@@ -50,10 +50,9 @@ class Heads:
 
     def of(self, rayjob: Json) -> RayClient | None:
         """The head of a RayJob's cluster; None while, and once, it has none."""
-        url = str((rayjob.get("status") or {}).get("dashboardURL") or "")
-        host, _, port = url.removeprefix("http://").partition(":")
-        if not host:
+        if not has_cluster(rayjob, self._clock.now()):
             return None
+        host, _, port = rayjob["status"]["dashboardURL"].removeprefix("http://").partition(":")
         return self._client(self.address(rayjob["metadata"]["namespace"], host.partition(".")[0], port or "8265"))
 
     def details(self, attempt: str, rayjob: Json, status: str) -> RayJob | None:

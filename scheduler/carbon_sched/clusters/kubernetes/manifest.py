@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from carbon_sched.domain.time import from_rfc3339
 from carbon_sched.options.rayjob import MANAGED, PREFIX, pod_templates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from carbon_sched.ports import RaySubmission
 
@@ -24,8 +27,10 @@ STOPPING = f"{PREFIX}stopping"
 """An annotation: Ray was asked to stop the job, and its cluster goes once its energy is collected."""
 FOLDER = "/etc/carbon-sched/runtime"
 VOLUME = "carbon-sched-runtime"
-KEPT_S = 60
-"""A finished job's cluster stays this long where its energy journal must be pulled from there."""
+TTL = f"{PREFIX}ttl"
+"""An annotation: what its user wrote as ttlSecondsAfterFinished, while its cluster is kept for us."""
+KEPT_S = 900
+"""A finished job's cluster stays at most this long for its energy to be collected, and goes when that is done."""
 ENDED = ("Complete", "Failed")
 REFUSED = "ValidationFailed"
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -83,6 +88,19 @@ def has_ended(rayjob: Mapping[str, Any]) -> bool:
     return deployment(rayjob) in ENDED
 
 
+def is_kept(rayjob: Mapping[str, Any]) -> bool:
+    """Whether it has a cluster that stays until its energy is collected."""
+    return bool(annotation(rayjob, TTL)) if has_ended(rayjob) else not is_suspended(rayjob)
+
+
+def has_cluster(rayjob: Mapping[str, Any], now: datetime) -> bool:
+    """Whether there is a Ray head to ask: KubeRay deletes the cluster so many seconds after its end."""
+    status, spec = rayjob.get("status") or {}, rayjob["spec"]
+    if not status.get("dashboardURL") or not (ended := status.get("endTime")) or not has_ended(rayjob):
+        return bool(status.get("dashboardURL"))
+    return now < from_rfc3339(ended) + timedelta(seconds=spec.get("ttlSecondsAfterFinished") or 0)
+
+
 def told(rayjob: Mapping[str, Any]) -> Told:
     """What became of the admitted attempt so far.
 
@@ -105,7 +123,7 @@ def told(rayjob: Mapping[str, Any]) -> Told:
 def admitted(rayjob: Json, submission: RaySubmission, runtime: Runtime | None, *, keep: bool) -> Json:
     """The object as it runs an attempt: not suspended, with our wrapper, environment and id.
 
-    `keep` has its cluster outlive the job for as long as its energy journal takes to be pulled.
+    `keep` has its cluster outlive the job for as long as its energy journal takes to be pulled from there.
     """
     made = deepcopy(rayjob)
     made.pop("status", None)
@@ -113,14 +131,15 @@ def admitted(rayjob: Json, submission: RaySubmission, runtime: Runtime | None, *
     metadata["labels"] = {**(metadata.get("labels") or {}), MANAGED: "true", ATTEMPT: submission.submission_id}
     annotations = {**(metadata.get("annotations") or {}), JOB: submission.metadata["carbon-sched.job"]}
     annotations.pop(STOPPING, None)
+    if keep:
+        ttl = int(annotations.setdefault(TTL, str(spec.get("ttlSecondsAfterFinished") or 0)))
+        spec["ttlSecondsAfterFinished"] = max(KEPT_S, ttl)
     metadata["annotations"] = annotations
     spec["suspend"] = False
     spec["jobId"] = submission.submission_id
     spec["entrypoint"] = submission.entrypoint
     spec["runtimeEnvYAML"] = yaml.safe_dump(dict(submission.runtime_env))
     spec["metadata"] = {**(spec.get("metadata") or {}), **submission.metadata}
-    if keep:
-        spec["ttlSecondsAfterFinished"] = max(KEPT_S, spec.get("ttlSecondsAfterFinished") or 0)
     if runtime is not None:
         for template in pod_templates(spec):
             _mount(template["spec"], runtime)
@@ -146,6 +165,13 @@ def suspended(rayjob: Json) -> Json:
     """The object with its cluster not wanted any more."""
     made = deepcopy(rayjob)
     made["spec"]["suspend"] = True
+    return made
+
+
+def released(rayjob: Json) -> Json:
+    """The object of an ended one, whose cluster goes when its user wanted it to."""
+    made = deepcopy(rayjob)
+    made["spec"]["ttlSecondsAfterFinished"] = int(made["metadata"]["annotations"].pop(TTL))
     return made
 
 

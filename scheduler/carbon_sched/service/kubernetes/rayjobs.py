@@ -121,8 +121,8 @@ class RayJobs:
     # letting go ----------------------------------------------------------------------------------
 
     def _let_go(self, client: KubernetesClient, found: FoundRayJob) -> None:
-        """Once a stopped attempt's energy is collected its cluster is not needed any more."""
-        if found.suspended or found.ended:
+        """Once an attempt's energy is collected its cluster is not needed any more."""
+        if not found.kept:
             return
         with self._store.transaction(write=False) as tx:
             try:
