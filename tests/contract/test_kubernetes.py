@@ -12,6 +12,7 @@ import pytest
 
 from carbon_sched.domain.job import JobState
 from carbon_sched.ports import RaySubmission
+from carbon_sched.service.journal import is_segment
 from tests.fakes.manifests import rayjob
 from tests.fakes.ray_head_http import text
 from tests.fakes.rayjobs import Kube
@@ -160,6 +161,11 @@ def test_a_cluster_is_kept_until_its_energy_is_collected_and_no_longer(kube, mon
     create(kube)
     attempt = run(kube)
     head = kube.heads.by_job[attempt.attempt_id]
+    read = head.get_file
+
+    def unread(query, **_):
+        return text("busy", 503) if is_segment(query["filename"]) else read(query)
+
     kube.world.clock.pass_s(60)
     if stopped:
         kube.world.accept.stop(kube.job("train").job_id)
@@ -168,8 +174,9 @@ def test_a_cluster_is_kept_until_its_energy_is_collected_and_no_longer(kube, mon
     if not stopped:
         kube.finishes(attempt)
     with monkeypatch.context() as patch:
-        patch.setattr(head, "list_logs", lambda **_: text("busy", 503))
+        patch.setattr(head, "get_file", unread)
         turns(kube, 4)
+        assert not attempts(kube)[0].open
         assert head.folder.exists()
     turns(kube, 6)
     assert attempts(kube)[0].collected
