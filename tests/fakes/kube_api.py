@@ -210,11 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Status(404, "NotFound", "the server could not find the requested resource")
         namespace, plural, name = found["namespace"] or "", found["plural"], found["name"] or ""
         if found["sub"] == "proxy":
-            reply = self.fake.heads.answer(name.partition(":")[0], self.command, found["rest"] or "/", query, body)
-            if reply is None:
-                raise Status(404, "NotFound", f"services {name!r} not found")
-            content = b"".join(reply.blocks) if reply.blocks is not None else reply.body
-            self.send(reply.code, content, reply.media_type)
+            self.proxy(name.partition(":")[0], found["rest"] or "/", query, body)
             return None
         if plural == "localqueues" and not any(kind == plural for kind, _, _ in self.fake.objects):
             raise Status(404, "NotFound", "the server could not find the requested resource")
@@ -236,6 +232,13 @@ class _Handler(BaseHTTPRequestHandler):
             if key not in self.fake.objects:
                 raise Status(404, "NotFound", f"{plural} {name!r} not found")
             return 200, json.dumps(self.fake.objects[key]).encode()
+
+    def proxy(self, service: str, path: str, query: dict[str, str], body: bytes) -> None:
+        reply = self.fake.heads.answer(service, self.command, path, query, body)
+        if reply is None:
+            raise Status(404, "NotFound", f"services {service!r} not found")
+        content = b"".join(reply.blocks) if reply.blocks is not None else reply.body
+        self.send(reply.code, content, reply.media_type)
 
     def list(self, plural: str, namespace: str, query: dict[str, str]) -> Json:
         with self.fake.changed:

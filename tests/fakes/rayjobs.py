@@ -55,7 +55,7 @@ class Kube:
 
     def __enter__(self) -> Self:
         self.api.__enter__()
-        self.operator = KubeRay(self.api.address, self.heads, lambda: self.world.clock.now())
+        self.operator = KubeRay(self.api.address, self.heads, _Late(self).now)
         made = a_cluster("kube", "DE", kubernetes=self.kubernetes, pools=(self.pool,), home=True, start_grace_s=1800.0)
         self.cluster = replace(made, address=self.api.address)
         self.begin()

@@ -120,8 +120,8 @@ class Node:
 class ClusterStatus:
     """What a cluster said when it was last asked; `problem` says why it could not be used, None when it can.
 
-    `used` of a node is None when the cluster does not say: unknown is not free. `nominal` nodes are those that its pools
-    declare: which nodes are there, and which have left, is then not known.
+    `used` of a node is None when the cluster does not say: unknown is not free. `nominal` nodes are those that its
+    pools declare: which nodes are there, and which have left, is then not known.
     """
 
     name: str
