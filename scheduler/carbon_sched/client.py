@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         GridNow,
         Imported,
         ImportRequest,
+        JobAmendment,
         JobList,
         JobRequest,
         JobView,
@@ -240,6 +241,10 @@ class Client:
     def stop(self, job_id: str) -> JobView:
         """Ask for a stop; a job that ended already is left as it is."""
         return cast("JobView", self._call("POST", f"/v1/jobs/{_part(job_id)}/stop"))
+
+    def amend(self, job_id: str, amendment: JobAmendment) -> JobView:
+        """Change what a job asks for; asked again, it changes nothing more."""
+        return cast("JobView", self._call("PATCH", f"/v1/jobs/{_part(job_id)}", json=amendment))
 
     def resolve(self, job_id: str, request: ResolveRequest) -> JobView:
         """Say what became of a lost job, or have it run again."""

@@ -37,6 +37,7 @@ from carbon_sched.policy.presets import preset, preset_names
 from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
+from carbon_sched.service.amend import Amend
 from carbon_sched.service.answers import Answers
 from carbon_sched.service.awake import Awake
 from carbon_sched.service.batches import Batches
@@ -260,6 +261,7 @@ def build(
         rates=Rates(clock, settings.requests_per_s),
         names=own_names(settings.host, settings.allowed_hosts),
         boundaries=Boundaries(settings.secrets_dir),
+        amend=Amend(store, policies, clock, signals),
         recall=Recall(store, clock, signals),
         receive=Receive(store, fleet, vault, Keep(store, clock), clock, collect.arrived),
         accept=accept,

@@ -143,10 +143,10 @@ class Transaction(Protocol):
     def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
         """Newest first, at most `limit`."""
 
-    def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
+    def live_jobs(self, known: Mapping[str, Job] = MappingProxyType({})) -> list[Job]:
         """Not in a final state, oldest first.
 
-        The specs of jobs in `known` are taken from there and not read: no spec changes while its job is live.
+        The specs of jobs in `known` are taken from there and not read, where they were not amended since.
         """
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
@@ -186,6 +186,12 @@ class Transaction(Protocol):
         """Change what is no transition (attempts, planned start, reason shown); guarded by `job.version` likewise.
 
         None keeps attempts, reason and cause; `not_before` is always written, so None clears the planned start.
+        """
+
+    def amend_spec(self, job: Job, spec: JobSpec, *, at: datetime, reason: str) -> Job:
+        """Put `spec` in the place of the job's own and append an event (`amended`); guarded by `job.version` likewise.
+
+        Returns the job with one amendment more. Labels and name stay as they are: lists go by them.
         """
 
     def events(self, job_id: str) -> list[EventRow]:

@@ -193,6 +193,20 @@ class RequestsView(TypedDict):
     co2e_g_per_output_token: float | None
 
 
+class JobAmendment(TypedDict, total=False):
+    """Body of PATCH /v1/jobs/{id}: what a job that has not ended asks for from now on; what is left out stays.
+
+    `now` starts a waiting job at once, and takes its earliest start back. A `deadline` takes the place of the longest
+    delay, unless that is given too. With `amendments`, the number that the caller saw, it is refused where somebody
+    else amended the job since. Asking for what is so already changes nothing.
+    """
+
+    now: bool
+    deadline: str
+    max_delay_s: float
+    amendments: int
+
+
 class ResolveRequest(TypedDict):
     """Body of POST /v1/jobs/{id}/resolve: succeeded, failed, stopped or requeue."""
 
@@ -220,7 +234,8 @@ class JobView(TypedDict):
     """A job as GET /v1/jobs/{id} shows it. `planned_start` is set while it is delayed.
 
     `position` is its place among queued jobs, by class and age; who starts first is also a matter of fair share, of
-    room and of the grid's hours.
+    room and of the grid's hours. What it asks of time (`now` to `max_delay_s`) is as it was amended last, `amendments`
+    times in all.
     """
 
     job_id: str
@@ -240,6 +255,11 @@ class JobView(TypedDict):
     submitter: str
     submitted_at: str
     planned_start: str | None
+    now: bool
+    earliest: str | None
+    deadline: str | None
+    max_delay_s: float | None
+    amendments: int
     cluster: str | None
     finished_at: str | None
     exit_code: int | None

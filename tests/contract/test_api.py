@@ -67,6 +67,21 @@ def test_a_dry_run_decides_and_stores_nothing(served):
     assert served.client.verify()["size"] == before
 
 
+def test_a_waiting_job_is_given_more_time_and_then_started_at_once(served):
+    job = served.client.submit({"entrypoint": "true", "earliest": "2026-03-01T18:00:00Z"}, idempotency_key="k")
+    served.world.settle()
+    longer = served.client.amend(job["job_id"], {"deadline": "2026-03-03T00:00:00Z"})
+    assert (longer["deadline"], longer["amendments"], longer["state"]) == ("2026-03-03T00:00:00Z", 1, "queued")
+    with pytest.raises(Conflict):
+        served.client.amend(job["job_id"], {"now": True, "amendments": 0})
+    started = served.client.amend(job["job_id"], {"now": True, "amendments": 1})
+    assert (started["now"], started["earliest"]) == (True, None)
+    served.world.settle()
+    assert served.client.job(job["job_id"])["state"] == "starting"
+    with pytest.raises(InvalidInput):
+        served.client.amend(job["job_id"], {"priority": "high"})
+
+
 def test_clusters_come_and_go(served):
     served.world.fleet._clusters.by_name["new"] = FakeCluster("new", served.world.clock)
     view = served.client.put_cluster("new", {"zone": "DE", "address": "http://new:8265", "pue": 1.3, "home": True})

@@ -183,10 +183,30 @@ def test_a_spec_that_is_known_is_not_read_again(store):
         add(store, job(number))
     with store.transaction(write=False) as tx:
         first, second = tx.live_jobs()
-        again = tx.live_jobs({first.job_id: first.spec, "another": first.spec})
+        again = tx.live_jobs({first.job_id: first, "another": first})
     assert again == [first, second]
     assert again[0].spec is first.spec
     assert again[1].spec is not second.spec
+
+
+def test_an_amended_spec_is_stored_with_its_event_and_read_again_by_who_knew_the_one_before(store):
+    first = add(store, job(1))
+    spec = replace(first.spec, start_now=True)
+    with store.transaction() as tx:
+        changed = tx.newest_change()
+        amended = tx.amend_spec(first, spec, at=START + HOUR, reason="start now yes instead of no")
+        assert (amended.spec, amended.amendments, amended.version) == (spec, 1, first.version + 1)
+        assert tx.newest_change() > changed
+    with store.transaction(write=False) as tx:
+        assert tx.job(first.job_id) == amended
+        assert tx.live_jobs({first.job_id: first}) == [amended]
+        assert tx.live_jobs({first.job_id: amended})[0].spec is spec
+        event = tx.events(first.job_id)[-1]
+        assert (event.at, event.event, event.state) == (START + HOUR, "amended", "queued")
+    with pytest.raises(StaleVersion), store.transaction() as tx:
+        tx.amend_spec(first, first.spec, at=START + HOUR, reason="by who read it before")
+    with store.transaction() as tx:  # and it moves on from there
+        assert drive(tx, tx.job(first.job_id), JobEvent.DISPATCH).spec == spec
 
 
 def test_live_jobs_are_those_not_final_oldest_first(store):

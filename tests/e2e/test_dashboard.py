@@ -130,6 +130,30 @@ def test_an_open_page_shows_a_new_job_by_itself_and_cancels_it(chromium: Browser
     context.close()
 
 
+def test_a_waiting_job_is_given_more_time_and_another_is_started_now(chromium: Browser, fleet: BusyFleet):
+    context = chromium.new_context(viewport={"width": 375, "height": 812})
+    visit = Visit(context, fleet.client.login_url())
+    later, soon = (fleet.submit(name, 0, earliest="2026-03-01T22:00:00Z") for name in ("later", "soon"))
+    fleet.world.settle()
+    page = visit.to(f"/jobs/{later.job_id}")
+    page.get_by_role("button", name="More time").click()
+    form = page.locator(".sheet")
+    form.get_by_label("Ends by").fill("2026-03-04T06:30")
+    fleet.world.signals.job_changed()  # which brings the page up to date, but not what is being filled in
+    page.wait_for_timeout(500)
+    form.get_by_role("button", name="Plan anew").click()
+    expect(page.locator("main .facts")).to_contain_text("an end by 4 Mar 06:30")
+    assert fleet.client.job(later.job_id)["deadline"] == "2026-03-04T06:30:00Z"
+    assert visit.found_by_axe() == []
+    page = visit.to("/queue")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Start soon now").click()
+    expect(page.get_by_role("button", name="Start soon now")).to_have_count(0)
+    assert fleet.world.job(soon).spec.start_now
+    assert visit.complaints == []
+    context.close()
+
+
 def test_a_keyboard_reaches_the_content_and_every_job(chromium: Browser, fleet: BusyFleet):
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = Visit(context, fleet.client.login_url()).to("/queue")

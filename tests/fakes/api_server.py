@@ -121,6 +121,9 @@ class FakeApi:
             case ["POST", "v1", "jobs", job_id, "stop"] if job_id in self.jobs:
                 self.jobs[job_id] = [self.jobs[job_id][0] | {"state": "stopped", "finished_at": AT}]
                 return 202, self.jobs[job_id][0]
+            case ["PATCH", "v1", "jobs", job_id] if job_id in self.jobs:
+                self.jobs[job_id] = [_amended(self.jobs[job_id][0], call.json())]
+                return 200, self.jobs[job_id][0]
             case [method, "v1", "clusters", *rest]:
                 return self._cluster(method, call, rest)
             case [_, "v1", "grid", what]:
@@ -224,6 +227,11 @@ class FakeApi:
         return 200, self.clusters[name]
 
 
+def _amended(view: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    changed = view | asked | {"amendments": view["amendments"]}
+    return changed | {"amendments": view["amendments"] + (changed != view)}
+
+
 class _Handler(BaseHTTPRequestHandler):
     """HTTP around FakeApi."""
 
@@ -247,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             with contextlib.suppress(BrokenPipeError):  # nobody waits any more, as after Ctrl-C
                 self._send(status, *_encoded(call, status, value))
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one_call  # noqa: N815 - the base class calls them so
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = handle_one_call  # noqa: N815 - the base class calls them so
 
     def _true_answer(self, call: Call) -> tuple[int, Any]:
         if call.path != "/healthz" and call.headers.get("authorization") != f"Bearer {TOKEN}":

@@ -76,6 +76,7 @@ class Served:
             bundles=self.world.bundles,
             accept=self.world.accept,
             schedules=self.world.schedules,
+            amend=self.world.amend,
             recall=self.world.recall,
             receive=self.world.receive,
             decide=self.world.decide,

@@ -14,6 +14,7 @@ from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
+from carbon_sched.service.amend import Amend
 from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
 from carbon_sched.service.budgets import Budgets
@@ -216,8 +217,11 @@ class World:
         )
         journals = Journals()
         self.logs = Logs(self.store, self.fleet, folder / "logs", self.clock, self.signals)
+        self.recall, self.amend = (
+            Recall(self.store, self.clock, self.signals),
+            Amend(self.store, policies, self.clock, self.signals),
+        )
         self.follow = Follow(fenced, self.fleet, journals, policies, self.clock, self.signals, lanes("follow"))
-        self.recall = Recall(self.store, self.clock, self.signals)
         self.gauge = Gauge(fenced, self.fleet, Keep(fenced, self.clock), self.clock, lanes("gauge"))
         self.book = Book(outlooks, self.statements, policies, self.clock)
         so_far = SoFar(outlooks, self.statements, self.clock)

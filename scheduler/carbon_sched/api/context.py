@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.ports import Bundles, Clock, Store
     from carbon_sched.service.accept import Accept
     from carbon_sched.service.access import Access
+    from carbon_sched.service.amend import Amend
     from carbon_sched.service.answers import Answers
     from carbon_sched.service.boundaries import Boundaries
     from carbon_sched.service.budgets import Budgets
@@ -62,6 +63,7 @@ class Context:
     schedules: Schedules
     serving: Serving
     requests: Requests
+    amend: Amend
     recall: Recall
     receive: Receive
     decide: Decide

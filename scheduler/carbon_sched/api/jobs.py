@@ -23,7 +23,16 @@ from carbon_sched.service.access import visible
 from carbon_sched.service.boundaries import key_of
 from carbon_sched.service.recall import Resolution
 from carbon_sched.service.spec import label
-from carbon_sched.wire import DecisionView, JobList, JobRequest, JobView, LogChunk, Receipt, ResolveRequest
+from carbon_sched.wire import (
+    DecisionView,
+    JobAmendment,
+    JobList,
+    JobRequest,
+    JobView,
+    LogChunk,
+    Receipt,
+    ResolveRequest,
+)
 
 router = APIRouter()
 
@@ -207,6 +216,14 @@ def stop(job_id: str, context: Ctx, caller: Submitter) -> JobView:
     """Stop the job wherever it is; a job that ended already is left as it is."""
     require_visible(context, caller, job_id)
     context.accept.stop(job_id)
+    return view_of(context, caller, job_id)
+
+
+@router.patch("/jobs/{job_id}")
+def amend(job_id: str, amendment: JobAmendment, context: Ctx, caller: Submitter) -> JobView:
+    """Change what a job asks for: that it starts now, or how long it may take; what is so already stays as it is."""
+    require_visible(context, caller, job_id)
+    context.amend.amend(job_id, amendment, by=caller.name)
     return view_of(context, caller, job_id)
 
 

@@ -19,6 +19,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("jobs:list_jobs", "List jobs, newest first."),
         "logs": ("jobs:logs", "Print what a job wrote."),
         "wait": ("jobs:wait", "Wait for a job; exit as it did."),
+        "start": ("amend:start", "Start a waiting job now."),
+        "extend": ("amend:extend", "Give a job another deadline, or a longer wait."),
         "stop": ("jobs:stop", "Stop a job."),
         "resolve": ("jobs:resolve", "Say what became of a lost job."),
         "explain": ("jobs:explain", "Tell why a job runs where it does, or waits."),

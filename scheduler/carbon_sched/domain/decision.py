@@ -67,7 +67,7 @@ class Decision:
     `reason` is one sentence a user can act on. `references` holds expected gCO2e of the stated reference choices
     (`run-now-home`, `best-fixed`, `run-now-here`) by the identical method. `curve` is what every start on the chosen
     cluster would emit. A job that may wait starts by `latest_start`; with a deadline, a run from then on still ends in
-    time with the probability `deadline_confidence`.
+    time with the probability `deadline_confidence`. It knew the first `amendments` of the job's amendments.
     """
 
     job_id: str
@@ -88,3 +88,4 @@ class Decision:
     curve: tuple[StartCost, ...] = ()
     latest_start: datetime | None = None
     deadline_confidence: float | None = None
+    amendments: int = 0

@@ -22,6 +22,7 @@ class FactKind(str, Enum):
     POLICY_APPLIED = "policy-applied"
     BUDGET_APPROVED = "budget-approved"
     JOB_ACCEPTED = "job-accepted"
+    JOB_AMENDED = "job-amended"
     JOB_DECIDED = "job-decided"
     ATTEMPT_OPENED = "attempt-opened"
     JOB_SUSPENDED = "job-suspended"

@@ -128,7 +128,7 @@ class Dependency:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything a user asked for, as accepted; never changes.
+    """Everything a user asked for, as accepted; an amendment makes another one of it (`service/amend.py`).
 
     `runtime_env` is without its `env_vars`: those are in `sealed_env`, encrypted, since they often hold passwords.
     `secrets` are environment variables that are read only when the job is dispatched. An empty `policy` follows the
@@ -254,7 +254,8 @@ def ending_event(state: JobState, event: JobEvent) -> JobEvent:
 class Job:
     """A submitted job and where it stands; `version` counts changes and guards every write.
 
-    `priority` is the rank of its class when it was accepted: 0 is normal, higher goes first.
+    `priority` is the rank of its class when it was accepted: 0 is normal, higher goes first. `amendments`
+    counts how often its spec was changed since.
     """
 
     job_id: str
@@ -266,6 +267,7 @@ class Job:
     cause: Cause = Cause.NONE
     priority: int = 0
     attempts: int = 0
+    amendments: int = 0
     not_before: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None

@@ -19,7 +19,7 @@ from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, continues, covers
 from carbon_sched.ledger.encoding import decode_fact
-from carbon_sched.ledger.records import AttemptRecord, Body, JobRecord, Listing, ReadingsUsed
+from carbon_sched.ledger.records import Amendment, AttemptRecord, Body, Change, JobRecord, Listing, ReadingsUsed
 from carbon_sched.ledger.variant import uses
 
 if TYPE_CHECKING:
@@ -124,6 +124,11 @@ class Book:
             submitted_at=from_rfc3339(body["submitted_at"]),
             policy=body["policy"],
         )
+
+    def _job_amended(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        """From then on the job asks for something else; what it asked before stays beside it."""
+        changes = tuple(Change(one["field"], one["before"], one["after"]) for one in body["changes"])
+        self.jobs[body["job"]].amendments.append(Amendment(fact.at, body["by"], changes))
 
     def _job_decided(self, fact: Fact, body: Mapping[str, Any]) -> None:
         job = self.jobs[body["job"]]
@@ -250,6 +255,7 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.POLICY_APPLIED: Book._policy_applied,  # noqa: SLF001
     FactKind.BUDGET_APPROVED: Book._budget_approved,  # noqa: SLF001
     FactKind.JOB_ACCEPTED: Book._job_accepted,  # noqa: SLF001
+    FactKind.JOB_AMENDED: Book._job_amended,  # noqa: SLF001
     FactKind.JOB_DECIDED: Book._job_decided,  # noqa: SLF001
     FactKind.JOB_ENDED: Book._job_ended,  # noqa: SLF001
     FactKind.ATTEMPT_OPENED: Book._attempt_opened,  # noqa: SLF001

@@ -93,7 +93,7 @@ def receipt(book: Book, job_id: str) -> Receipt:
         "co2e_ug": total_ug,
         "expected_co2e_g": _expected(job),
         "references": [_reference(one) for one in compared if not one.problem and one.role != ORACLE],
-        "notes": _notes(attempts, parts, compared),
+        "notes": [*(f"{to_rfc3339(one.at)}: {one.said}" for one in job.amendments), *_notes(attempts, parts, compared)],
         "quality": {name: value / 1_000_000 for attempt in attempts for name, value in attempt.quality.items()},
         "variant": next((name for a in reversed(attempts) if (name := served(a.variants))), None),
         "windows": [_window(attempt, window) for attempt in attempts for window in attempt.windows],

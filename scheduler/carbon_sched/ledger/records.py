@@ -42,6 +42,34 @@ class ReadingsUsed:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One thing that a job asks for, as it was and as it became: a time, a length of time, yes or no; None: nothing."""
+
+    field: str
+    before: str | None
+    after: str | None
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        return f"{self.field} {self.after or 'none'} instead of {self.before or 'none'}"
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """What a person (`by`, a pseudonym) changed of a job after it was accepted."""
+
+    at: datetime
+    by: str
+    changes: tuple[Change, ...]
+
+    @property
+    def said(self) -> str:
+        """In words, without the moment."""
+        return f"{self.by} changed what was asked: {'; '.join(one.said for one in self.changes)}"
+
+
+@dataclass(frozen=True)
 class Listing:
     """What a cluster's own list of jobs showed since the listing before: ids of ours, and those that came past us."""
 
@@ -120,7 +148,7 @@ class JobRecord:
     """One job as the ledger knows it.
 
     `decision` is the body of its newest decision, `placed` that of the newest one that placed it. It was suspended
-    `suspensions` times.
+    `suspensions` times. `amendments` say what became of what was asked, oldest first.
     """
 
     job_id: str
@@ -135,6 +163,7 @@ class JobRecord:
     policy: str
     attempts: dict[str, AttemptRecord] = field(default_factory=dict)
     approvals: list[Body] = field(default_factory=list)
+    amendments: list[Amendment] = field(default_factory=list)
     decision: Body | None = None
     placed: Body | None = None
     suspensions: int = 0

@@ -26,6 +26,7 @@ def to_json(state: WarmStart) -> Json:
         "waiting": sorted(state.waiting),
         "seen": sorted(state.seen),
         "placed": {job: list(place) for job, place in state.placed.items()},
+        "amended": dict(state.amended),
         "gate": {
             key: {str(number): [day.grams, day.saved, day.jobs] for number, day in days.items()}
             for key, days in state.gate.days.items()
@@ -44,6 +45,7 @@ def from_json(kept: Mapping[str, Any]) -> WarmStart:
         gate=Gate({key: {int(n): Day(*day) for n, day in days.items()} for key, days in kept["gate"].items()}),
         prices=None if kept["prices"] is None else _prices_from_json(kept["prices"]),
         placed={job: (cluster, kind, at, grams) for job, (cluster, kind, at, grams) in kept["placed"].items()},
+        amended=kept.get("amended", {}),
     )
 
 

@@ -62,10 +62,21 @@ def plan(snapshot: Snapshot, previous: Plan | None = None, *, brief: bool = Fals
     jobs = sorted(snapshot.jobs, key=lambda job: job.job_id)
     of = columns(snapshot, Board.of(snapshot), jobs)
     lost = {job.job_id: reason for job in jobs if (reason := _hopeless(job, snapshot))}
-    before = {decision.job_id: decision for decision in previous.decisions} if previous is not None else {}
-    decided, state = _solve(of, lost, state, before, brief=brief)
-    decisions = tuple(decided[job.job_id] for job in snapshot.jobs)
+    decided, state = _solve(of, lost, state, _still_asked(jobs, previous), brief=brief)
+    decisions = tuple(_knowing(job, decided[job.job_id]) for job in snapshot.jobs)
     return Plan(decisions, _next_look(snapshot, decisions), state)
+
+
+def _still_asked(jobs: Iterable[WaitingJob], previous: Plan | None) -> dict[str, Decision]:
+    """The earlier decisions about jobs that ask for the same as they did then, by job id."""
+    before = {decision.job_id: decision for decision in previous.decisions} if previous is not None else {}
+    amended = {job.job_id: job.amendments for job in jobs if job.amendments}
+    return {name: one for name, one in before.items() if one.amendments == amended.get(name, 0)}
+
+
+def _knowing(job: WaitingJob, decision: Decision) -> Decision:
+    """The decision with the number of amendments that it knew."""
+    return decision if decision.amendments == job.amendments else replace(decision, amendments=job.amendments)
 
 
 def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:

@@ -121,7 +121,7 @@ class WaitingJob:
     than `max_price_per_gpu_hour` are out. A `preferred` cluster (none named: `home`, None for the snapshot's) is left
     only where that pays `min_gain`. No start is planned into `quiet` hours; the earliest start lies outside them.
     `confidence` is the probability with which a run from `latest_start` on meets the deadline. A suspended job is
-    `bound_to` the only cluster that can read its state (None: to none).
+    `bound_to` the only cluster that can read its state (None: to none). Its spec was changed `amendments` times.
     """
 
     job_id: str
@@ -144,6 +144,7 @@ class WaitingJob:
     weights: Weights = Weights()
     confidence: float = 0.95
     bound_to: str | None = None
+    amendments: int = 0
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ class WarmStart:
     """The state of a plan; an empty one is a cold start.
 
     `waiting` are the jobs told to wait, `seen` those the gate has noted, `placed` the cluster, kind of capacity and
-    start (epoch seconds) of each planned job, and its grams. `world` is a fingerprint
-    of outlooks and free capacity: while it stands, so do the decisions.
+    start (epoch seconds) of each planned job, and its grams; `amended` how often the spec had been changed of those
+    whose spec was. `world` is a fingerprint of outlooks and free capacity: while it stands, so do the decisions.
     """
 
     waiting: frozenset[str] = frozenset()
@@ -75,11 +75,12 @@ class WarmStart:
     gate: Gate = field(default_factory=Gate)
     prices: PriceBook | None = None
     placed: Mapping[str, tuple[str, str, float, float]] = field(default_factory=dict)
+    amended: Mapping[str, int] = field(default_factory=dict)
     world: int = 0
 
 
 def reuse(state: WarmStart, of: Columns) -> Warm | None:
-    """An earlier plan on the grid of the present one."""
+    """An earlier plan on the grid of the present one; a job that was amended since is a new one."""
     if state.prices is None:
         return None
     names = {name: i for i, name in enumerate(of.lane_names)}
@@ -89,7 +90,7 @@ def reuse(state: WarmStart, of: Columns) -> Warm | None:
     now = of.snapshot.now.timestamp()
     for i, job in enumerate(of.jobs):
         cluster, kind, moment, grams = state.placed.get(job.job_id, ("", "", 0.0, 0.0))
-        if (cluster, kind) in names:
+        if (cluster, kind) in names and job.amendments == state.amended.get(job.job_id, 0):
             lane[i], start[i], paid[i] = names[cluster, kind], of.grid.slot(moment - now), grams
     prices = Prices(state.prices.moved_to(of), state.prices.unbalanced, 0)
     return Warm(prices, lane, start, paid, stands=state.world == world_of(of))
@@ -123,4 +124,5 @@ def leave(of: Columns, solution: Solution, waiting: frozenset[str], gate: Gate) 
         if lane != NOWHERE
     }
     seen = frozenset(job.job_id for job in of.snapshot.jobs)
-    return WarmStart(waiting, seen, gate, book, placed, world_of(of))
+    amended = {job.job_id: job.amendments for job in of.jobs if job.amendments}
+    return WarmStart(waiting, seen, gate, book, placed, amended, world_of(of))

@@ -153,11 +153,16 @@ class Accept:
         return replace(spec, runtime_env=public, sealed_env=sealed)
 
 
-def _require_allowed(request: JobRequest, spec: JobSpec, policy: Policy, settings: Settings) -> None:
-    """The policy must let the job do what it asks for beside being placed."""
+def require_start_allowed(spec: JobSpec, policy: Policy, settings: Settings) -> None:
+    """A job that asks to start at once must be allowed to by its policy."""
     if spec.start_now and not settings.start_now:
         remedy = "Leave it out, or ask who keeps the policy (flexibility.start_now)"
         raise InvalidInput("now", "true", f"is not allowed by the policy {policy.label}", remedy)
+
+
+def _require_allowed(request: JobRequest, spec: JobSpec, policy: Policy, settings: Settings) -> None:
+    """The policy must let the job do what it asks for beside being placed."""
+    require_start_allowed(spec, policy, settings)
     for key in request.get("runtime_env", {}):
         if settings.runtime_env is not None and key not in settings.runtime_env:
             allowed = ", ".join(sorted(settings.runtime_env)) or "none"

@@ -107,7 +107,7 @@ class Decide:
         self._told = self._remembers = False
         self._trust = Trust(outlooks)
         self._arrivals = Arrivals()
-        self._specs: dict[str, JobSpec] = {}
+        self._known: dict[str, Job] = {}
         self._windows = Windows(store, signals)
         self._economics = economics
 
@@ -203,7 +203,7 @@ class Decide:
     def _read(self) -> _Read:
         now = self._clock.now()
         with self._store.transaction(write=False) as tx:
-            clusters, live = tx.clusters(), tx.live_jobs(self._specs)
+            clusters, live = tx.clusters(), tx.live_jobs(self._known)
             attempts = tx.attempts(open_only=True)
             blocked = {job.job_id: verdict(tx, job) for job in live if job.state is JobState.QUEUED and job.spec.after}
             used = tx.usage(since_day=day_of(now) - DAYS)
@@ -226,7 +226,8 @@ class Decide:
         untold = [
             job.job_id for job in waiting if job.job_id in blocked and blocked[job.job_id][1] not in ("", job.reason)
         ]
-        self._specs = specs = {job.job_id: job.spec for job in live}
+        self._known = {job.job_id: job for job in live}
+        specs = {job.job_id: job.spec for job in live}
         outlooks = self._outlooks.of([cluster.zone for cluster in clusters], now, now + HORIZON)
         trusted = self._trust.trusted(outlooks, now)
         steered, ranked_by = self._outlooks.ranked(list(outlooks), now, now + HORIZON, policies.ranking)
@@ -421,6 +422,7 @@ def _decided(decision: Decision, ranked_by: str) -> Fact:
         "references": {name: _ug(value) for name, value in decision.references},
         "policy": decision.policy,
         "latest_start": to_rfc3339(decision.latest_start) if decision.latest_start else None,
+        **({"amendments": decision.amendments} if decision.amendments else {}),
         **({"ranked_by": ranked_by} if ranked_by else {}),
     }
     return Fact(FactKind.JOB_DECIDED, decision.decided_at, body)

@@ -56,13 +56,15 @@ class News:
 
 
 def is_news(before: Decision | None, now: Decision) -> bool:
-    """Whether a decision says something else of its job than the one before; when it was made is nothing else."""
-    return before is None or (before.verdict, before.cluster, before.start, before.reason) != (
-        now.verdict,
-        now.cluster,
-        now.start,
-        now.reason,
-    )
+    """Whether a decision says something else of its job than the one before, or knows more of what was asked.
+
+    When it was made is nothing else.
+    """
+    return before is None or _said(before) != _said(now)
+
+
+def _said(decision: Decision) -> tuple[object, ...]:
+    return decision.verdict, decision.cluster, decision.start, decision.reason, decision.amendments
 
 
 class Planner(Protocol):

@@ -66,7 +66,7 @@ def job_spec(request: JobRequest, *, submitter: str, now: datetime) -> JobSpec:
         team=labels["team"],
         submitter=submitter,
         resources=_resources(request.get("resources", {}), bundles_of(manifest) if manifest else ()),
-        flexibility=_flexibility(request, now),
+        flexibility=flexibility_of(request, now),
         estimate=Estimate(
             _positive("duration", request.get("duration_s"), "seconds"),
             _positive("power", request.get("power_w"), "watts"),
@@ -273,7 +273,8 @@ def _instant(field: str, value: str | None) -> datetime | None:
         raise InvalidInput(field, value, "is not a time", remedy) from None
 
 
-def _flexibility(request: JobRequest, now: datetime) -> Flexibility:
+def flexibility_of(request: JobRequest, now: datetime) -> Flexibility:
+    """What a request declares about time; raises InvalidInput for what cannot be kept from `now` on."""
     earliest, deadline = _instant("earliest", request.get("earliest")), _instant("deadline", request.get("deadline"))
     max_delay = request.get("max_delay_s")
     if max_delay is not None and not (math.isfinite(max_delay) and max_delay >= 0):

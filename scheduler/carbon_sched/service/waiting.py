@@ -64,6 +64,7 @@ def waiting_job(
         quiet=settings.quiet_hours,
         weights=Weights(settings.carbon_weight, settings.cost_weight, settings.waiting_weight),
         confidence=settings.deadline_confidence,
+        amendments=job.amendments,
     )
 
 

@@ -218,6 +218,7 @@ def decision_to_json(decision: Decision) -> Json:
         "curve": [[to_rfc3339(one.start), one.co2e_g, one.low_g, one.high_g] for one in decision.curve],
         "latest_start": _time_to_json(decision.latest_start),
         "deadline_confidence": decision.deadline_confidence,
+        "amendments": decision.amendments,
     }
 
 
@@ -242,6 +243,7 @@ def decision_from_json(j: Json) -> Decision:
         curve=tuple(StartCost(from_rfc3339(start), *grams) for start, *grams in j.get("curve", ())),
         latest_start=_time_from_json(j.get("latest_start")),
         deadline_confidence=j.get("deadline_confidence"),
+        amendments=j.get("amendments", 0),
     )
 
 

@@ -14,7 +14,7 @@ from carbon_sched.domain.job import Job, JobEvent, JobState
 from carbon_sched.ports import EventRow, NewJob
 from carbon_sched.store.codec import decision_from_json, decision_to_json, spec_from_json, spec_to_json
 from carbon_sched.store.columns import clean_text
-from carbon_sched.store.tables import ACCEPTED, FINISHED, LIVE, decisions, job_events, jobs
+from carbon_sched.store.tables import ACCEPTED, AMENDED, FINISHED, LIVE, decisions, job_events, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,11 +120,13 @@ class JobRows:
         query = select(jobs).where(*conditions).order_by(*_NEWEST_FIRST).limit(limit)
         return [_job(row) for row in self._db.rows(query)]
 
-    def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
+    def live_jobs(self, known: Mapping[str, Job] = MappingProxyType({})) -> list[Job]:
         """Not in a final state, oldest first."""
         rows = self._db.rows(_LIVE)
-        specs = self._specs([row.job_id for row in rows if row.job_id not in known])
-        return [_job(row, known.get(row.job_id) or specs[row.job_id]) for row in rows]
+        there = ((row, known.get(row.job_id)) for row in rows)
+        specs = {row.job_id: job.spec for row, job in there if job and job.amendments == row.amendments}
+        specs |= self._specs([row.job_id for row in rows if row.job_id not in specs])
+        return [_job(row, specs[row.job_id]) for row in rows]
 
     def _specs(self, job_ids: Sequence[str]) -> dict[str, JobSpec]:
         found: dict[str, JobSpec] = {}
@@ -187,6 +189,13 @@ class JobRows:
             cause=job.cause if cause is None else cause,
         )
         self._update(job, amended, {"attempts": amended.attempts, "not_before": amended.not_before})
+        return amended
+
+    def amend_spec(self, job: Job, spec: JobSpec, *, at: datetime, reason: str) -> Job:
+        """Write the spec, count the amendment, and append its event."""
+        amended = replace(job, version=job.version + 1, spec=spec, amendments=job.amendments + 1)
+        self._update(job, amended, {"spec": spec_to_json(spec), "amendments": amended.amendments})
+        self._add_event(EventRow(job.job_id, at, AMENDED, job.state.value, clean_text(reason)))
         return amended
 
     def events(self, job_id: str) -> list[EventRow]:
@@ -260,6 +269,7 @@ def _insert_values(new: NewJob) -> dict[str, Any]:
         "cause": job.cause,
         "priority": job.priority,
         "attempts": job.attempts,
+        "amendments": job.amendments,
         "submitted_at": job.submitted_at,
         "not_before": job.not_before,
         "finished_at": job.finished_at,
@@ -283,6 +293,7 @@ def _job(row: Row[Any], spec: JobSpec | None = None) -> Job:
         cause=row.cause,
         priority=row.priority,
         attempts=row.attempts,
+        amendments=row.amendments,
         not_before=row.not_before,
         finished_at=row.finished_at,
         exit_code=row.exit_code,

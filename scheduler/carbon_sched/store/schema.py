@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-REVISION = 13
+REVISION = 14
 """The number of the newest migration that this code knows."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 

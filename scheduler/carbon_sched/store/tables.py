@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ACCEPTED = "accepted"
 """The event of a new job's first row; every other one is a `JobEvent`."""
 
+AMENDED = "amended"
+"""An event that is no move: the job's spec was changed, its state was not."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -82,6 +85,7 @@ jobs = Table(
     _cause("cause"),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, CheckConstraint("attempts >= 0", name="attempts"), nullable=False),
+    Column("amendments", Integer, nullable=False, server_default="0"),
     Column("submitted_at", Instant, nullable=False),
     Column("not_before", Instant),
     Column("finished_at", Instant),

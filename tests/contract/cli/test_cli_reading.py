@@ -102,6 +102,26 @@ def test_a_job_is_named_by_id_by_a_unique_name_or_as_the_last(done, shell):
     assert f"newest first: 0000000001, {ID}" in err
 
 
+def test_a_job_is_started_and_extended_once_by_who_saw_what_it_asks(done, shell):
+    for command in (["start"], ["extend", "--deadline", "+6h"], ["extend", "--max-delay", "2d"]):
+        code, _, err = shell(*command, ID)
+        assert (code, "is planned anew" in err) == (0, True)
+    assert [call.json()["amendments"] for call in done.made("PATCH", f"/v1/jobs/{ID}")] == [0, 1, 2]
+    code, _, err = shell("extend", "--max-delay", "2d", ID)
+    assert (code, "asked for that already" in err) == (0, True)
+    assert json.loads(shell("start", ID, "--json")[1])["now"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [([], "--deadline"), (["--deadline", "soon"], "soon"), (["--max-delay", "3"], "has no unit")]
+)
+def test_no_more_time_without_saying_how_much(done, shell, arguments, said):
+    code, _, err = shell("extend", ID, *arguments)
+    assert code == 120
+    assert said in err
+    assert done.made("PATCH", f"/v1/jobs/{ID}") == []
+
+
 def test_no_job_yet(api, shell):
     assert shell("status")[0] == 121
     assert shell("list") == (0, "", "no jobs\n")

@@ -74,6 +74,7 @@ def statement(book: Book, selection: Selection) -> Statement:
         scores=tuple(scores.scores(used, made, period)),
         inference=tuple(scores.inference(used, period)),
         decisions=tuple(row for job, co2e_ug in decided if (row := decisions.decision(job, co2e_ug))),
+        amendments=tuple(row for job, _ in jobs for row in decisions.amendments(job)),
         candidates=tuple(row for job, _ in jobs for row in decisions.candidates(job)),
         compared=tuple(compared),
         comparisons=tuple(decisions.comparisons(compared)),

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import account, actual, references
 from carbon_sched.ledger.records import ACTUAL, HOME, ORACLE
-from carbon_sched.ledger.statement.model import CandidateRow, Compared, Comparison, DecisionRow, Hindsight, Restatement
+from carbon_sched.ledger.statement.model import (
+    AmendmentRow,
+    CandidateRow,
+    Compared,
+    Comparison,
+    DecisionRow,
+    Hindsight,
+    Restatement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +46,15 @@ def decision(job: JobRecord, co2e_ug: int) -> DecisionRow | None:
         candidates=len(found["candidates"]),
         reason=found["reason"],
     )
+
+
+def amendments(job: JobRecord) -> list[AmendmentRow]:
+    """What became of what the job asked for, oldest first."""
+    return [
+        AmendmentRow(job.job_id, to_rfc3339(one.at), one.by, change.field, change.before, change.after)
+        for one in job.amendments
+        for change in one.changes
+    ]
 
 
 def candidates(job: JobRecord) -> list[CandidateRow]:

@@ -279,6 +279,18 @@ class DecisionRow:
 
 
 @dataclass(frozen=True)
+class AmendmentRow:
+    """Row 18: what a person (`by`, a pseudonym) changed of what a job had asked for, as it was and as it became."""
+
+    job: str
+    at: str
+    by: str
+    field: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
 class CandidateRow:
     """Row 18: one cluster that was considered, at its best start, with what was expected there."""
 
@@ -472,6 +484,7 @@ class Statement:
     scores: tuple[Score, ...]
     inference: tuple[Inference, ...]
     decisions: tuple[DecisionRow, ...]
+    amendments: tuple[AmendmentRow, ...]
     candidates: tuple[CandidateRow, ...]
     compared: tuple[Compared, ...]
     comparisons: tuple[Comparison, ...]

@@ -224,7 +224,9 @@ def _decisions(one: Statement) -> Section:
     said = or_else(rows, "No decision was recorded.") or (
         "As it was made, with what was expected then; each candidate's numbers are in the JSON.",
     )
-    return Section("18 Decisions", said, _tables(head, rows, "", 7))
+    changed = tuple((row.job, row.at, row.by, row.field, row.before or "-", row.after or "-") for row in one.amendments)
+    asked = _tables(("job", "at", "by", "field", "before", "after"), changed, "What was asked, and what it became")
+    return Section("18 Decisions", said, (*_tables(head, rows, "", 7), *asked))
 
 
 def _decision(row: DecisionRow) -> tuple[str, ...]:

@@ -16,7 +16,8 @@
   async function act(form) {
     if (form.dataset.ask && !confirm(form.dataset.ask)) return;
     const [method, path] = form.dataset.call.split(" ");
-    const fields = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value]));
+    const zoned = (name, value) => (form.elements[name].type === "datetime-local" ? value.slice(0, 16) + ":00Z" : value);
+    const fields = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, zoned(name, value)]));
     const headers = { "X-CSRF-Token": document.body.dataset.csrf };
     const body = Object.keys(fields).length ? JSON.stringify(fields) : undefined;
     if (body) headers["Content-Type"] = "application/json";
@@ -26,6 +27,7 @@
       toast(problem.detail, true);
     } else if (form.dataset.then) location.assign(form.dataset.then);
     else {
+      if (form.popover) form.hidePopover();
       toast(form.dataset.done || "Done");
       htmx.ajax("GET", location.pathname + location.search, { target: "#moving", swap: "morph:innerHTML" });
     }
@@ -98,8 +100,10 @@
     due = setTimeout(() => drawAll(false), 400);
   }
 
-  // A curve that is drawn stays as it is while the page around it is brought up to date.
-  Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && node.hasAttribute("data-plot"));
+  // A curve that is drawn, and a form that somebody fills in, stay as they are while the page around them is brought up to date.
+  const filling = () => document.activeElement?.closest("input, select") && document.activeElement.form;
+  const busy = (node) => node.hasAttribute("data-plot") || node === filling();
+  Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => !(node instanceof Element && busy(node));
 
   // ---- frame ----
   const THEMES = ["", "light", "dark"];
