@@ -190,7 +190,9 @@ class Machine:
 
     def checkpoints(self) -> list[tuple[bytes, bool]]:
         """The checkpoints of every user who ever was the reader since boot, and whether each is one's own."""
-        found = [(_read(f"{folder}/checkpoint", CHECKPOINT_LIMIT), folder == self.own) for folder in self._meters()]
+        found = [
+            (read_plain(f"{folder}/checkpoint", CHECKPOINT_LIMIT), folder == self.own) for folder in self._meters()
+        ]
         return [(data, own) for data, own in found if data]
 
     # published segments --------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class Machine:
 
 def read_segment(path: str) -> bytes | None:
     """A published segment's bytes, capped; None when it is gone or no plain file."""
-    return _read(path, SEGMENT_LIMIT)
+    return read_plain(path, SEGMENT_LIMIT)
 
 
 def _is_segment(name: str) -> bool:
@@ -385,7 +387,8 @@ def replace_file(path: str, data: bytes, *, sync: bool = False) -> None:
         raise
 
 
-def _read(path: str, limit: int) -> bytes | None:
+def read_plain(path: str, limit: int) -> bytes | None:
+    """A plain file's bytes; None when it is gone, a link, something else, or larger than `limit`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -97,6 +97,7 @@ TABLE = {
     "GET /v1/ledger/seal": AUDITORS,
     "GET /v1/report": EVERYBODY,
     "GET /v1/lifecycle": EVERYBODY,
+    "GET /v1/service": EVERYBODY,
     "GET /v1/compare": EVERYBODY,
     "GET /v1/chargeback": EVERYBODY,
     "GET /v1/statement": EVERYBODY,

@@ -25,7 +25,7 @@ from carbon_sched.clusters import head_ports, local_head, processes
 from carbon_sched.clusters.local_head import LocalRayHead
 from carbon_sched.clusters.registry import RayClusters
 from carbon_sched.domain.cluster import Cluster, LocalHead, Pue
-from carbon_sched.domain.errors import ClusterUnclear, ClusterUnreachable
+from carbon_sched.domain.errors import ClusterRefused, ClusterUnclear, ClusterUnreachable
 from tests.fakes.clock import StoppedClock
 
 if TYPE_CHECKING:
@@ -504,3 +504,28 @@ def test_waiting_ends():
     start = time.monotonic()
     assert not processes.wait_until(lambda: False, 0.05)
     assert time.monotonic() - start >= 0.05
+
+
+# what a killed head leaves -----------------------------------------------------------------------
+
+
+def test_files_of_a_life_that_is_over_are_read_from_its_folder(place: Place, tmp_path: Path):
+    """The stand-in answers no HTTP, as a head does not that was killed."""
+    client = place.clusters().client(cluster())
+    (pid,) = started(place)
+    logs = Path(str(place.state()["temp_dir"]), "session_2026-11-29_01-00-00_000001_1", "logs")
+    logs.mkdir(parents=True)
+    (logs / "carbon-sched-a.record").write_bytes(b"its last words")
+    (logs / "carbon-sched-b.record").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("not ours")
+    os.kill(pid, signal.SIGKILL)
+
+    assert client.list_files("the-old-node", "carbon-sched-*.record") == [
+        "carbon-sched-a.record",
+        "carbon-sched-b.record",
+    ]
+    assert client.list_files("the-old-node", "carbon-sched-c.record") == []
+    assert client.read_file("the-old-node", "carbon-sched-a.record", limit=14) == b"its last words"
+    for name, limit in (("carbon-sched-a.record", 13), ("carbon-sched-b.record", 14), ("carbon-sched-c.record", 14)):
+        with pytest.raises(ClusterRefused, match=name):
+            client.read_file("the-old-node", name, limit=limit)

@@ -1,4 +1,4 @@
-"""Routes for a model's life cycle, for comparing jobs, and for what teams are charged."""
+"""Routes for a model's life cycle, a service's stays, for comparing jobs, and for what teams are charged."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.chargeback import chargeback
 from carbon_sched.ledger.compare import JOB, compare, sides_of
 from carbon_sched.ledger.lifecycle import lifecycle
+from carbon_sched.ledger.service import service_history
 
 router = APIRouter()
 
@@ -31,6 +32,12 @@ def show_lifecycle(
     """A model's making, evaluation and inference so far, of one team's jobs or of all."""
     period, mine = Period(aware("since", since), aware("until", until)), caller.team_of(team)
     return asdict(context.statements.ask(lambda book: lifecycle(book, model, period, team=mine)))
+
+
+@router.get("/service")
+def show_service(context: Ctx, caller: Reader, name: str) -> dict[str, Any]:
+    """Where an online service ran, from when to when and why, as the ledger says."""
+    return asdict(context.statements.ask(lambda book: service_history(book, name, caller.sees)))
 
 
 @router.get("/compare")

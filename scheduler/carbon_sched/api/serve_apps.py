@@ -50,7 +50,7 @@ def show_app(name: str, context: Ctx, caller: Reader) -> AppView:
 def delete_app(name: str, context: Ctx, caller: Submitter) -> AppView:
     """Have it go from wherever it is; what it used is booked then."""
     _visible(context, caller, name)
-    return _view(context.serving.delete(name))
+    return _view(context.serving.delete(name, by=caller.name))
 
 
 @router.get("/serve-apps/{name}/endpoint")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from carbon_sched.cli.footprints import chargeback, import_, lifecycle
+from carbon_sched.cli.footprints import chargeback, import_, lifecycle, service
 from carbon_sched.cli.ledger_files import entries, writable
 from carbon_sched.cli.output import json_option, print_json, say
 from carbon_sched.cli.statement import declare, statement
@@ -69,6 +69,7 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
 
 
 audit.add_command(lifecycle)
+audit.add_command(service)
 audit.add_command(chargeback)
 audit.add_command(import_)
 audit.add_command(statement)

@@ -53,6 +53,28 @@ def lifecycle(model: str, month: str | None, export: Path | None, as_json: bool)
 
 
 @click.command()
+@click.argument("name")
+@export_option
+@json_option
+def service(name: str, export: Path | None, as_json: bool) -> None:
+    """Where an online service ran, from when to when, and why there.
+
+    Each stay with the clusters that were considered and what it used; the same of a service that is deleted.
+
+    \b
+    Example:
+      carbon-sched audit service chat
+    """
+
+    def local(book: Book) -> Any:
+        from carbon_sched.ledger.service import service_history
+
+        return service_history(book, name, lambda _team: True)
+
+    _shown(_asked(export, "/v1/service", {"name": name}, local), "service", as_json)
+
+
+@click.command()
 @click.argument("sides", nargs=-1, required=True, metavar="JOB_A JOB_B [JOB_C...]")
 @click.option("--per", default="job", show_default=True, metavar="UNIT", help="token, query, sample, epoch, ...")
 @click.option("--intensity", type=click.FloatRange(0, 10_000), metavar="G", help="gCO2e/kWh for every side.")

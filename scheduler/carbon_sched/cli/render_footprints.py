@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from carbon_sched.cli import figures
+from carbon_sched.cli.clock import local_zone, now
 from carbon_sched.cli.render import facts, listing
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 
@@ -71,6 +72,31 @@ def comparison(view: dict[str, Any]) -> RenderableType:
     said = [*(f"{side['label']} {side['verdict']}" for side in view["sides"][1:]), *view["notes"]]
     under = ("CO2e under", f"PUE {pue}, {grid} ({conditions['source']})")
     return Group(facts(f"Per {view['per']}", [under]), table, *map(Text, said))
+
+
+def service(view: dict[str, Any]) -> RenderableType:
+    """Each stay in a line, and under it why it came there and why it left."""
+    table = listing(("cluster", 16), ("chosen", 17), ("answers since", 17), ("left", 17), ("energy", 12), ("CO2e", 12))
+    zone, at, why = local_zone(), now(), []
+    for stay in view["stays"]:
+        moments = [figures.moment(stay[key], zone, at) for key in ("placed_at", "answers_since", "left_at")]
+        emitted = "not booked yet" if stay["co2e_ug"] is None else _g(stay["co2e_ug"])
+        table.add_row(stay["cluster"], *moments, _kwh(stay["energy_uj"]), emitted)
+        why.append(f"{stay['number']}. {stay['cluster']}: {stay['reason']}{_others(stay)}")
+        why += [f"   left: {stay['left_reason']}"] if stay["left_at"] else []
+    made = [("changed by", ", ".join(dict.fromkeys(one["by"] for one in view["changes"])))]
+    return Group(facts(f"Service {view['service']}", made), table, *map(Text, why))
+
+
+def _others(stay: dict[str, Any]) -> str:
+    out = [f"{one['cluster']}: {one['reason']}" for one in stay["considered"] if one["reason"]]
+    rates = [
+        f"{one['cluster']} {one['expected_mg_per_kwh'] / 1000:.0f}"
+        for one in stay["considered"]
+        if one["expected_mg_per_kwh"] is not None
+    ]
+    said = [f"gCO2e/kWh expected: {', '.join(rates)}"] if rates else []
+    return f" ({'; '.join([*said, *out])})" if said or out else ""
 
 
 def _ms(side: dict[str, Any]) -> str:

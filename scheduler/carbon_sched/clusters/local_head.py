@@ -104,6 +104,11 @@ class LocalRayHead:
         state = self._read()
         return state is not None and state.alive
 
+    def log_folders(self) -> list[Path]:
+        """The session logs of the head's life now and of those before, the newest first."""
+        state = self._read()
+        return sorted(Path(state.temp_dir).glob("session_2*/logs"), reverse=True) if state else []
+
     def stop(self) -> None:
         """End the head and everything it started, remove its temporary folder, and start it no more from here.
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from carbon_sched.clusters.http import Endpoint
 from carbon_sched.clusters.kubernetes.client import KubernetesCluster
+from carbon_sched.clusters.local_client import LocalClient
 from carbon_sched.clusters.local_head import LocalRayHead
 from carbon_sched.clusters.ray_client import RayClient
 from carbon_sched.domain.cluster import LocalHead
@@ -77,8 +78,7 @@ class RayClusters:
         if cluster.kubernetes is not None:
             return KubernetesCluster(cluster, self._clock)
         if cluster.local is not None:
-            wanted = cluster.local
-            return RayClient(cluster.name, lambda: self._head(cluster.name, wanted).endpoint(), self._clock)
+            return LocalClient(self._head(cluster.name, cluster.local), self._clock)
         fixed = Endpoint(
             cluster.name,
             cluster.address,

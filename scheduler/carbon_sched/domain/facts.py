@@ -36,6 +36,11 @@ class FactKind(str, Enum):
     CLUSTER_JOBS_LISTED = "cluster-jobs-listed"
     EMISSIONS_IMPORTED = "emissions-imported"
     DECLARATION_MADE = "declaration-made"
+    SERVICE_DEPLOYED = "service-deployed"
+    SERVICE_PLACED = "service-placed"
+    SERVICE_ANSWERS = "service-answers"
+    SERVICE_LEFT = "service-left"
+    SERVICE_DELETED = "service-deleted"
     STATEMENT_ISSUED = "statement-issued"
 
 

@@ -56,7 +56,7 @@ class Site:
 
     `expected_g_per_kwh` of IT energy, PUE included, is what it was chosen by. `healthy_at` is when it was first seen to
     answer, `address` where clients reach it, `digest` what it was last seen to be there (empty: it is to be put anew);
-    `leaves_at` is when it may be deleted, once it has moved.
+    `leaves_at` is when it may be deleted, once it has moved, and `leaves_for` why.
     """
 
     number: int
@@ -68,6 +68,7 @@ class Site:
     address: str = ""
     digest: str = ""
     leaves_at: datetime | None = None
+    leaves_for: str = ""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Book:
     `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
     policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`). `declarations` are
     what people said of the clusters and of the organisation, oldest first, `listings` the clusters' own lists of jobs.
+    `services` holds what was said of each online service, in its order, with `kind` and `at`.
     Of a book over a period, `left_out` holds the cluster of every attempt that stands in the ledger and not here.
     """
 
@@ -50,6 +51,7 @@ class Book:
         self.imports: list[Body] = []
         self.imported_runs: set[str] = set()
         self.listings: list[Listing] = []
+        self.services: dict[str, list[Body]] = {}
         self.left_out: dict[str, str] = {}
         self.machine_segments: set[str] = set()
         self._machine_uj: dict[tuple[str, str], int] = {}
@@ -245,6 +247,11 @@ class Book:
         job.suspensions += 1
         self.suspended.setdefault((job.name, job.submitter), {})[job.job_id] = job
 
+    def _service_told(self, fact: Fact, body: Mapping[str, Any]) -> None:
+        """Where an online service was, and why; what it used there is said by the facts of its jobs."""
+        told = {**body, "kind": fact.kind.value, "at": to_rfc3339(fact.at)}
+        self.services.setdefault(body["service"], []).append(told)
+
     def _statement_issued(self, _fact: Fact, _body: Mapping[str, Any]) -> None:
         """Statements are computed from facts, not from statements."""
 
@@ -269,6 +276,11 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.DECLARATION_MADE: Book._declaration_made,  # noqa: SLF001
     FactKind.JOB_RESOLVED: Book._job_resolved,  # noqa: SLF001
     FactKind.JOB_SUSPENDED: Book._job_suspended,  # noqa: SLF001
+    FactKind.SERVICE_DEPLOYED: Book._service_told,  # noqa: SLF001
+    FactKind.SERVICE_PLACED: Book._service_told,  # noqa: SLF001
+    FactKind.SERVICE_ANSWERS: Book._service_told,  # noqa: SLF001
+    FactKind.SERVICE_LEFT: Book._service_told,  # noqa: SLF001
+    FactKind.SERVICE_DELETED: Book._service_told,  # noqa: SLF001
     FactKind.STATEMENT_ISSUED: Book._statement_issued,  # noqa: SLF001
 }
 

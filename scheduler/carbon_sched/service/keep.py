@@ -30,20 +30,21 @@ class Keep:
     def segment(self, attempt: Attempt, segment: Segment) -> list[str]:
         """Rows of attempts on the attempt's cluster, and the machine's idle rows; who of them was booked before.
 
-        A segment speaks for the whole machine, so the same one arrives through every attempt that ran there. An attempt
-        that was booked before is opened again: what outlives it comes late, and wants its readings too. Conflict when
-        the segment is known with other content.
+        A segment speaks for the whole machine, so the same one arrives through every attempt that ran there. Through
+        one local head come the rows of the others too: they share this machine and its user, and of a head that was
+        killed the last segment is sealed by whoever meters next. An attempt that was booked before is opened again:
+        what outlives it comes late, and wants its readings too. Conflict when the segment is known with other content.
         """
         late: list[str] = []
         with self._store.transaction() as tx:
-            here = {owner for owner in segment.owners if _cluster_of(tx, owner) == attempt.cluster}
-            mine = [span for span in segment.spans if span.owner in here]
             machine = [span for span in segment.spans if span.owner in MACHINE_POTS]
-            if self._add(tx, attempt, segment, f"{attempt.cluster}/{segment.identity}", mine):
+            for cluster, mine in _by_cluster(tx, attempt.cluster, segment).items():
+                if not self._add(tx, attempt, segment, f"{cluster}/{segment.identity}", mine):
+                    continue
                 owners = dict.fromkeys(span.owner for span in mine)
-                late = _reopened(tx, owners)
+                late += _reopened(tx, owners)
                 for owner in owners:
-                    body = {"attempt": owner, "cluster": attempt.cluster, **_evidence(segment, mine, {owner})}
+                    body = {"attempt": owner, "cluster": cluster, **_evidence(segment, mine, {owner})}
                     tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
             if self._add(tx, attempt, segment, segment.identity, machine) and (machine or segment.independent):
                 body = {"machine": segment.machine, "cluster": attempt.cluster, **_watched(segment)}
@@ -66,6 +67,18 @@ class Keep:
             raise Conflict(
                 f"{segment.name} was delivered before with other content. Nothing of it was booked"
             ) from None
+
+
+def _by_cluster(tx: Transaction, cluster: str, segment: Segment) -> dict[str, list[EnergySpan]]:
+    """The rows of attempts that a segment delivered on this cluster may speak for, by their own cluster."""
+    homes = {owner: found for owner in segment.owners if (found := _cluster_of(tx, owner)) is not None}
+    local = {one.name for one in tx.clusters() if one.local is not None} if set(homes.values()) - {cluster} else set()
+    rows: dict[str, list[EnergySpan]] = {cluster: []}
+    for span in segment.spans:
+        home = homes.get(span.owner)
+        if home is not None and (home == cluster or {home, cluster} <= local):
+            rows.setdefault(home, []).append(replace(span, cluster=home))
+    return rows
 
 
 def _reopened(tx: Transaction, owners: Iterable[str]) -> list[str]:

@@ -7,6 +7,8 @@ clients are told changes once it answers there, and where it was it answers on u
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from carbon_sched.domain.errors import CarbonSchedError, ClusterError, Conflict,
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.serve_app import AppSpec, ServeApp, Site
 from carbon_sched.domain.units import MG_PER_G, PPM
+from carbon_sched.service import serve_facts
 from carbon_sched.service.serve_spec import app_spec
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
+    from carbon_sched.domain.facts import Fact
     from carbon_sched.domain.intensity import Outlook
     from carbon_sched.domain.job import Attempt
     from carbon_sched.ports import Clock, Store, Vault
@@ -99,11 +103,14 @@ class Serving:
             if known is None:
                 app = ServeApp(spec, submitter, self._clock.now())
                 tx.add_app(app)
-                return app
-            if known.deleted:
+            elif known.deleted:
                 raise Conflict(f"the service {spec.name} is being deleted. Deploy it again once it is gone")
-            current, coming = (site and replace(site, digest="") for site in (known.current, known.coming))
-            return tx.put_app(replace(known, spec=spec, current=current, coming=coming, problem=""))
+            else:
+                current, coming = (site and replace(site, digest="") for site in (known.current, known.coming))
+                app = tx.put_app(replace(known, spec=spec, current=current, coming=coming, problem=""))
+            digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+            tx.append_fact(serve_facts.deployed(app, digest, tx.pseudonym(submitter), self._clock.now()))
+            return app
 
     def _require_known(self, spec: AppSpec) -> None:
         known = [cluster.name for cluster in self._fleet.all()]
@@ -112,10 +119,13 @@ class Serving:
                 remedy = f"Use the names of clusters: {', '.join(sorted(known))}"
                 raise InvalidInput(f"latency.clusters.{name}", spec.latencies_ms[name], "is of no cluster", remedy)
 
-    def delete(self, name: str) -> ServeApp:
-        """Have a service go from wherever it is; NotFound where there is none."""
+    def delete(self, name: str, *, by: str) -> ServeApp:
+        """Have a service go from wherever it is, as a person asks; NotFound where there is none."""
         with self._store.transaction() as tx:
-            return tx.put_app(replace(tx.app(name), deleted=True))
+            app = tx.app(name)
+            if not app.deleted:
+                tx.append_fact(serve_facts.deleted(app, tx.pseudonym(by), self._clock.now()))
+            return tx.put_app(replace(app, deleted=True))
 
     def apps(self) -> list[ServeApp]:
         """Every service, by name."""
@@ -205,8 +215,7 @@ class Serving:
             told = "; ".join(f"{name}: {reason}" for name, reason in sorted(choice.reasons.items()))
             self._say(app.name, f"no cluster can take it now ({told or 'none is registered'})")
             return
-        rate = choice.rates[choice.best]
-        self._begin(app, choice.best, rate, f"{rate:.0f} gCO2e/kWh expected, the least")
+        self._begin(app, choice, choice.best, f"{choice.rates[choice.best]:.0f} gCO2e/kWh expected, the least")
 
     def _reconsider(self, app: ServeApp, *, lost: bool) -> None:
         """Move it where that is worth it, at once from a cluster that is lost or no longer allowed."""
@@ -223,10 +232,11 @@ class Serving:
             return
         reason = "it does not answer" if lost else choice.reasons.get(current.cluster, "")
         if reason:
-            self._begin(app, best, rates[best], f"from {current.cluster}: {reason}")
+            self._begin(app, choice, best, f"{current.cluster}: {reason}")
         elif self._worth(app, current, rates[current.cluster], rates[best]):
             here, there = rates[current.cluster], rates[best]
-            self._begin(app, best, there, f"{there:.0f} gCO2e/kWh expected instead of {here:.0f} on {current.cluster}")
+            reason = f"{there:.0f} gCO2e/kWh expected instead of {here:.0f} on {current.cluster}"
+            self._begin(app, choice, best, reason)
 
     def _worth(self, app: ServeApp, current: Site, here: float, there: float) -> bool:
         """Hysteresis: long enough here, a gain above the least one, and above what running twice meanwhile costs."""
@@ -239,12 +249,12 @@ class Serving:
 
     # making, moving, leaving ---------------------------------------------------------------------
 
-    def _begin(self, app: ServeApp, cluster: str, g_per_kwh: float, reason: str) -> None:
+    def _begin(self, app: ServeApp, choice: Choice, cluster: str, reason: str) -> None:
         """Choose a cluster: take its room by the job that will meter the service there."""
-        number = app.sites + 1
-        site = Site(number, cluster, self._job(app, cluster, number), self._clock.now(), g_per_kwh)
-        with self._store.transaction() as tx:
-            tx.put_app(replace(app, sites=number, coming=site, problem=""))
+        number, now = app.sites + 1, self._clock.now()
+        site = Site(number, cluster, self._job(app, cluster, number), now, choice.rates[cluster])
+        fact = serve_facts.placed(app, site, reason, choice.rates, choice.reasons, now)
+        self._put(replace(app, sites=number, coming=site, problem=""), fact)
         log.info("service is being made app=%s cluster=%s: %s", app.name, cluster, reason)
 
     def _job(self, app: ServeApp, cluster: str, number: int) -> str:
@@ -275,15 +285,18 @@ class Serving:
 
     def _switch(self, app: ServeApp, site: Site) -> None:
         """From now on clients are told the new address."""
-        leaves_at = self._clock.now() + timedelta(seconds=app.spec.drain_s)
-        leaving = (replace(app.current, leaves_at=leaves_at),) if app.current else ()
-        self._put(replace(app, current=site, coming=None, leaving=(*app.leaving, *leaving), problem=""))
+        now = self._clock.now()
+        leaves_at = now + timedelta(seconds=app.spec.drain_s)
+        there = f"moved to {site.cluster}"
+        leaving = (replace(app.current, leaves_at=leaves_at, leaves_for=there),) if app.current else ()
+        moved = replace(app, current=site, coming=None, leaving=(*app.leaving, *leaving), problem="")
+        self._put(moved, serve_facts.answers(app, site, now))
         log.info("service answers app=%s cluster=%s address=%s", app.name, site.cluster, site.address)
 
     def _give_up(self, app: ServeApp, site: Site, why: str) -> None:
         """Leave a cluster on which the app cannot be made; where it was, it stays."""
         self._avoid[app.name, site.cluster] = self._clock.monotonic() + AVOID_S
-        leaving = (*app.leaving, replace(site, leaves_at=self._clock.now()))
+        leaving = (*app.leaving, replace(site, leaves_at=self._clock.now(), leaves_for=f"not made: {why}"[:500]))
         self._put(replace(app, coming=None, leaving=leaving, problem=f"not made on {site.cluster}: {why}"[:500]))
 
     def _keep(self, app: ServeApp, site: Site) -> ServeApp:
@@ -306,16 +319,20 @@ class Serving:
     def _metered_anew(self, app: ServeApp, site: Site, ended: str) -> ServeApp:
         """Have another job meter it; the app is put again with that one's stamp, and Serve turns replica by replica."""
         log.warning("service is metered by another job app=%s: its job %s", app.name, ended)
-        number = app.sites + 1
+        number, now = app.sites + 1, self._clock.now()
         again = replace(site, number=number, job_id=self._job(app, site.cluster, number), digest="")
-        return self._put(replace(app, sites=number, current=again))
+        reason = f"metered by another job: the one before {ended}"
+        told = serve_facts.placed(app, again, reason, {site.cluster: site.expected_g_per_kwh}, {}, now)
+        moved = serve_facts.answers(app, again, now), serve_facts.left(app, replace(site, leaves_for=reason), now)
+        return self._put(replace(app, sites=number, current=again), told, *moved)
 
     def _leave(self, app: ServeApp) -> ServeApp:
         """Delete it where it was, once no client has that address any more."""
         now = self._clock.now()
         for site in app.leaving:
             if site.leaves_at is not None and site.leaves_at <= now and self._gone(app, site):
-                app = self._put(replace(app, leaving=tuple(one for one in app.leaving if one != site)))
+                stay = tuple(one for one in app.leaving if one != site)
+                app = self._put(replace(app, leaving=stay), serve_facts.left(app, site, now))
         return app
 
     def _gone(self, app: ServeApp, site: Site) -> bool:
@@ -335,7 +352,10 @@ class Serving:
     def _wind_up(self, app: ServeApp) -> None:
         now = self._clock.now()
         if app.current or app.coming:
-            going = tuple(replace(site, leaves_at=now) for site in app.everywhere)
+            going = tuple(
+                replace(site, leaves_at=now, leaves_for=site.leaves_for or "the service was deleted")
+                for site in app.everywhere
+            )
             self._put(replace(app, current=None, coming=None, leaving=going))
         elif not app.leaving:
             with self._store.transaction() as tx:
@@ -361,9 +381,12 @@ class Serving:
     def _stand(self, app: ServeApp, site: Site, attempt: Attempt) -> Stands:
         return self._owner.ensure(self._fleet.get(site.cluster), app.spec, site, attempt.attempt_id)
 
-    def _put(self, app: ServeApp) -> ServeApp:
+    def _put(self, app: ServeApp, *facts: Fact) -> ServeApp:
+        """Write it, and with it what is to be said of that for good."""
         with self._store.transaction() as tx:
-            return tx.put_app(app)
+            written = tx.put_app(app)
+            tx.append_facts(facts)
+            return written
 
     def _say(self, name: str, problem: str) -> None:
         with self._store.transaction() as tx:

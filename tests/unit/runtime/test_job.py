@@ -37,10 +37,15 @@ def test_a_storage_that_is_no_folder_is_left_to_what_can_write_there(monkeypatch
         job.checkpoint_dir()
 
 
-def test_a_stop_is_a_word_to_the_job_from_the_first_question_on():
-    script = """
-import sys
+@pytest.mark.parametrize(
+    "meanwhile", ["", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as ray.init does"]
+)
+def test_a_stop_is_a_word_to_the_job_from_the_first_question_on_whatever_a_library_does(meanwhile):
+    script = f"""
+import signal, sys
 from carbon_sched_runtime import job
+assert not job.stop_asked()
+{meanwhile}
 assert not job.stop_asked()
 print("ready", flush=True)
 sys.stdin.read()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbon_sched.domain.cluster import LocalHead
 from carbon_sched.domain.energy import QUALITY, EnergySpan, IndependentCover, Reporter, SourceClass
 from carbon_sched.meter_keys import SigningKey
 from carbon_sched.service.remarks import WINDOWS
@@ -423,6 +424,44 @@ def test_what_a_killed_wrapper_left_is_added_by_the_next_job_and_until_then_the_
     assert receipt["co2e_g"] == pytest.approx(0.1 * receipt["pue"])
     assert "no energy was recorded" not in receipt["missing"]
     assert any("no final record" in text for text in receipt["missing"])
+
+
+def on(world, cluster):
+    job = world.submit(name="train", clusters=[cluster])
+    world.settle()
+    (attempt,) = world.attempts(job)
+    world.clusters[cluster].run(attempt.attempt_id)
+    world.settle()
+    return job, attempt
+
+
+@pytest.mark.parametrize("local", [LocalHead(), None])
+def test_what_a_killed_head_left_is_booked_through_another_of_this_machine_and_through_no_stranger(tmp_path, local):
+    world = World(tmp_path, [a_cluster(name, "DE", local=local) for name in ("dies", "lives")], {"DE": [(0, 100.0)]})
+    _, killed = on(world, "dies")
+    _, later = on(world, "lives")
+    rows = {killed.attempt_id: WH, later.attempt_id: 2 * WH, "idle": 7}
+    name = world.segment(later, START, START + timedelta(seconds=10), rows)
+    world.clusters["dies"].end(killed.attempt_id, "FAILED", -9)
+    world.clock.pass_s(31)
+    world.settle()
+    assert rows_of(world, "dies") == ([(killed.attempt_id, WH)] if local else [])
+
+    world.clusters["dies"].files[name] = world.clusters["lives"].files[name]
+    for _ in range(3):
+        world.clock.pass_s(61)
+        world.settle()
+    assert rows_of(world, "dies") == [(killed.attempt_id, WH)], "once, however it came"
+    assert rows_of(world, "lives") == [(later.attempt_id, 2 * WH), ("idle", 7)]
+    world.close()
+
+
+def rows_of(world, cluster):
+    """Owners and energy of what was recorded on a cluster."""
+    with world.store.transaction(write=False) as tx:
+        bodies = [json.loads(entry.payload)["body"] for entry in tx.entries()]
+    spans = [span for body in bodies if body.get("cluster") == cluster for span in body.get("spans", [])]
+    return [(span["owner"], span["energy_uj"]) for span in spans]
 
 
 def booked(world, attempt) -> int:

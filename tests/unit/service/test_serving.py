@@ -10,6 +10,7 @@ import pytest
 from carbon_sched.domain.errors import ClusterUnclear, Conflict, InvalidInput, NotFound
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.serve_app import AppState
+from carbon_sched.ledger.service import service_history
 from carbon_sched.ports import ServedApp
 from carbon_sched_runtime.request_counts import Counts, ReplicaCounts, counts_name, format_counts
 from tests.fakes.world import START, World, a_cluster
@@ -217,7 +218,7 @@ def test_what_others_deployed_there_is_left_as_it_is(world):
     deployed(world)
     assert world.clusters["here"].put[0] == ["theirs", "chat"]
     assert world.clusters["here"].apps["theirs"].config == other
-    world.serving.delete("chat")
+    world.serving.delete("chat", by="ada")
     turn(world, 3)
     assert world.clusters["here"].put[-1] == ["theirs"]
 
@@ -299,7 +300,7 @@ def test_a_job_of_its_meter_that_ends_is_followed_by_another_and_the_app_gets_it
 
 def test_delete_takes_it_from_everywhere_and_its_job_ends(world):
     settled = deployed(world)
-    world.serving.delete("chat")
+    world.serving.delete("chat", by="ada")
     with pytest.raises(Conflict, match="is being deleted"):
         world.serving.deploy(APP, submitter="ada")
     turn(world, 4)
@@ -308,6 +309,59 @@ def test_delete_takes_it_from_everywhere_and_its_job_ends(world):
     assert world.clusters["here"].apps == {}
     with world.store.transaction(write=False) as tx:
         assert tx.job(settled.current.job_id).state is JobState.STOPPED
+
+
+def history(world, sees=lambda _team: True):
+    return world.statements.ask(lambda book: service_history(book, "chat", sees))
+
+
+def test_the_ledger_says_where_a_service_ran_and_why_from_its_first_moment_to_its_last(world):
+    world.serving.deploy(APP, submitter="ada")
+    world.serving.step()
+    (begun,) = history(world).stays
+    assert (begun.cluster, begun.came_from, begun.reason) == ("here", None, "100 gCO2e/kWh expected, the least")
+    assert [(one.cluster, one.expected_mg_per_kwh) for one in begun.considered] == [
+        ("here", 100_000),
+        ("there", 300_000),
+    ]
+    assert (begun.answers_since, begun.left_at, begun.co2e_ug) == (None, None, None)
+
+    turn(world, 3)
+    pass_to(world, 3 * HOUR)
+    world.serving.delete("chat", by="eve")
+    turn(world, 4)
+    found = history(world)
+    first, second = found.stays
+    assert first.answers_since < second.placed_at <= second.answers_since < first.left_at < second.left_at
+    assert (second.cluster, second.came_from) == ("there", "here")
+    assert second.reason.startswith("300 gCO2e/kWh expected instead of ")
+    assert (first.left_reason, second.left_reason) == ("moved to there", "the service was deleted")
+    assert [bool(change.spec_sha256) for change in found.changes] == [True, False]
+    assert len({change.by for change in found.changes}) == 2
+    assert world.statements.verify().ok
+    with pytest.raises(NotFound, match="knows no service 'chat'"):
+        history(world, sees=lambda _team: False)
+
+
+def test_the_ledger_says_where_a_service_could_not_be_made_and_who_metered_it_instead(world):
+    world.serving.deploy(APP, submitter="ada")
+    turn(world, 1)
+    world.serving.step()
+    world.clusters["here"].answer("chat", "DEPLOY_FAILED")
+    world.serving.step()
+    turn(world, 3)
+    world.clock.pass_s(3)
+    turn(world, 2)
+    world.accept.stop(app(world).current.job_id)
+    turn(world, 6)
+    failed, made, again = history(world).stays
+    assert (failed.answers_since, failed.left_reason) == (None, "not made: DEPLOY_FAILED: ")
+    assert [(one.cluster, one.reason) for one in made.considered if one.reason] == [
+        ("here", "the app could not be made there a while ago")
+    ]
+    assert (again.cluster, again.came_from, again.left_at) == ("there", "there", None)
+    assert again.reason == made.left_reason == "metered by another job: the one before stopped: stopped"
+    assert again.placed_at == again.answers_since == made.left_at
 
 
 @pytest.mark.parametrize(
@@ -379,7 +433,7 @@ def test_what_a_service_answered_joins_its_receipt_and_its_models_life_cycle(wor
     world.clock.pass_s(31)
     tell(world, attempt, "0000aaaa", counts(200, 5000))
     world.segment(attempt, begun, world.clock.now(), {attempt.attempt_id: 3_600_000_000})
-    world.serving.delete("chat")
+    world.serving.delete("chat", by="ada")
     turn(world, 4)
     receipt = world.statements.receipt(settled.current.job_id)
     assert receipt["per_unit"]["requests"]["amount"] == 200
