@@ -170,7 +170,9 @@ class RequestsView(TypedDict):
     """What a service's replicas answered from `since` to `until`, and what they used: idle time included.
 
     `energy_j` is IT energy, metered; `j_per_request` times `requests` is all of it. `batch_size` is the mean number of
-    requests in flight while there were any. `boundary` says what is in the figures. Unknown is None.
+    requests in flight while there were any. `boundary` says what is in the figures. `serve_requests` is what Ray Serve
+    counted itself, which comes up to 15 s late: beside the middleware's count, or where no `replicas` have a middleware
+    in its place. Unknown is None.
     """
 
     name: str
@@ -180,6 +182,8 @@ class RequestsView(TypedDict):
     replicas: int
     requests: int
     failed: int
+    serve_requests: int | None
+    serve_failed: int | None
     input_tokens: int
     output_tokens: int
     batch_size: float | None

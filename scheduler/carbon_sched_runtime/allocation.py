@@ -74,19 +74,23 @@ def slots_by_pid(answer: Any, node: str) -> dict[int, dict[int, int]]:
 
 def ask(dashboard: str) -> Any:
     """The dashboard's summary of its nodes; OSError or ValueError when it gives none within 5 s."""
-    token = _token()
-    connection = http.client.HTTPConnection(dashboard, timeout=TIMEOUT_S)
+    return json.loads(get(dashboard, "/nodes?view=summary", cluster_token()))
+
+
+def get(address: str, path: str, token: str = "") -> bytes:
+    """A page of HOST:PORT; OSError when it gives none within 5 s, or an endless one."""
+    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/nodes?view=summary", headers={"Authorization": f"Bearer {token}"} if token else {})
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         answer = connection.getresponse()
         data = answer.read(ANSWER_LIMIT + 1)
     except http.client.HTTPException as error:
-        raise OSError(f"the dashboard answers no HTTP: {type(error).__name__}") from error
+        raise OSError(f"{address} answers no HTTP: {type(error).__name__}") from error
     finally:
         connection.close()
     if answer.status != http.client.OK or len(data) > ANSWER_LIMIT:
-        raise OSError(f"the dashboard answers {answer.status} with {len(data)} bytes")
-    return json.loads(data)
+        raise OSError(f"{address} answers {answer.status} with {len(data)} bytes")
+    return data
 
 
 class AllocationWatch:
@@ -150,7 +154,7 @@ def _slots(resources: dict[str, Any]) -> dict[int, int]:
     return found
 
 
-def _token() -> str:
+def cluster_token() -> str:
     """The cluster's token as Ray's own clients find it; empty where there is none."""
     given = os.environ.get("RAY_AUTH_TOKEN")
     if given:

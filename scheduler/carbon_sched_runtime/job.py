@@ -78,8 +78,8 @@ def stop_asked() -> bool:
     """Whether the run is to save its state and end now; ask at least once before, in the main thread, and then often.
 
     The first call begins to listen to SIGTERM, which then no longer ends the process: the job has its stop grace (20 s,
-    or its `--restart-cost` where that is longer) to save and to return, before it is killed. `ray.init`, which the first
-    dataset or remote call does by itself, takes the signal to end the process at once; the next call here takes it back.
+    or its `--restart-cost` where that is longer) to save and to return, before it is killed. `ray.init`, which a first
+    dataset or remote call does by itself, takes the signal to end the process at once: the next call takes it back.
     """
     global _watching  # noqa: PLW0603 - one per process, as signal handlers are
     if not _watching or (_in_main_thread() and signal.getsignal(signal.SIGTERM) is not _hear):

@@ -7,7 +7,8 @@
 
 All are sums from `t0` to `t1` (UTC microseconds). `busy` is the time in which at least one request was in flight and
 `waited` the time of all requests together, so that waited / busy is the mean batch size; `lat` counts requests by
-latency: bucket k holds those of at most 1.1^k ms that are longer than bucket k - 1's.
+latency: bucket k holds those of at most 1.1^k ms that are longer than bucket k - 1's. Under the replica `00000000` stands
+what Ray Serve's own counters say of the whole service: `n` and `bad` alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ LAST = 145
 """The last bucket holds what took longer than 1.1^144 ms, a quarter of an hour."""
 LATENCIES = re.compile(r"([0-9]{1,3}:[0-9]{1,15}( |$))*")
 REPLICA = re.compile(r"[0-9a-f]{8}")
+SERVE = "00000000"
+"""In place of a replica: Ray Serve's own word on all of them together."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def parse_counts(data: bytes, attempt: str) -> ReplicaCounts:
     counts = told.counts
     if told.end_us < told.start_us or counts.failed > counts.requests or counts.busy_us > counts.waited_us:
         refuse("counts that contradict each other")
-    if sum(counts.latencies.values()) != counts.requests or any(key > LAST for key in counts.latencies):
+    known = counts.requests if told.replica != SERVE else 0
+    if sum(counts.latencies.values()) != known or any(key > LAST for key in counts.latencies):
         refuse("latencies that are not those of the requests")
     return told
 

@@ -108,6 +108,12 @@ def write_grid(folder: Path, **g_per_kwh: float) -> dict[str, Any]:
     return {"providers": [], "series": [{"zone": zone, "file": str(folder / f"{zone}.csv")} for zone in g_per_kwh]}
 
 
+def write_app(folder: Path) -> None:
+    (folder / "code").mkdir()
+    (folder / "code" / "chat.py").write_text(CODE, encoding="utf-8")
+    (folder / "chat.yaml").write_text(APP, encoding="utf-8")
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -162,11 +168,16 @@ def booked_j(spans, owner: str, since: datetime, until: datetime) -> float:
     return total
 
 
+def require_told(stays):
+    """The ledger says where it was, and why."""
+    assert [(stay["cluster"], stay["came_from"]) for stay in stays[:2]] == [("north", None), ("south", "north")]
+    assert [stay["left_reason"] for stay in (stays[0], stays[-1])] == ["moved to south", "the service was deleted"]
+    assert all(stay["left_at"] for stay in stays)
+
+
 def test_a_planned_move_fails_no_request_and_energy_per_request_adds_up(tmp_path):
     grid = write_grid(tmp_path, NO=50, DE=400)
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "chat.py").write_text(CODE, encoding="utf-8")
-    (tmp_path / "chat.yaml").write_text(APP, encoding="utf-8")
+    write_app(tmp_path)
     addresses = {name: f"http://127.0.0.1:{free_port()}" for name in ("north", "south")}
     with installed_in(tmp_path, grid) as installation:
         for name, place in (("south", ("DE", "--pue", "1.4", "--home")), ("north", ("NO", "--pue", "1.1"))):
@@ -187,7 +198,9 @@ def test_a_planned_move_fails_no_request_and_energy_per_request_adds_up(tmp_path
             eventually(lambda: load.good(addresses["south"]), lambda count: count >= until + 100)
             assert [one for one in load.answers() if one[2]] == []
             view = eventually(
-                lambda: app(installation)["requests"], lambda found: found and found["requests"] >= 50, patience_s=180
+                lambda: app(installation)["requests"],
+                lambda found: found and found["requests"] >= 50 and found["serve_requests"],
+                patience_s=180,
             )
             with installation.client() as client:
                 spans = recorded_spans(client)
@@ -200,8 +213,10 @@ def test_a_planned_move_fails_no_request_and_energy_per_request_adds_up(tmp_path
             load.end()
         failed = [one for one in load.answers() if one[2]]
         installation.run("serve-app", "delete", "chat")
-        receipt = installation.finished(north["job_id"])
-        counters = [gpu_counter_uj(installation, gpu) for gpu in (0, 1)]
+        stays = json.loads(installation.run("audit", "service", "chat", "--json").stdout)["stays"]
+        receipts = {stay["job"]: installation.finished(stay["job"]) for stay in stays}
+        receipt = receipts[north["job_id"]]
+        counters = [gpu_counter_uj(installation, gpu) for gpu in (0, 1)]  # once no attempt's energy is to come any more
         lifecycle = json.loads(installation.run("audit", "lifecycle", "--model", "chat-of-the-test", "--json").stdout)
 
     assert all(when >= died - 20 for when, _, _ in failed), "a request failed before the cluster died"
@@ -217,5 +232,8 @@ def test_a_planned_move_fails_no_request_and_energy_per_request_adds_up(tmp_path
     assert receipt["per_unit"]["requests"]["energy_j"] * load.good(addresses["north"]) == pytest.approx(
         receipt["energy_kwh"] * 3.6e6
     )
-    assert all(booked == counted for booked, counted in counters)
+    assert [booked for booked, _ in counters] == [counted for _, counted in counters]
+    said = f"count {load.good(addresses['north'])} requests, as many as the middleware"
+    assert any(said in note for note in receipt["notes"]), receipt["notes"]
+    require_told(stays)
     assert {unit["unit"] for unit in lifecycle["per_unit"]} >= {"requests", "output-tokens"}

@@ -129,6 +129,8 @@ def _requests_view(name: str, found: Answered) -> RequestsView:
         "replicas": found.replicas,
         "requests": counts.requests,
         "failed": counts.failed,
+        "serve_requests": None if found.by_serve is None else found.by_serve.requests,
+        "serve_failed": None if found.by_serve is None else found.by_serve.failed,
         "input_tokens": counts.input_tokens,
         "output_tokens": counts.output_tokens,
         "batch_size": counts.batch_size,

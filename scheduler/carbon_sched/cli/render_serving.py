@@ -62,6 +62,7 @@ def _requests(view: RequestsView) -> list[RenderableType]:
     tokens = f"{view['input_tokens']:,} in, {view['output_tokens']:,} out"
     return [
         fact_line("requests", f"{view['requests']:,}{failed}, {window}, {view['replicas']} replicas"),
+        fact_line("by Ray Serve", _by_serve(view)),
         fact_line("per request", _each(view["j_per_request"], view["co2e_g_per_request"])),
         fact_line("per token", _each(view["j_per_output_token"], view["co2e_g_per_output_token"]) + " (output)"),
         fact_line("tokens", tokens),
@@ -69,6 +70,17 @@ def _requests(view: RequestsView) -> list[RenderableType]:
         fact_line("latency", f"p50 {_seconds(view['p50_s'])}, p95 {_seconds(view['p95_s'])}"),
         fact_line("boundary", view["boundary"]),
     ]
+
+
+def _by_serve(view: RequestsView) -> str:
+    """Serve's own count beside the middleware's."""
+    told = view["serve_requests"]
+    if told is None:
+        return "its own metrics are not read (Ray names no agents there, or none yet)"
+    if not view["replicas"]:
+        return "counted these: no replica has our middleware, so that tokens and latencies are unknown"
+    apart = told - view["requests"]
+    return f"{told:,} requests, {apart:+,} against the middleware's; its metrics come up to 15 s late"
 
 
 def _each(energy_j: float | None, co2e_g: float | None) -> str:

@@ -2,7 +2,7 @@
 
 The energy of a window is all that was booked to the service's attempts in it, idle time included; divided by the
 requests and the output tokens of the same window it is what one of them used. Windows begin and end where the sums were
-read.
+read. Ray Serve counts requests too: its word stands beside the middleware's, and for it where an app has no middleware.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from carbon_sched.domain.energy import REQUESTS, Window, booked
 from carbon_sched.domain.errors import NotFound
 from carbon_sched.domain.job import Phase
 from carbon_sched.ledger.account import Period
-from carbon_sched_runtime.request_counts import Counts
+from carbon_sched_runtime.request_counts import SERVE, Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.energy import EnergySpan
@@ -35,18 +35,23 @@ BOUNDARY = (
     "IT energy of the service's replicas as metered on their machines: whole GPUs they hold, their share of CPUs and "
     "memory, idle time included. Not in it: Serve's own processes, network, clients, the making of model and hardware"
 )
+LATE = "Serve passes its metrics on up to 15 s late"
 MICRO = 1_000_000
 Sums = dict[str, Counts]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a service's attempts answered and used over `[since, until)`; `co2e_ug` None where it is not known."""
+    """What a service's attempts answered and used over `[since, until)`; `co2e_ug` None where it is not known.
+
+    `counts` are the middleware's, or of no `replicas` Serve's own, which are `by_serve` (None: they are not read).
+    """
 
     since: datetime
     until: datetime
     replicas: int
     counts: Counts
+    by_serve: Counts | None
     energy_uj: int
     co2e_ug: int | None
 
@@ -104,12 +109,16 @@ class Requests:
         first, last = covered[0] if covered else None, covered[-1] if covered else None
         if first is None or last is None or first[0] == last[0]:
             return None
-        counts = _total(last[1]) - _total(first[1])
+        by_serve = last[1][SERVE] - first[1].get(SERVE, Counts()) if SERVE in last[1] else None
+        replicas = _replicas(last[1])
+        counts = _sum(replicas) - _sum(_replicas(first[1])) if replicas else by_serve or Counts()
+        if not replicas and not counts.requests:
+            return None
         period = Period(first[0], last[0])
         clipped = [part for span in spans if (part := period.clip(span.start, span.end, span.energy_uj)) is not None]
         energy = sum(energy for _, _, energy in clipped)
         co2e = self._so_far.co2e_ug(attempt_id, clipped)
-        return Answered(first[0], last[0], len(last[1]), counts, energy, co2e)
+        return Answered(first[0], last[0], len(replicas), counts, by_serve, energy, co2e)
 
 
 def requests_window(tx: Transaction, attempt: Attempt, spans: Iterable[EnergySpan]) -> list[Window]:
@@ -129,16 +138,35 @@ def requests_window(tx: Transaction, attempt: Attempt, spans: Iterable[EnergySpa
 def requests_notes(tx: Transaction, attempt: Attempt) -> list[str]:
     """What stands beside every figure per request of an attempt's service: boundary, tokens, batch size, latencies."""
     series = tx.request_counts([attempt.attempt_id]).get(attempt.attempt_id, [])
-    counts = _total(series[-1][1]) if series else Counts()
-    batch, p50, p95 = counts.batch_size, counts.latency_s(0.5), counts.latency_s(0.95)
-    if batch is None or p50 is None or p95 is None:
+    sums = series[-1][1] if series else {}
+    counts = _total(sums)
+    if not counts.requests:
         return []
-    tokens = f"{counts.input_tokens} tokens in and {counts.output_tokens} out"
-    told = f"{tokens}, mean batch size {batch:.3g}, p50 {1000 * p50:.3g} ms, p95 {1000 * p95:.3g} ms"
-    return [f"{counts.requests} requests, {counts.failed} failed, {told}. Boundary: {BOUNDARY}"]
+    batch, p50, p95 = counts.batch_size, counts.latency_s(0.5), counts.latency_s(0.95)
+    told = f"{counts.input_tokens} tokens in and {counts.output_tokens} out"
+    if batch is not None and p50 is not None and p95 is not None:
+        told += f", mean batch size {batch:.3g}, p50 {1000 * p50:.3g} ms, p95 {1000 * p95:.3g} ms"
+    note = f"{counts.requests} requests, {counts.failed} failed, {told}. Boundary: {BOUNDARY}"
+    return [note, *([reconciled(counts, sums[SERVE])] if SERVE in sums and _replicas(sums) else [])]
 
 
-def _total(sums: Mapping[str, Counts]) -> Counts:
+def reconciled(counts: Counts, by_serve: Counts) -> str:
+    """How far Ray Serve's own count is from the middleware's, in a sentence."""
+    apart = by_serve.requests - counts.requests
+    word = f"{apart} more than" if apart > 0 else f"{-apart} fewer than" if apart else "as many as"
+    return f"Ray Serve's own metrics count {by_serve.requests} requests, {word} the middleware ({LATE})"
+
+
+def _replicas(sums: Sums) -> Sums:
+    return {name: counts for name, counts in sums.items() if name != SERVE}
+
+
+def _total(sums: Sums) -> Counts:
+    """By the middleware of all replicas; of an app without one by Serve's own word."""
+    return _sum(_replicas(sums) or sums)
+
+
+def _sum(sums: Sums) -> Counts:
     return reduce(Counts.__add__, sums.values(), Counts())
 
 
@@ -149,6 +177,7 @@ def _joined(one: Answered, other: Answered) -> Answered:
         max(one.until, other.until),
         one.replicas + other.replicas,
         one.counts + other.counts,
+        None if one.by_serve is None or other.by_serve is None else one.by_serve + other.by_serve,
         one.energy_uj + other.energy_uj,
         known,
     )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 ROUTE = re.compile(r"/[A-Za-z0-9_./~-]{0,200}")
 WEEK_S = 7 * 86_400.0
-ATTENDANT = "sleep infinity"
-"""What a service's job runs: nothing. It holds the service's room in our books, and its wrapper meters the replicas."""
+ATTENDANT = "python -m carbon_sched_runtime.serve_watch"
+"""What a service's job runs: it reads Serve's own counters. It holds the room, and its wrapper meters the replicas."""
 LABELS = ("model", "project", "team", "policy")
 OURS = ("name", "route_prefix")
 
@@ -87,7 +87,7 @@ def _job_request(request: AppRequest) -> JobRequest:
     if not 1 <= replicas <= 10_000:
         raise InvalidInput("replicas", replicas, "is not a number of replicas", "Give 1 or more")
     job: JobRequest = {
-        "entrypoint": ATTENDANT,
+        "entrypoint": f"{ATTENDANT} {request['name']}",
         "name": f"serve-app {request['name']}",
         "phase": Phase.INFERENCE_ONLINE.value,
         "max_delay_s": 0.0,

@@ -12,6 +12,7 @@ from carbon_sched_runtime import serving
 from carbon_sched_runtime.fields import WireError
 from carbon_sched_runtime.request_counts import (
     LAST,
+    SERVE,
     Counts,
     ReplicaCounts,
     bucket,
@@ -215,7 +216,7 @@ def test_the_file_is_read_as_it_was_written():
     "change",
     [
         {"n": 4}, {"bad": 9}, {"t1": 9}, {"busy": 8}, {"lat": "1:2 4"}, {"lat": "999:3"}, {"replica": "../x"},
-        {"attempt": "cs-other-a1"}, {"v": 2}, {"out": -1}, {"more": 1},
+        {"attempt": "cs-other-a1"}, {"v": 2}, {"out": -1}, {"more": 1}, {"replica": SERVE},
     ],
 )  # fmt: skip
 def test_sums_that_cannot_be_are_refused(change):

@@ -12,7 +12,7 @@ from carbon_sched.domain.job import JobState
 from carbon_sched.domain.serve_app import AppState
 from carbon_sched.ledger.service import service_history
 from carbon_sched.ports import ServedApp
-from carbon_sched_runtime.request_counts import Counts, ReplicaCounts, counts_name, format_counts
+from carbon_sched_runtime.request_counts import SERVE, Counts, ReplicaCounts, counts_name, format_counts
 from tests.fakes.world import START, World, a_cluster
 
 HOUR = 3600.0
@@ -423,6 +423,52 @@ def test_energy_of_a_window_idle_included_is_divided_by_its_requests_and_tokens(
     assert found.energy_uj == pytest.approx(31_000_000, abs=1)
     assert found.co2e_ug == pytest.approx(31 / 3.6e6 * 100 * 1e6, rel=1e-3)
     assert found.replicas == 2
+
+
+def test_ray_serves_own_count_stands_beside_the_middlewares_in_figures_and_receipt(world):
+    settled = deployed(world)
+    with world.store.transaction(write=False) as tx:
+        (attempt,) = tx.attempts(job_id=settled.current.job_id)
+    begun = world.clock.now()
+    tell(world, attempt, SERVE, Counts(90, 1))
+    tell(world, attempt, "0000aaaa", counts(100, 500))
+    world.clock.pass_s(31)
+    world.collect.step()
+    first = world.clock.now()
+    tell(world, attempt, SERVE, Counts(197, 3))
+    tell(world, attempt, "0000aaaa", counts(200, 900))
+    world.clock.pass_s(31)
+    world.segment(attempt, begun, world.clock.now(), {attempt.attempt_id: 62_000_000})
+    world.collect.step()
+    found = world.requests.answered(app(world), first - timedelta(seconds=1))
+    assert (found.replicas, found.counts.requests, found.by_serve) == (1, 100, Counts(107, 2))
+    world.serving.delete("chat", by="ada")
+    turn(world, 4)
+    receipt = world.statements.receipt(settled.current.job_id)
+    assert receipt["per_unit"]["requests"]["amount"] == 200
+    (said,) = [note for note in receipt["notes"] if note.startswith("Ray Serve's own metrics")]
+    assert "count 197 requests, 3 fewer than the middleware" in said
+
+
+def test_of_an_app_without_our_middleware_ray_serve_counts_the_requests(world):
+    settled = deployed(world)
+    with world.store.transaction(write=False) as tx:
+        (attempt,) = tx.attempts(job_id=settled.current.job_id)
+    begun = world.clock.now()
+    for answered in (0, 40):
+        tell(world, attempt, SERVE, Counts(answered, 0))
+        world.clock.pass_s(31)
+        world.collect.step()
+    world.segment(attempt, begun, world.clock.now(), {attempt.attempt_id: 62_000_000})
+    tell(world, attempt, SERVE, Counts(50, 0))
+    world.clock.pass_s(31)
+    world.collect.step()
+    found = world.requests.answered(app(world), START)
+    assert (found.replicas, found.counts, found.by_serve) == (0, Counts(40), Counts(40))
+    assert found.counts.latency_s(0.5) is None
+    world.serving.delete("chat", by="ada")
+    turn(world, 4)
+    assert world.statements.receipt(settled.current.job_id)["per_unit"]["requests"]["amount"] == 50
 
 
 def test_what_a_service_answered_joins_its_receipt_and_its_models_life_cycle(world):
