@@ -18,7 +18,7 @@ def main() -> None:
     """Load, warm up, read, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--tokens", type=int, default=100_000, help="bytes to read at least (default 100,000)")
+    parser.add_argument("--tokens", type=int, default=200_000, help="bytes to read at least (default 200,000)")
     parser.add_argument("--batch", type=int, default=32, help="texts that are read together (default 32)")
     parser.add_argument("--attention", choices=("fused", "eager"), default="fused")
     a = parser.parse_args()

@@ -7,7 +7,7 @@
 
 All are sums from `t0` to `t1` (UTC microseconds). `busy` is the time in which at least one request was in flight and
 `waited` the time of all requests together, so that waited / busy is the mean batch size; `lat` counts requests by
-latency: bucket k holds those of at most 1.1^k ms that are longer than bucket k - 1's. Under the replica `00000000` stands
+latency: bucket k holds those of at most 1.1^k ms that are longer than bucket k - 1's. Under replica `00000000` stands
 what Ray Serve's own counters say of the whole service: `n` and `bad` alone.
 """
 
