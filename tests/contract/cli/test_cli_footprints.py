@@ -1,4 +1,4 @@
-"""`compare`, `audit lifecycle` and `audit chargeback`: from a copy, and the same from the real application."""
+"""`compare`, `audit lifecycle`, `audit service`, `audit chargeback`: from a copy, and the same from the real application."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from carbon_sched.domain.facts import FactKind
 from carbon_sched.ledger.copy import line_of
 from tests.fakes.ledger import Worked, window
 from tests.fakes.served import TOKEN, served
@@ -55,6 +56,30 @@ def test_a_life_cycle_shows_making_and_inference_apart(shell):
     assert "of the hardware of 7 attempts no embodied figure is known" in out
 
 
+def test_a_services_stays_are_shown_with_their_reasons_and_energy(shell, monkeypatch, tmp_path):
+    ledger = Worked()
+    ledger.add(
+        FactKind.SERVICE_DEPLOYED, service="chat", model="m", project="", team="nlp", by="person-1", spec_sha256="ab"
+    )
+    ledger.ran("jobserve00", 1.0, model="m", phase="inference-online")
+    stay = {"service": "chat", "number": 1, "cluster": "north", "job": "jobserve00"}
+    rates = [
+        {"cluster": "north", "expected_mg_per_kwh": 60_000, "reason": ""},
+        {"cluster": "south", "expected_mg_per_kwh": None, "reason": "80 ms from the users, more than 50 ms"},
+    ]
+    ledger.add(FactKind.SERVICE_PLACED, **stay, **{"from": None}, reason="the least", candidates=rates)
+    ledger.add(FactKind.SERVICE_ANSWERS, **stay, **{"from": None})
+    ledger.add(FactKind.SERVICE_LEFT, **stay, reason="moved to south")
+    (tmp_path / "ledger.jsonl").write_bytes(b"".join(map(line_of, ledger.entries)))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = shell("audit", "service", "chat", "--export", "ledger.jsonl")
+    assert (code, err) == (0, "")
+    flat = " ".join(out.split())
+    why = "1. north: the least (gCO2e/kWh expected: north 60; south: 80 ms from the users, more than 50 ms)"
+    for said in (why, "left: moved to south", "1.00 kWh 60.0 g", "person-1"):
+        assert said in flat
+
+
 @pytest.mark.usefixtures("copied")
 def test_charges_say_what_is_not_charged(shell):
     code, out, err = shell("audit", "chargeback", "--month", "2026-03", "--export", "ledger.jsonl")
@@ -75,6 +100,7 @@ def test_charges_say_what_is_not_charged(shell):
         (("compare", "fp16", "int9"), 121, "neither the id of a job"),
         (("compare", "fp16", "int8", "--per", "query"), 120, "which counted tokens"),
         (("audit", "lifecycle", "--model", "x"), 121, "no job of the ledger names the model"),
+        (("audit", "service", "x"), 121, "the ledger knows no service 'x'"),
     ],
 )
 def test_bad_input_is_named(shell, arguments, code, message):

@@ -55,6 +55,8 @@ def test_a_service_from_its_deployment_to_its_end(shell, folder, served):
     code, out, err = shell("serve-app", "deploy", "chat.yaml", "--json")
     assert code == 0, err
     assert json.loads(out)["state"] == "waiting"
+    told = json.loads(shell("audit", "service", "chat", "--json")[1])
+    assert (told["model"], len(told["changes"]), told["stays"]) == ("chat-7b", 1, [])
     with served.world.store.transaction(write=False) as tx:
         spec = tx.app("chat").spec
     assert (spec.max_latency_ms, spec.latencies_ms, spec.min_gain) == (50, {"clean": 20}, 0.2)
