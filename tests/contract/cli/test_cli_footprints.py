@@ -1,4 +1,4 @@
-"""`compare`, `audit lifecycle`, `audit service`, `audit chargeback`: from a copy, and the same from the real application."""
+"""`compare`, `audit lifecycle`, `service` and `chargeback`: from a copy, and the same from the real application."""
 
 from __future__ import annotations
 
