@@ -244,8 +244,9 @@ def test_an_entry_that_calls_itself_otherwise_in_its_own_header(stored, folder):
     refused(stored, folder, two_names, "no zip that can be read")
 
 
-def test_an_empty_zip_is_fine(stored):
-    put(stored, zipped())
+@pytest.mark.parametrize("names", [(), ("./",)], ids=["nothing", "as Ray packs it"])
+def test_an_empty_folder_is_fine(stored, names):
+    put(stored, zipped(*[(entry(name, stat.S_IFDIR | 0o755), "") for name in names]))
 
 
 def test_flipped_bytes_never_pass_as_something_unsafe(stored, folder, tmp_path):

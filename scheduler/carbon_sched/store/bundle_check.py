@@ -31,6 +31,8 @@ _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE = b"PK\5\6"
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x1
+_FOLDER_ITSELF = "./"
+"""The one entry of an empty folder that Ray packed."""
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
 _REMEDY = "Make the zip anew with `carbon-sched submit`, or with relative paths of plain files only"
 
@@ -80,7 +82,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     parts = name.removesuffix("/").split("/")
     if _ODD.search(name) or re.match(r"[A-Za-z]:", name):
         raise _bad(name, "holds a control character, a backslash or a drive letter")
-    if any(part in ("", ".", "..") for part in parts):
+    if name != _FOLDER_ITSELF and any(part in ("", ".", "..") for part in parts):
         raise _bad(name, "is not a path inside the bundle")
     if len(name.encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in parts):
         raise _bad(name, "is too long for a path")
