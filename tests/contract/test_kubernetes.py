@@ -1,6 +1,7 @@
 """RayJobs as jobs: taken up, held, admitted, suspended, resumed, finished and booked.
 
-The API server is `tests/fakes/kube_api.py`, built from the CRDs that KubeRay publishes, the operator
+The API server is `tests/fakes/kube_api.py`, built from the CRDs that KubeRay publishes, and in the slow tests a real
+kube-apiserver over etcd, where we are the chart's account with the chart's role. The operator is
 `tests/fakes/kuberay.py`; adapter, service and database are the real ones.
 """
 
@@ -23,9 +24,14 @@ DIRTY_EVENING = {"DE": [(0, 50.0), (2 * HOUR, 900.0), (6 * HOUR, 100.0)]}
 CLEAN_NIGHT = {"DE": [(0, 900.0), (6 * HOUR, 50.0)]}
 
 
+@pytest.fixture(params=["fake", pytest.param("real", marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def server(request):
+    return request.getfixturevalue("kube_apiserver") if request.param == "real" else None
+
+
 @pytest.fixture
-def kube(request, tmp_path):
-    with Kube(tmp_path, getattr(request, "param", None)) as made:
+def kube(request, tmp_path, server):
+    with Kube(tmp_path, getattr(request, "param", None), server=server) as made:
         yield made
 
 

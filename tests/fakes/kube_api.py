@@ -15,7 +15,7 @@ import uuid
 from bisect import bisect_right
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from tests.fakes.kubernetes import validate
@@ -38,6 +38,9 @@ KINDS = {"rayjobs": "RayJob", "rayclusters": "RayCluster", "configmaps": "Config
 
 class FakeKubeApi:
     """Use as a context manager; `address` is what a cluster is configured with, `heads` are behind its proxy."""
+
+    heads_at = ("192.0.2.1", 8265)
+    session: ClassVar[Json] = {}
 
     def __init__(self, heads: RayHeads) -> None:
         self.heads = heads

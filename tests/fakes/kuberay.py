@@ -31,9 +31,8 @@ class KubeRay:
     """`submitted` counts how often each Ray job was begun; `cut_off` are those whose cluster went while they ran."""
 
     def __init__(
-        self, address: str, heads: RayHeads, now: Callable[[], datetime], *,
-        heads_at: tuple[str, int] = ("192.0.2.1", 8265), **session: Any,
-    ) -> None:  # fmt: skip
+        self, address: str, heads: RayHeads, now: Callable[[], datetime], *, heads_at: tuple[str, int], **session: Any
+    ) -> None:
         """`heads_at` is where pods would be: what answers there answers for every head."""
         self.address, self.heads, self.now, self.heads_at = address, heads, now, heads_at
         self.session = requests.Session()

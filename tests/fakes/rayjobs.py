@@ -15,20 +15,27 @@ from carbon_sched.domain.kubernetes import Kubernetes
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.kubernetes.rayjobs import RayJobs
+from carbon_sched.service.spec import secret_ref
 from carbon_sched_runtime import wire
 from tests.fakes.fuse import FusedClusters
 from tests.fakes.kube_api import FakeKubeApi
+from tests.fakes.kube_apiserver import RealKubeApi
 from tests.fakes.kuberay import KubeRay
 from tests.fakes.ray_heads import RayHeads
 from tests.fakes.world import InOrder, World, a_cluster
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from typing_extensions import Self
 
+    from carbon_sched.domain.cluster import Cluster
     from carbon_sched.domain.job import Attempt, Job
     from tests.fakes.fuse import Fuse
+    from tests.fakes.kube_apiserver import KubeApiserver
+    from tests.fakes.ray_head import FakeRayHead
 
 Json = dict[str, Any]
 RECONCILED_S = 3.0
@@ -36,8 +43,27 @@ RECONCILED_S = 3.0
 POOL = Pool("spot", {"CPU": 4.0, "memory": 16e9}, 64, node_lifetime="on-demand", provisioning_s=60.0)
 
 
+class Site:
+    """One Kubernetes cluster: API server (a fake, unless `server` runs), operator, and the Ray heads that it runs."""
+
+    def __init__(self, made: Cluster, now: Callable[[], datetime], server: KubeApiserver | None = None) -> None:
+        self.heads = RayHeads()
+        self.api: Any = RealKubeApi(server, self.heads) if server else FakeKubeApi(self.heads)
+        self.api.__enter__()
+        self.operator = KubeRay(self.api.address, self.heads, now, heads_at=self.api.heads_at, **self.api.session)
+        reach = {"token": secret_ref("token", self.api.token), "ca_file": self.api.ca_file} if server else {}
+        self.cluster = replace(made, address=self.api.address, **reach)
+
+    def close(self) -> None:
+        self.api.__exit__()
+        self.heads.close()
+
+
 class Kube:
-    """A world with one Kubernetes cluster, `kube` in zone DE. `turn` is one turn of everybody."""
+    """A world with Kubernetes clusters by name and zone, the first of which may be a real `server`.
+
+    The first one's parts are its own. `turn` is one turn of everybody.
+    """
 
     def __init__(
         self,
@@ -45,58 +71,72 @@ class Kube:
         grid: dict[str, list[tuple[float, float]]] | None = None,
         *,
         pool: Pool = POOL,
+        zones: Mapping[str, str] | None = None,
+        server: KubeApiserver | None = None,
         **kubernetes: Any,
     ) -> None:
-        self.pool = pool
         self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
-        self.kubernetes = Kubernetes(**kubernetes)
-        self.heads = RayHeads()
-        self.api = FakeKubeApi(self.heads)
+        made = [
+            a_cluster(
+                name, zone, pools=(pool,), home=name == "kube", start_grace_s=1800.0, kubernetes=Kubernetes(**kubernetes)
+            )
+            for name, zone in (zones or {"kube": "DE"}).items()
+        ]
+        self.sites = [Site(made[0], self.now, server), *(Site(other, self.now) for other in made[1:])]
+        first = self.sites[0]
+        self.api, self.heads, self.operator, self.cluster = first.api, first.heads, first.operator, first.cluster
 
     def __enter__(self) -> Self:
-        self.api.__enter__()
-        self.operator = KubeRay(self.api.address, self.heads, _Late(self).now)
-        made = a_cluster("kube", "DE", kubernetes=self.kubernetes, pools=(self.pool,), home=True, start_grace_s=1800.0)
-        self.cluster = replace(made, address=self.api.address)
         self.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        self.api.__exit__()
-        self.heads.close()
+        for site in self.sites:
+            site.close()
 
     def begin(self, fuse: Fuse | None = None) -> None:
         """A server begins, after another one or as the first."""
         before = getattr(self, "world", None)
         self.adapters = RayClusters(self.folder, _Late(self))
-        self.world = World(self.folder, [self.cluster], self.grid, before=before, fuse=fuse, adapters=self.adapters)  # type: ignore[arg-type]
+        clusters = [site.cluster for site in self.sites]
+        self.world = World(self.folder, clusters, self.grid, before=before, fuse=fuse, adapters=self.adapters)  # type: ignore[arg-type]
         clusters: Any = FusedClusters(self.adapters, fuse) if fuse else self.adapters  # type: ignore[arg-type]
         world = self.world
         self.controller = RayJobs(world.store, world.fleet, clusters, world.accept, world.clock, InOrder("rayjobs"))
 
     def end(self) -> None:
         """The server ends, or is killed."""
-        self.adapters.forget("kube")
+        for site in self.sites:
+            self.adapters.forget(site.cluster.name)
         self.world.store.close()
+
+    def now(self) -> datetime:
+        """By the world's clock, for what is made before it."""
+        return self.world.clock.now()
 
     def turn(self) -> None:
         """The operator, then the controller and every loop, with the news of what came before."""
         self.world.clock.pass_s(RECONCILED_S)
-        self.operator.step()
+        for site in self.sites:
+            site.operator.step()
         self.caught_up()
         self.controller.step()
         self.world.settle()
 
     def caught_up(self) -> None:
-        """Wait until the watch has told what the server knows."""
-        client = self.adapters.kubernetes(self.cluster)
+        """Wait until the watches have told what the servers know."""
+        for site in self.sites:
+            self._caught_up(site)
+
+    def _caught_up(self, site: Site) -> None:
+        client = self.adapters.kubernetes(site.cluster)
         deadline = time.monotonic() + 60
         while True:
             seen = None
             with contextlib.suppress(ClusterError):  # the watch is about to be begun anew
                 seen = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in client._all()}
-            there = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in self.api.of("rayjobs")
+            there = {one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in site.api.of("rayjobs")
                      if (one["metadata"].get("labels") or {}).get("carbon-sched/managed") == "true"}  # fmt: skip
             if seen == there:
                 return
@@ -108,9 +148,18 @@ class Kube:
         for _ in range(20):
             self.turn()
             tried = self.world.attempts(self.job(name))
-            if tried and self.heads.job(tried[-1].attempt_id):
+            if tried and self.site(tried[-1]).heads.job(tried[-1].attempt_id):
                 return tried[-1]
         raise AssertionError(self.job(name), self.object(name)["status"])
+
+    def site(self, attempt: Attempt) -> Site:
+        """Where an attempt is."""
+        (found,) = [site for site in self.sites if site.cluster.name == attempt.cluster]
+        return found
+
+    def head(self, attempt: Attempt) -> FakeRayHead:
+        """Of its cluster."""
+        return self.site(attempt).heads.by_job[attempt.attempt_id]
 
     def job(self, name: str) -> Job:
         """The job of a RayJob."""
@@ -128,7 +177,7 @@ class Kube:
     # what the wrapper does -----------------------------------------------------------------------
 
     def starts(self, attempt: Attempt) -> None:
-        self.heads.by_job[attempt.attempt_id].begin(attempt.attempt_id)
+        self.head(attempt).begin(attempt.attempt_id)
         self.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
 
     def closes(
@@ -136,20 +185,20 @@ class Kube:
     ) -> None:
         """The user's code has ended, and all energy is written."""
         segment = self.world.made_segment(start, self.world.clock.now(), {attempt.attempt_id: energy_uj}, seq)
-        self.heads.by_job[attempt.attempt_id].put_file(str(segment.name), wire.format_segment(segment))
+        self.head(attempt).put_file(str(segment.name), wire.format_segment(segment))
         ended = {"event": "ended", "exit_code": exit_code}
         self.record(attempt, ended, {"event": "closed", "exit_code": exit_code, "segments": 1})
 
     def finishes(self, attempt: Attempt, *arguments: Any) -> None:
         """Ray says that it has ended."""
-        self.heads.by_job[attempt.attempt_id].finish(attempt.attempt_id, *arguments)
+        self.head(attempt).finish(attempt.attempt_id, *arguments)
 
     def record(self, attempt: Attempt, *events: Json) -> None:
         at = round(to_epoch(self.world.clock.now()) * 1e6)
         lines = "".join(
             json.dumps({"v": 1, "attempt": attempt.attempt_id, "t": at, **event}) + "\n" for event in events
         )
-        path = self.heads.by_job[attempt.attempt_id].logs / wire.record_name(attempt.attempt_id)
+        path = self.head(attempt).logs / wire.record_name(attempt.attempt_id)
         path.write_bytes((path.read_bytes() if path.exists() else b"") + lines.encode())
 
 
