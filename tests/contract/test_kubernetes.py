@@ -24,11 +24,6 @@ DIRTY_EVENING = {"DE": [(0, 50.0), (2 * HOUR, 900.0), (6 * HOUR, 100.0)]}
 CLEAN_NIGHT = {"DE": [(0, 900.0), (6 * HOUR, 50.0)]}
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-def server(request):
-    return request.getfixturevalue("kube_apiserver") if request.param == "real" else None
-
-
 @pytest.fixture
 def kube(request, tmp_path, server):
     with Kube(tmp_path, getattr(request, "param", None), server=server) as made:

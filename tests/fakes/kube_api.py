@@ -23,6 +23,7 @@ from tests.fakes.ray_head import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -39,11 +40,16 @@ KINDS = {"rayjobs": "RayJob", "rayclusters": "RayCluster", "configmaps": "Config
 class FakeKubeApi:
     """Use as a context manager; `address` is what a cluster is configured with, `heads` are behind its proxy."""
 
+    TOKEN = "the-controllers-token"
     heads_at = ("192.0.2.1", 8265)
-    session: ClassVar[Json] = {}
+    session: ClassVar[Json] = {"headers": {"Authorization": f"Bearer {TOKEN}"}}
+    ca_file = None
 
-    def __init__(self, heads: RayHeads) -> None:
+    def __init__(self, heads: RayHeads, folder: Path) -> None:
+        """`token` says where the token lies, in the folder."""
         self.heads = heads
+        (folder / "token").write_text(self.TOKEN)
+        self.token = f"file:{folder / 'token'}"
         self.changed = threading.Condition()
         self.objects: dict[tuple[str, str, str], Json] = {}
         self.version = 1000
@@ -192,6 +198,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.fake.fault(self.command, parts.path)
         try:
+            if self.headers.get("Authorization") != f"Bearer {self.fake.TOKEN}":
+                self.send_status(Status(401, "Unauthorized", "Unauthorized"))
+                return
             if fault in FAULTS:
                 self.send_status(FAULTS[fault])
                 return

@@ -6,7 +6,6 @@ client under test is the service account of the chart, with the chart's role. `.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import shutil
 import socket
@@ -27,6 +26,8 @@ from tests.fakes.kubernetes import KUBERAY, crd, render
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Self
+
     from tests.fakes.ray_heads import RayHeads
 
 Json = dict[str, Any]
@@ -35,9 +36,9 @@ ADMIN = "the-tests-own-token"
 RELEASE = "ml"
 """Namespace of the chart's account, and of most RayJobs."""
 NAMESPACES = (RELEASE, "nlp")
-START_S = 180.0
+START_S = 90.0
 GROUPS = {"rayjobs": "apis/ray.io/v1", "rayclusters": "apis/ray.io/v1", "localqueues": "apis/kueue.x-k8s.io/v1beta1"}
-OURS = ("rayjobs", "rayclusters", "services", "endpoints", "configmaps", "events")
+OURS = ("rayjobs", "rayclusters", "services", "endpoints", "pods", "configmaps", "events")
 LOCAL_QUEUES = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -66,6 +67,7 @@ class KubeApiserver:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {ADMIN}"
         self.session.verify = str(self.ca_file)
+        self.session.trust_env = False  # a CA bundle named there would win over ours
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -92,9 +94,9 @@ class KubeApiserver:
         self._furnish()
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
-            process.terminate()
-            process.wait(30)
+        for process in self.processes:  # asked kindly, it would wait a minute for watches to end
+            process.kill()
+            process.wait()
         shutil.rmtree(self.folder)
 
     def ask(self, method: str, path: str, body: Json | None = None, **query: str) -> Any:
@@ -166,12 +168,16 @@ class KubeApiserver:
     def _furnish(self) -> None:
         for name in NAMESPACES:
             self.ask("POST", "api/v1/namespaces", {"metadata": {"name": name}})
+            self.ask("POST", f"api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         for plural in ("rayjobs", "rayclusters"):
             self.define(crd(KUBERAY, f"config/crd/bases/ray.io_{plural}.yaml"))
         values = {"token": {"existingSecret": "t"}, "kubeRay": {"enabled": True}}
         rbac = "apis/rbac.authorization.k8s.io/v1"
-        paths = {"ServiceAccount": f"api/v1/namespaces/{RELEASE}/serviceaccounts",
-                 "ClusterRole": f"{rbac}/clusterroles", "ClusterRoleBinding": f"{rbac}/clusterrolebindings"}  # fmt: skip
+        paths = {
+            "ServiceAccount": f"api/v1/namespaces/{RELEASE}/serviceaccounts",
+            "ClusterRole": f"{rbac}/clusterroles",
+            "ClusterRoleBinding": f"{rbac}/clusterrolebindings",
+        }
         for one in render(values, self.folder):
             if one["kind"] in paths:
                 self.ask("POST", paths[one["kind"]], one)
@@ -183,7 +189,7 @@ class RealKubeApi:
     def __init__(self, server: KubeApiserver, heads: RayHeads) -> None:
         self.server = server
         self.address = server.address
-        self.session = {"headers": server.session.headers, "verify": server.session.verify}
+        self.session = {"headers": server.session.headers, "verify": server.session.verify, "trust_env": False}
         self._end = contextlib.ExitStack()
         host = _reachable_host()
         self.heads_at = (host, self._end.enter_context(heads.serve_at(host)))
@@ -191,7 +197,7 @@ class RealKubeApi:
         token.write_text(server.token())
         self.token, self.ca_file = f"file:{token}", str(server.ca_file)
 
-    def __enter__(self) -> RealKubeApi:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

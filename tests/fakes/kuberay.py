@@ -25,6 +25,7 @@ FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 ENDED = ("Complete", "Failed")
 FINALIZER = "ray.io/rayjob-finalizer"
 RAY, CORE = "apis/ray.io/v1", "api/v1"
+POD = {"containers": [{"name": "ray-head", "image": "rayproject/ray:2.52.0"}]}
 
 
 class KubeRay:
@@ -121,29 +122,39 @@ class KubeRay:
         made = {"name": name, "namespace": namespace, "ownerReferences": [{**owner, "controller": True}]}
         made |= {key: metadata.get(key) or {} for key in ("labels", "annotations")}
         cluster = {"metadata": made, "spec": rayjob["spec"]["rayClusterSpec"]}
-        head, port = {"name": service(rayjob), "namespace": namespace}, {"name": "dashboard", "port": 8265}
         self.create(f"{RAY}/namespaces/{namespace}/rayclusters", "RayCluster", cluster)
-        self.create(f"{CORE}/namespaces/{namespace}/services", "Service", {"metadata": head, "spec": {"ports": [port]}})
-        subset = {"addresses": [{"ip": self.heads_at[0]}], "ports": [{**port, "port": self.heads_at[1]}]}
-        self.create(f"{CORE}/namespaces/{namespace}/endpoints", "Endpoints", {"metadata": head, "subsets": [subset]})
-        if head["name"] not in self.heads.by_service:
-            self.heads.begin(head["name"])
+        self.create_head(namespace, service(rayjob))
+        if service(rayjob) not in self.heads.by_service:
+            self.heads.begin(service(rayjob))
+
+    def create_head(self, namespace: str, name: str) -> None:
+        """A head's pod and service, by which an API server's proxy finds it: it goes to addresses of pods alone."""
+        core, ip = f"{CORE}/namespaces/{namespace}", self.heads_at[0]
+        head, port = {"name": name, "namespace": namespace}, {"name": "dashboard", "port": 8265}
+        pod = self.create(f"{core}/pods", "Pod", {"metadata": head, "spec": POD})
+        if pod.ok:
+            running = {**pod.json(), "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}}
+            self.ask("PUT", f"{core}/pods/{name}/status", running)
+        self.create(f"{core}/services", "Service", {"metadata": head, "spec": {"ports": [port]}})
+        address = {"ip": ip, "targetRef": {"kind": "Pod", **head}}
+        subset = {"addresses": [address], "ports": [{**port, "port": self.heads_at[1]}]}
+        self.create(f"{core}/endpoints", "Endpoints", {"metadata": head, "subsets": [subset]})
 
     def delete_cluster(self, rayjob: Json) -> None:
         namespace, name = rayjob["metadata"]["namespace"], (rayjob.get("status") or {}).get("rayClusterName")
         if not name or service(rayjob) not in self.heads.by_service:
             return
         self.ask("DELETE", f"{RAY}/namespaces/{namespace}/rayclusters/{name}")
-        for plural in ("services", "endpoints"):
+        for plural in ("services", "endpoints", "pods"):
             self.ask("DELETE", f"{CORE}/namespaces/{namespace}/{plural}/{service(rayjob)}")
         jobs = self.heads.end(service(rayjob))
         self.cut_off += [job.submission_id for job in jobs if job.status == "RUNNING" and not job.stop_asked]
 
     # how -----------------------------------------------------------------------------------------
 
-    def create(self, path: str, kind: str, one: Json) -> None:
+    def create(self, path: str, kind: str, one: Json) -> requests.Response:
         version = "ray.io/v1" if path.startswith(RAY) else "v1"
-        self.ask("POST", path, {"apiVersion": version, "kind": kind, **one})
+        return self.ask("POST", path, {"apiVersion": version, "kind": kind, **one})
 
     def ask(self, method: str, path: str, body: Json | None = None) -> requests.Response:
         """The answer; what is there already, is gone, or was changed by others is left to the next reconciliation."""

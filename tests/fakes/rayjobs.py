@@ -46,13 +46,15 @@ POOL = Pool("spot", {"CPU": 4.0, "memory": 16e9}, 64, node_lifetime="on-demand",
 class Site:
     """One Kubernetes cluster: API server (a fake, unless `server` runs), operator, and the Ray heads that it runs."""
 
-    def __init__(self, made: Cluster, now: Callable[[], datetime], server: KubeApiserver | None = None) -> None:
+    def __init__(
+        self, made: Cluster, now: Callable[[], datetime], folder: Path, server: KubeApiserver | None = None
+    ) -> None:
         self.heads = RayHeads()
-        self.api: Any = RealKubeApi(server, self.heads) if server else FakeKubeApi(self.heads)
+        self.api: Any = RealKubeApi(server, self.heads) if server else FakeKubeApi(self.heads, folder)
         self.api.__enter__()
         self.operator = KubeRay(self.api.address, self.heads, now, heads_at=self.api.heads_at, **self.api.session)
-        reach = {"token": secret_ref("token", self.api.token), "ca_file": self.api.ca_file} if server else {}
-        self.cluster = replace(made, address=self.api.address, **reach)
+        token = secret_ref("token", self.api.token)
+        self.cluster = replace(made, address=self.api.address, token=token, ca_file=self.api.ca_file)
 
     def close(self) -> None:
         self.api.__exit__()
@@ -78,11 +80,16 @@ class Kube:
         self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
         made = [
             a_cluster(
-                name, zone, pools=(pool,), home=name == "kube", start_grace_s=1800.0, kubernetes=Kubernetes(**kubernetes)
+                name,
+                zone,
+                pools=(pool,),
+                home=name == "kube",
+                start_grace_s=1800.0,
+                kubernetes=Kubernetes(**kubernetes),
             )
             for name, zone in (zones or {"kube": "DE"}).items()
         ]
-        self.sites = [Site(made[0], self.now, server), *(Site(other, self.now) for other in made[1:])]
+        self.sites = [Site(made[0], self.now, folder, server), *(Site(other, self.now, folder) for other in made[1:])]
         first = self.sites[0]
         self.api, self.heads, self.operator, self.cluster = first.api, first.heads, first.operator, first.cluster
 

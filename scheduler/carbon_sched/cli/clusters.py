@@ -87,6 +87,17 @@ def list_clusters(as_json: bool) -> None:
 @click.option(
     "--serve-address", metavar="URL", help="Where clients reach Ray Serve there (default: its host, at Serve's port)."
 )
+@click.option("--kubernetes", is_flag=True, help="The address is a Kubernetes API server's: RayJobs are held there.")
+@click.option(
+    "--namespace",
+    multiple=True,
+    metavar="NAME",
+    help="Of Kubernetes: where RayJobs are held (default: all). Repeatable.",
+)
+@click.option(
+    "--create-in", multiple=True, metavar="NAME", help="Of Kubernetes: where submitted RayJobs are made. Repeatable."
+)
+@click.option("--discover", is_flag=True, help="Of Kubernetes: RayClusters with our label become clusters as well.")
 @click.option("--replace", is_flag=True, help="Change a cluster that is registered already.")
 @json_option
 def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
@@ -96,6 +107,8 @@ def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
     Examples:
       carbon-sched clusters add lab --address http://head:8265 --zone DE --pue 1.3
       carbon-sched clusters add laptop --local --zone FR
+      carbon-sched clusters add gke --kubernetes --address https://10.0.0.1 --token file:/run/gke/token \\
+        --ca-file /run/gke/ca.crt --zone FI --pools pools.yaml --namespace ml --create-in ml
     """
     from carbon_sched.cli.connection import connect
 
@@ -234,8 +247,23 @@ def _request(given: dict[str, Any]) -> ClusterRequest:
     request: dict[str, Any] = {"zone": given.pop("zone")}
     if local:
         request["local"] = {key: value for key, value in shape.items() if value is not None}
+    if (kubernetes := _kubernetes(given)) is not None:
+        request["kubernetes"] = kubernetes
     request |= _translated(given)
     return request  # type: ignore[return-value]  # the keys are those of the options
+
+
+def _kubernetes(given: dict[str, Any]) -> dict[str, Any] | None:
+    """What makes it a Kubernetes cluster; None where it is none."""
+    asked = given.pop("kubernetes")
+    found = {"namespaces": list(given.pop("namespace")), "create_in": list(given.pop("create_in"))}
+    discover = given.pop("discover")
+    if not asked:
+        if any(found.values()) or discover:
+            remedy = "Add --kubernetes where --address is an API server's"
+            raise InvalidInput("--namespace/--create-in/--discover", "", "are for Kubernetes clusters", remedy)
+        return None
+    return {key: value for key, value in {**found, "discover": discover}.items() if value}
 
 
 def _translated(given: dict[str, Any]) -> dict[str, Any]:

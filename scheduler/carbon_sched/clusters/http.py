@@ -251,19 +251,14 @@ class _Call:
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{quote(self.path, safe='/')}"
 
     def verify(self) -> str | bool:
-        if self.endpoint.ca_file and not Path(self.endpoint.ca_file).is_file():
-            raise ClusterUnreachable(
-                f"cluster {self.endpoint.name!r}: ca_file {self.endpoint.ca_file!r} does not exist. "
-                "Give the certificate (PEM) of the authority that signed the cluster's"
-            )
-        return self.endpoint.ca_file or True
+        return ca_file(self.endpoint) or True
 
     def headers(self) -> dict[str, str]:
         """The secrets, read now; refused where anybody on the way could read them too."""
         named = dict(self.endpoint.headers or {})
         if not named and self.endpoint.token is None:
             return {}
-        self._check_channel()
+        require_private_channel(self.endpoint)
         sent = {name: self._secret(ref, f"header {name}") for name, ref in named.items()}
         if self.endpoint.token is not None:
             # A proxy in front may want `Authorization` for itself; Ray then takes its token from the other header.
@@ -272,16 +267,6 @@ class _Call:
                 f"Bearer {self._secret(self.endpoint.token, 'token')}"
             )
         return sent
-
-    def _check_channel(self) -> None:
-        parts = split_address(self.endpoint.name, self.endpoint.address)
-        if parts.scheme == "https" or self.endpoint.allow_plain_http_token or is_loopback(parts.hostname or ""):
-            return
-        raise ClusterUnauthorized(
-            f"cluster {self.endpoint.name!r}: its secrets are not sent to {parts.hostname} over plain http, "
-            "where anybody on the way can read them. Use https, "
-            "or set allow_plain_http_token for this cluster if its network is trusted"
-        )
 
     def _secret(self, ref: SecretRef, what: str) -> str:
         value = read_secret(ref, f"cluster {self.endpoint.name!r}: {what}")
@@ -375,6 +360,28 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def ca_file(endpoint: Endpoint) -> str | None:
+    """The authority to trust beside the usual ones; ClusterUnreachable where its file is not there."""
+    if endpoint.ca_file and not Path(endpoint.ca_file).is_file():
+        raise ClusterUnreachable(
+            f"cluster {endpoint.name!r}: ca_file {endpoint.ca_file!r} does not exist. "
+            "Give the certificate (PEM) of the authority that signed the cluster's"
+        )
+    return endpoint.ca_file
+
+
+def require_private_channel(endpoint: Endpoint) -> None:
+    """Raise ClusterUnauthorized where anybody on the way could read the secrets."""
+    parts = split_address(endpoint.name, endpoint.address)
+    if parts.scheme == "https" or endpoint.allow_plain_http_token or is_loopback(parts.hostname or ""):
+        return
+    raise ClusterUnauthorized(
+        f"cluster {endpoint.name!r}: its secrets are not sent to {parts.hostname} over plain http, "
+        "where anybody on the way can read them. Use https, "
+        "or set allow_plain_http_token for this cluster if its network is trusted"
+    )
 
 
 def read_secret(ref: SecretRef, what: str) -> str:

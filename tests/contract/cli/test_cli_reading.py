@@ -164,10 +164,25 @@ def test_clusters_are_added_once_and_replaced_when_told(api, shell, tmp_path):
     assert shell("clusters", "remove", "lab")[0] == 121
 
 
+def test_a_kubernetes_cluster_is_added_by_its_api_server(api, shell, tmp_path):
+    (tmp_path / "pools.yaml").write_text("- {name: a, node_resources: {GPU: 8}, max_nodes: 2}\n", encoding="utf-8")
+    code, _, _ = shell(
+        "clusters", "add", "gke", "--kubernetes", "--zone", "FI", "--address", "https://k", "--token", "file:t",
+        "--pools", "pools.yaml", "--namespace", "ml", "--namespace", "nlp", "--create-in", "ml", "--discover",
+    )  # fmt: skip
+    assert code == 0
+    assert api.made("PUT", "/v1/clusters/gke")[0].json() == {
+        "zone": "FI", "address": "https://k", "token": f"file:{tmp_path}/t",
+        "kubernetes": {"namespaces": ["ml", "nlp"], "create_in": ["ml"], "discover": True},
+        "pools": [{"name": "a", "node_resources": {"GPU": 8}, "max_nodes": 2}],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--local", "--address", "http://x"], ["--address", "http://x", "--cpus", "2"], ["--local", "--pue", "0.9"],
-     ["--local", "--pue", "nan"], ["--local", "--header", "X=hunter2"], ["--local", "--start-grace", "5"]],
+     ["--local", "--pue", "nan"], ["--address", "http://x", "--create-in", "a"], ["--address", "http://x", "--discover"],
+     ["--local", "--header", "X=hunter2"], ["--local", "--start-grace", "5"]],
 )  # fmt: skip
 def test_contradictions_about_a_cluster(api, shell, arguments):
     code, _, err = shell("clusters", "add", "lab", "--zone", "DE", *arguments)

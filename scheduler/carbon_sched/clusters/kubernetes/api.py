@@ -21,7 +21,9 @@ from carbon_sched.clusters.http import (
     HTTP_SERVER_ERROR,
     HTTP_TOO_MANY_REQUESTS,
     HTTP_UNAUTHORIZED,
+    ca_file,
     read_secret,
+    require_private_channel,
 )
 from carbon_sched.domain.errors import (
     ClusterError,
@@ -196,9 +198,11 @@ class KubernetesApi:
     def _client(self) -> Any:
         configuration = self._module.client.Configuration()
         configuration.host = self.endpoint.address
-        configuration.ssl_ca_cert = self.endpoint.ca_file
+        configuration.ssl_ca_cert = ca_file(self.endpoint)
         configuration.retries = False
         if self.endpoint.token is not None:
+            require_private_channel(self.endpoint)
+            self._read_token(configuration)  # without a first one the client never asks for the next
             configuration.refresh_api_key_hook = self._read_token
         client = self._module.client.ApiClient(configuration)
         client.user_agent = f"carbon-sched/{__version__}"
