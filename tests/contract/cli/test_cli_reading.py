@@ -181,7 +181,7 @@ def test_a_kubernetes_cluster_is_added_by_its_api_server(api, shell, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--local", "--address", "http://x"], ["--address", "http://x", "--cpus", "2"], ["--local", "--pue", "0.9"],
-     ["--local", "--pue", "nan"], ["--address", "http://x", "--create-in", "a"], ["--address", "http://x", "--discover"],
+     ["--local", "--pue", "nan"], ["--address", "http://x", "--create-in", "a"], ["--local", "--discover"],
      ["--local", "--header", "X=hunter2"], ["--local", "--start-grace", "5"]],
 )  # fmt: skip
 def test_contradictions_about_a_cluster(api, shell, arguments):
