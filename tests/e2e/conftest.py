@@ -44,7 +44,9 @@ class Installation:
         ours = {"CARBON_SCHED_DATA_DIR": str(self.data), "NO_COLOR": "1", MARK: str(self.data)}
         return {**kept, **machine, **self.nvml.environment, **ours}
 
-    def run(self, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, cwd: Path | None = None, check: bool = True, timeout_s: float = 150
+    ) -> subprocess.CompletedProcess[str]:
         """One command of ours, to its end."""
         done = subprocess.run(
             [*CLI, *arguments],
@@ -52,7 +54,7 @@ class Installation:
             cwd=cwd or self.work,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=timeout_s,
             check=False,
         )
         if check and done.returncode:
@@ -61,9 +63,9 @@ class Installation:
             )
         return done
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, timeout_s: float = 150) -> Any:
         """The answer of a command that has --json."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+        return json.loads(self.run(*arguments, "--json", timeout_s=timeout_s).stdout)
 
     def start(self, *arguments: str) -> str:
         """Submit without waiting; the job's id."""

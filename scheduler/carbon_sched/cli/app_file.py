@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from carbon_sched.policy.document import Document
     from carbon_sched.wire import AppRequest
 
 
@@ -95,6 +96,9 @@ FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "drain": ("drain_s", _duration),
 }
 LATENCY = ("max_ms", "clusters")
+UNKNOWN = "is not known"
+SHOWN = 60
+"""So much of a wrong value is shown."""
 
 
 def read_app(path: Path) -> AppRequest:
@@ -109,20 +113,24 @@ def read_app(path: Path) -> AppRequest:
         try:
             request |= _read(key, value)
         except InvalidInput as error:
-            place = document.place((key,))
-            problem = Problem(document.file, place.line, place.column, error.field, error.problem, error.remedy)
-            raise InvalidFile((problem,)) from None
+            raise InvalidFile((_placed(document, key, error),)) from None
     for key in ("name", "application"):
         if key not in request:
             raise InvalidFile((Problem(document.file, 1, 1, key, "is missing", f"Add {key}: ..."),))
     return request  # type: ignore[return-value]  # checked key by key
 
 
+def _placed(document: Document, key: str, error: InvalidInput) -> Problem:
+    place = document.place((key,))
+    shown = "" if error.problem == UNKNOWN else f"{error.value[:SHOWN]!r} "
+    return Problem(document.file, place.line, place.column, error.field, f"{shown}{error.problem}", error.remedy)
+
+
 def _read(key: str, value: Any) -> dict[str, Any]:
     if key == "latency":
         return _latency(_mapping(key, value))
     if key not in FIELDS:
-        raise InvalidInput(key, value, "is not known", f"Use: {', '.join([*FIELDS, 'latency'])}")
+        raise InvalidInput(key, value, UNKNOWN, f"Use: {', '.join([*FIELDS, 'latency'])}")
     name, read = FIELDS[key]
     return {name: read(key, value)}
 
@@ -130,7 +138,7 @@ def _read(key: str, value: Any) -> dict[str, Any]:
 def _latency(value: dict[str, Any]) -> dict[str, Any]:
     for key, one in value.items():
         if key not in LATENCY:
-            raise InvalidInput(f"latency.{key}", one, "is not known", f"Use: {', '.join(LATENCY)}")
+            raise InvalidInput(f"latency.{key}", one, UNKNOWN, f"Use: {', '.join(LATENCY)}")
     clusters = _mapping("latency.clusters", value.get("clusters", {}))
     return {
         "max_latency_ms": _number("latency.max_ms", value["max_ms"]) if "max_ms" in value else None,

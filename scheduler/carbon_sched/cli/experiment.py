@@ -65,7 +65,7 @@ def _trial(form: ExperimentForm, file: Path, resume: str | None) -> _Trial:
         raise InvalidInput("--resume", resume, "is not the id of an experiment", "Give the 8 letters that it told")
     identity = resume or os.urandom(4).hex()
     folder = (file.parent / form.folder).absolute() if form.folder else _own_folder(identity)
-    return _Trial(form, file.parent, identity, folder)
+    return _Trial(form, file.parent, identity, folder, begun=resume is not None)
 
 
 def _own_folder(identity: str) -> Path:
@@ -74,13 +74,14 @@ def _own_folder(identity: str) -> Path:
 
 @dataclass
 class _Trial:
-    """An experiment under way: jobs by run, and where they ran."""
+    """An experiment under way: jobs by run, and where they ran; `begun` once a run may be stored by a server."""
 
     form: ExperimentForm
     base: Path
     identity: str
     folder: Path
     cluster: str | None = None
+    begun: bool = False
     told: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> dict[str, Any]:
@@ -99,17 +100,20 @@ class _Trial:
 
     @contextmanager
     def _shared_folder(self) -> Iterator[None]:
-        """There while runs need it; kept for --resume where the experiment does not come to its end."""
+        """There while runs need it; kept for --resume where the experiment begins and does not come to its end."""
         own = self.form.folder is None and self.form.shares_folder
         if own:
             self.folder.mkdir(mode=0o700, exist_ok=True)
         try:
             yield
         except BaseException:
-            say(f"what ran is kept; go on with: --resume {self.identity}")
+            if self.begun:
+                say(f"what ran is kept; go on with: --resume {self.identity}")
+                own = False
             raise
-        if own:
-            shutil.rmtree(self.folder)
+        finally:
+            if own:
+                shutil.rmtree(self.folder)
 
     def _source(self, run: Run) -> JobSource:
         from carbon_sched.cli import job_source, runtime_env
@@ -152,6 +156,7 @@ class _Trial:
         request: JobRequest = request_of(self._source(run)).request
         name_files(request, parcel)
         key = f"experiment-{self.identity}-{run.number}"
+        self.begun = True
         return connection.ask(lambda client: submit(client, request, parcel, key))
 
     def _report(self, connection: Connection) -> dict[str, Any]:

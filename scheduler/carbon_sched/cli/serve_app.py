@@ -79,10 +79,11 @@ def status(name: str, window: str, as_json: bool) -> None:
     from carbon_sched.domain.errors import NotFound
     from carbon_sched.options.times import parse_duration
 
+    window_s = parse_duration("--window", window)
     client = connect().client
     view = client.app(name)
     try:
-        requests, none_yet = client.app_requests(name, window_s=parse_duration("--window", window)), ""
+        requests, none_yet = client.app_requests(name, window_s=window_s), ""
     except NotFound as error:
         requests, none_yet = None, str(error)
     if as_json:

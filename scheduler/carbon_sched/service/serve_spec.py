@@ -23,6 +23,8 @@ ROUTE = re.compile(r"/[A-Za-z0-9_./~-]{0,200}")
 WEEK_S = 7 * 86_400.0
 ATTENDANT = "python -m carbon_sched_runtime.serve_watch"
 """What a service's job runs: it reads Serve's own counters. It holds the room, and its wrapper meters the replicas."""
+AS_ASKED = {"cluster": "clusters", "workers": "replicas", "gpus_per_worker": "gpus_per_replica"}
+"""Fields of that job by the name that they have in a service."""
 LABELS = ("model", "project", "team", "policy")
 OURS = ("name", "route_prefix")
 

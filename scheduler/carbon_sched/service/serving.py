@@ -20,7 +20,7 @@ from carbon_sched.domain.job import JobState
 from carbon_sched.domain.serve_app import AppSpec, ServeApp, Site
 from carbon_sched.domain.units import MG_PER_G, PPM
 from carbon_sched.service import serve_facts
-from carbon_sched.service.serve_spec import app_spec
+from carbon_sched.service.serve_spec import AS_ASKED, app_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,12 @@ class Serving:
     def deploy(self, request: AppRequest, *, submitter: str) -> ServeApp:
         """Take a service in; under a known name, change it where it is. InvalidInput, or Conflict while it goes."""
         spec = app_spec(request, self._vault.seal)
-        self._accept.spec(spec.request, submitter=submitter)  # type: ignore[arg-type]  # built as a JobRequest
+        try:
+            self._accept.spec(spec.request, submitter=submitter)  # type: ignore[arg-type]  # built as a JobRequest
+        except InvalidInput as error:  # of the job that stands for it: in the words of who asked for a service
+            raise InvalidInput(
+                AS_ASKED.get(error.field, error.field), error.value, error.problem, error.remedy
+            ) from None
         self._owner.require_stored(spec)
         self._require_known(spec)
         with self._store.transaction() as tx:

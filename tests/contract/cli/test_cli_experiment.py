@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -126,4 +127,9 @@ def test_bad_input_is_named(trial, shell):
     assert shell("experiment", "none.yaml")[0] == 120
     code, _, err = shell("experiment", "e.yaml", "--resume", "x")
     assert (code, "Give the 8 letters" in err) == (120, True)
-    assert trial.calls == []
+    text = TEXT.replace("cool_down: 5s", "job: {duration: soon}")
+    Path("e.yaml").write_text(text, encoding="utf-8")
+    code, _, err = shell("experiment", "e.yaml")
+    assert (code, "job.duration: 'soon' is not a duration" in err) == (120, True)
+    assert "--resume" not in err, "there is nothing to go on with"
+    assert trial.made("POST", "/v1/jobs") == []

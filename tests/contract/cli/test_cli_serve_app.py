@@ -83,17 +83,22 @@ def test_without_a_service_it_says_how_to_make_one(shell, folder):
     assert "serve-app deploy APP.yaml" in shell("serve-app", "list")[2]
     code, _, err = shell("serve-app", "status", "nothing")
     assert (code, "no service 'nothing'" in err) == (121, True)
+    code, _, err = shell("serve-app", "status", "nothing", "--window", "soon")
+    assert (code, "--window: 'soon' is not a duration" in err) == (120, True)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (("model: chat-7b", "modle: chat-7b"), "chat.yaml:6:8: modle is not known. Use: name, application"),
-        (("horizon: 2h", "horizon: soon"), "chat.yaml:9:10: horizon is not a duration"),
-        (("min_gain: 20%", "min_gain: much"), "chat.yaml:8:11: min_gain is not a share"),
+        (("horizon: 2h", "horizon: soon"), "chat.yaml:9:10: horizon 'soon' is not a duration"),
+        (("min_gain: 20%", "min_gain: much"), "chat.yaml:8:11: min_gain 'much' is not a share"),
         (("max_ms: 50", "max: 50"), "latency.max is not known. Use: max_ms, clusters"),
-        (("clean: 20", "clean: near"), "latency.clusters.clean is not a number"),
+        (("clean: 20", "clean: near"), "latency.clusters.clean 'near' is not a number"),
         (("name: chat\n", ""), "name is missing"),
+        (("drain: 1m", "gpus_per_replica: -1"), "gpus_per_replica: '-1.0' is not an amount"),
+        (("drain: 1m", "clusters: [mars]"), "clusters: 'mars' is not configured"),
+        (("drain: 1m", "replicas: two"), "replicas 'two' is not a whole number. Write 1 or more"),
         (("drain: 1m", "drain: 5s"), "is over before clients ask for the address again"),
         (("working_dir: app", "working_dir: nowhere"), "application.runtime_env.working_dir: 'nowhere' is no folder"),
         ((APP, "- chat\n"), "holds no service"),
