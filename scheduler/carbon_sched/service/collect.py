@@ -135,6 +135,8 @@ class Collect:
             cluster = self._fleet.get(attempt.cluster)
             client = self._fleet.client(cluster)
             found = self._pull.attempt(client, cluster, attempt)
+            if found.missing and cluster.local is not None and not attempt.open and self._beyond_reach(attempt):
+                patience_s = 0.0  # what a head left is read from this machine's disk: there is no more to wait for
             self._batches.look(client, attempt)
             self._requests.look(client, self._job(attempt), attempt)
             if not attempt.open:

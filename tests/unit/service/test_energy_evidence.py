@@ -456,6 +456,23 @@ def test_what_a_killed_head_left_is_booked_through_another_of_this_machine_and_t
     world.close()
 
 
+def test_of_a_local_head_that_was_killed_what_its_disk_holds_is_booked_without_waiting_for_more(tmp_path):
+    world = World(tmp_path, [a_cluster("dies", "DE", local=LocalHead())], {"DE": [(0, 100.0)]})
+    job, killed = on(world, "dies")
+    world.segment(killed, START, START + timedelta(seconds=10), {killed.attempt_id: WH})
+    cluster = world.clusters["dies"]
+    files = dict(cluster.files)
+    cluster.restart("session-2")
+    cluster.files.update(files)  # as `LocalClient` finds them
+    world.settle()
+    world.settle()
+    receipt = world.statements.receipt(job.job_id)
+    assert (receipt["state"], receipt["final"]) == ("lost", True)
+    assert receipt["energy_kwh"] == pytest.approx(0.001)
+    assert "the wrapper left no record" in receipt["missing"]
+    world.close()
+
+
 def rows_of(world, cluster):
     """Owners and energy of what was recorded on a cluster."""
     with world.store.transaction(write=False) as tx:
