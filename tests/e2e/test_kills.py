@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from carbon_sched.clusters import processes
-from tests.e2e.test_main_job import script
-from tests.fakes.real_server import eventually
+from carbon_sched.domain.time import from_rfc3339
+from tests.e2e.test_main_job import gpu_counter_uj, script
+from tests.fakes.real_server import eventually, recorded_spans
 
 if TYPE_CHECKING:
+    from carbon_sched.client import Client
     from tests.e2e.conftest import Installation
 
 WAITS = """
@@ -87,6 +90,31 @@ def test_kill_9_of_the_ray_head(installation, tmp_path):
     installation.wait_ready()
     again = installation.start("--cluster", "south", str(script(tmp_path / "p", "short.py", "print('on')")))
     assert installation.finished(again)["state"] == "succeeded"
+
+
+@pytest.mark.slow  # another head is started
+@pytest.mark.timeout(600)
+def test_a_killed_head_loses_no_energy_once_a_job_of_another_head_runs_on_the_machine(installation, tmp_path):
+    job, _ = running(installation, tmp_path / "p", "south")
+    with installation.client() as client:
+        eventually(lambda: owned(client, job))  # a sealed segment; what comes after it nobody has read yet
+    head = json.loads((installation.data / "local-heads" / "south" / "head.json").read_text())
+    died = datetime.now(timezone.utc)
+    os.kill(head["pid"], signal.SIGKILL)
+    next_one = installation.start("--cluster", "north", str(script(tmp_path / "p", "short.py", "print('on')")))
+    assert installation.finished(next_one)["state"] == "succeeded"
+    assert installation.finished(job)["state"] == "lost"
+    with installation.client() as client:
+        assert max(from_rfc3339(span["end"]) for span in owned(client, job)) > died - timedelta(seconds=2)
+    for gpu in (0, 1):
+        booked, counted = gpu_counter_uj(installation, gpu)
+        assert booked == counted
+    installation.wait_ready()
+
+
+def owned(client: Client, job: str) -> list[dict[str, Any]]:
+    """What the ledger holds of a job's energy."""
+    return [span for span in recorded_spans(client) if span["owner"] == f"cs-{job}-a1"]
 
 
 def test_kill_9_of_the_server_adopts_the_heads_that_run(installation, tmp_path):
