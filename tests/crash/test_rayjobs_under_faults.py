@@ -1,13 +1,14 @@
 """RayJobs while the API server fails, watches expire and the controller is killed: none lost, none admitted twice.
 
 What happens is drawn from a seed: errors and answers that are lost, conflicts with the operator's own writes, watches
-that cannot go on (410), kill -9 at any commit or call. The API server is `tests/fakes/kube_api.py`, the operator
-`tests/fakes/kuberay.py`.
+that cannot go on (410), kill -9 at any commit or call. The API server is `tests/fakes/kube_api.py`, or a real one whose
+etcd forgets, behind a proxy that fails; the operator is `tests/fakes/kuberay.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections import Counter
 from dataclasses import replace
@@ -18,10 +19,10 @@ import pytest
 from carbon_sched.domain.errors import CarbonSchedError
 from carbon_sched.domain.job import JobState
 from tests.fakes.fuse import Fuse, Killed
+from tests.fakes.kube_apiserver import KubeApiserver, running
 from tests.fakes.manifests import rayjob
 from tests.fakes.rayjobs import POOL, Kube
 
-TURN_S = 120.0
 HOUR_S = 3600.0
 CLEAN_AND_DIRTY = {"DE": [(hour * HOUR_S, (50.0, 900.0)[hour % 2]) for hour in range(24)]}
 SHORT_S, LONG_S = 600.0, 1.4 * HOUR_S
@@ -31,10 +32,14 @@ MOST_TURNS = 400
 
 
 class Storm:
-    """The world outside the controller, and what may go wrong between the two."""
+    """The world outside the controller, and what may go wrong between the two.
 
-    def __init__(self, kube: Kube, seed: int) -> None:
-        self.kube, self.random = kube, random.Random(seed)
+    Many RayJobs have longer turns and rarer faults, so that each of them meets about as many as in a small storm.
+    """
+
+    def __init__(self, kube: Kube, count: int) -> None:
+        self.kube, self.random = kube, random.Random(count)
+        self.turn_s, self.faulty = (120.0, 0.06) if count < 100 else (240.0, 0.02)
         self.ran_s: Counter[str] = Counter()
         self.closed: dict[str, int] = {}
         self.twice: list[str] = []
@@ -42,7 +47,7 @@ class Storm:
 
     def turn(self) -> None:
         """The operator and Ray, then the controller and every loop, which may fail or be killed."""
-        self.kube.world.clock.pass_s(TURN_S)
+        self.kube.world.clock.pass_s(self.turn_s)
         self.kube.operator.step()
         self.work()
         if self.random.random() < 0.1:
@@ -82,8 +87,10 @@ class Storm:
         return Fuse(self.random.randint(1, 30 * len(self.kube.api.of("rayjobs"))))
 
     def fault(self, _method: str, _path: str) -> str:
-        found = self.random.choices(("", "error", "busy", "lost"), (0.94, 0.02, 0.02, 0.02))[0]
-        self.happened[found] += bool(found)
+        if self.random.random() >= self.faulty:
+            return ""
+        found = self.random.choice(("error", "busy", "lost"))
+        self.happened[found] += 1
         return found
 
     def work(self) -> None:
@@ -101,7 +108,7 @@ class Storm:
         self.twice += [job_id for job_id, count in running.items() if count > 1]
 
     def go_on(self, attempt, *, stop_asked: bool) -> None:
-        self.ran_s[attempt.job_id] += TURN_S
+        self.ran_s[attempt.job_id] += self.turn_s
         done = self.ran_s[attempt.job_id] >= (LONG_S if "long" in self.names[attempt.job_id] else SHORT_S)
         if not (done or stop_asked):
             return
@@ -117,12 +124,32 @@ class Storm:
             return [attempt for job_id in self.names for attempt in tx.attempts(job_id=job_id)]
 
 
+@pytest.fixture
+def server(request):
+    """A real kube-apiserver, whose watches depend on what etcd remembers; or None."""
+    if request.param == "fake":
+        yield None
+    else:
+        yield from running(KubeApiserver(watch_cache=False))
+
+
+LONG = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
 @pytest.mark.parametrize(
-    "count", [pytest.param(8, id="8"), pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("server", "count"),
+    [
+        ("fake", 8),
+        pytest.param("real", 8, marks=LONG),
+        *(pytest.param(kind, 500, marks=LONG) for kind in ("fake", "real")),
+    ],
+    indirect=["server"],
 )
-def test_none_is_lost_or_admitted_twice(tmp_path, count):
-    with Kube(tmp_path, CLEAN_AND_DIRTY, pool=replace(POOL, max_nodes=4 * count)) as kube:
-        storm = Storm(kube, seed=count)
+def test_none_is_lost_or_admitted_twice(tmp_path, server, count, caplog):
+    caplog.set_level(logging.INFO, "carbon_sched.clusters.kubernetes.mirror")
+    pool = replace(POOL, node_resources={"CPU": 64.0, "memory": 256e9}, max_nodes=max(count // 8, 2))
+    with Kube(tmp_path, CLEAN_AND_DIRTY, pool=pool, server=server, faulty=True) as kube:
+        storm = Storm(kube, count)
         for number in range(count):
             name, more = (f"long-{number}", {"interruptible": "true"}) if number % 2 else (f"short-{number}", {})
             kube.api.create("rayjobs", rayjob(name=name, duration="84m" if more else "10m", max_delay="6h", **more))
@@ -135,6 +162,8 @@ def test_none_is_lost_or_admitted_twice(tmp_path, count):
         assert Counter(job.state for job in jobs) == {JobState.SUCCEEDED: count}, [job.reason for job in jobs]
         assert len({job.spec.name for job in jobs}) == count
         assert set(kube.operator.submitted.values()) == {1}
+        assert storm.happened["killed"]
+        assert "watch expired, listing anew" in caplog.text
         assert storm.twice == kube.operator.cut_off == []
         assert storm.closed.keys() == kube.operator.submitted.keys(), "each one that was begun has ended"
         suspended = [job for job in jobs if kube.world.attempts(job)[0].attempt_id in stopped(storm)]

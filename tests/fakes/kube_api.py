@@ -60,7 +60,7 @@ class FakeKubeApi:
 
     def __enter__(self) -> Self:
         self.server = Server(("127.0.0.1", 0), type("OurHandler", (_Handler,), {"fake": self}))
-        self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.operator_at = self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
         return self

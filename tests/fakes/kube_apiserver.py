@@ -20,11 +20,12 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.fakes.fault_proxy import FaultProxy
 from tests.fakes.kube_api import KINDS
 from tests.fakes.kubernetes import KUBERAY, crd, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
@@ -106,11 +107,13 @@ class KubeApiserver:
             raise AssertionError(method, path, answer.text)
         return answer.json()
 
-    def expire(self) -> None:
-        """etcd forgets its history: no watch can be begun from what was seen before."""
-        there = self.session.post(f"{self.etcd}/v3/kv/range", json={"key": "AA=="}, timeout=10).json()
+    def forget_history(self) -> None:
+        """Without a watch cache: no watch can be begun from what was seen before, for something has changed since."""
+        path = f"api/v1/namespaces/{RELEASE}/configmaps"
+        self.ask("POST", path, {"metadata": {"generateName": "later-"}})
+        there = requests.post(f"{self.etcd}/v3/kv/range", json={"key": "AA=="}, timeout=10).json()
         wanted = {"revision": there["header"]["revision"], "physical": True}
-        self.session.post(f"{self.etcd}/v3/kv/compaction", json=wanted, timeout=30).raise_for_status()
+        requests.post(f"{self.etcd}/v3/kv/compaction", json=wanted, timeout=30).raise_for_status()
 
     def token(self) -> str:
         """Of the chart's account, as a pod of it would be given."""
@@ -184,11 +187,15 @@ class KubeApiserver:
 
 
 class RealKubeApi:
-    """One test's view of it, with the face of `FakeKubeApi`; Ray heads listen where its proxy may go."""
+    """One test's view of it, with the face of `FakeKubeApi`; Ray heads listen where its proxy may go.
 
-    def __init__(self, server: KubeApiserver, heads: RayHeads) -> None:
+    The operator is at the server itself; `faulty` puts a proxy that fails before it for everybody else.
+    """
+
+    def __init__(self, server: KubeApiserver, heads: RayHeads, *, faulty: bool = False) -> None:
         self.server = server
-        self.address = server.address
+        self.operator_at = self.address = server.address
+        self.proxy = FaultProxy(server.port, str(server.ca_file)) if faulty else None
         self.session = {"headers": server.session.headers, "verify": server.session.verify, "trust_env": False}
         self._end = contextlib.ExitStack()
         host = _reachable_host()
@@ -196,6 +203,9 @@ class RealKubeApi:
         token = server.folder / "token"
         token.write_text(server.token())
         self.token, self.ca_file = f"file:{token}", str(server.ca_file)
+        if self.proxy is not None:
+            self._end.callback(self.proxy.close)
+            self.address, self.ca_file = self.proxy.address, ""
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +213,22 @@ class RealKubeApi:
     def __exit__(self, *_: object) -> None:
         self._end.close()
         self.server.clear()
+
+    @property
+    def fault(self) -> Callable[[str, str], str]:
+        return self._faulty().fault
+
+    @fault.setter
+    def fault(self, fault: Callable[[str, str], str]) -> None:
+        self._faulty().fault = fault
+
+    def expire(self) -> None:
+        self.server.forget_history()
+        self._faulty().end_watches()
+
+    def _faulty(self) -> FaultProxy:
+        assert self.proxy is not None
+        return self.proxy
 
     def of(self, plural: str) -> list[Json]:
         return self.server.of(plural)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job
     from tests.fakes.fuse import Fuse
     from tests.fakes.kube_apiserver import KubeApiserver
-    from tests.fakes.ray_head import FakeRayHead
 
 Json = dict[str, Any]
 RECONCILED_S = 3.0
@@ -47,18 +46,50 @@ class Site:
     """One Kubernetes cluster: API server (a fake, unless `server` runs), operator, and the Ray heads that it runs."""
 
     def __init__(
-        self, made: Cluster, now: Callable[[], datetime], folder: Path, server: KubeApiserver | None = None
+        self,
+        made: Cluster,
+        now: Callable[[], datetime],
+        folder: Path,
+        server: KubeApiserver | None = None,
+        *,
+        faulty: bool = False,
     ) -> None:
-        self.heads = RayHeads()
-        self.api: Any = RealKubeApi(server, self.heads) if server else FakeKubeApi(self.heads, folder)
+        """`faulty` makes a real server fail; a fake one can always be made to."""
+        self.now, self.heads = now, RayHeads()
+        self.api: Any = RealKubeApi(server, self.heads, faulty=faulty) if server else FakeKubeApi(self.heads, folder)
         self.api.__enter__()
-        self.operator = KubeRay(self.api.address, self.heads, now, heads_at=self.api.heads_at, **self.api.session)
+        self.operator = KubeRay(self.api.operator_at, self.heads, now, heads_at=self.api.heads_at, **self.api.session)
         token = secret_ref("token", self.api.token)
         self.cluster = replace(made, address=self.api.address, token=token, ca_file=self.api.ca_file)
 
     def close(self) -> None:
         self.api.__exit__()
         self.heads.close()
+
+    # what the wrapper does, and Ray --------------------------------------------------------------
+
+    def starts(self, attempt: str) -> None:
+        self.heads.by_job[attempt].begin(attempt)
+        self.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
+
+    def closes(
+        self, attempt: str, *, start: datetime, exit_code: int = 0, energy_uj: int = 3_600_000_000, seq: int = 0
+    ) -> None:
+        """The user's code has ended, and all energy is written."""
+        segment = World.made_segment(start, self.now(), {attempt: energy_uj}, seq)
+        self.heads.by_job[attempt].put_file(str(segment.name), wire.format_segment(segment))
+        ended = {"event": "ended", "exit_code": exit_code}
+        self.record(attempt, ended, {"event": "closed", "exit_code": exit_code, "segments": 1})
+
+    def finishes(self, attempt: str, *arguments: Any) -> None:
+        """Ray says that it has ended."""
+        self.heads.by_job[attempt].finish(attempt, *arguments)
+
+    def record(self, attempt: str, *events: Json) -> None:
+        at = round(to_epoch(self.now()) * 1e6)
+        lines = "".join(json.dumps({"v": 1, "attempt": attempt, "t": at, **event}) + "\n" for event in events)
+        path = self.heads.by_job[attempt].logs / wire.record_name(attempt)
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + lines.encode())
 
 
 class Kube:
@@ -75,6 +106,7 @@ class Kube:
         pool: Pool = POOL,
         zones: Mapping[str, str] | None = None,
         server: KubeApiserver | None = None,
+        faulty: bool = False,
         **kubernetes: Any,
     ) -> None:
         self.folder, self.grid = folder, grid or {"DE": [(0, 100.0)]}
@@ -89,7 +121,10 @@ class Kube:
             )
             for name, zone in (zones or {"kube": "DE"}).items()
         ]
-        self.sites = [Site(made[0], self.now, folder, server), *(Site(other, self.now, folder) for other in made[1:])]
+        self.sites = [
+            Site(made[0], self.now, folder, server, faulty=faulty),
+            *(Site(other, self.now, folder) for other in made[1:]),
+        ]
         first = self.sites[0]
         self.api, self.heads, self.operator, self.cluster = first.api, first.heads, first.operator, first.cluster
 
@@ -164,10 +199,6 @@ class Kube:
         (found,) = [site for site in self.sites if site.cluster.name == attempt.cluster]
         return found
 
-    def head(self, attempt: Attempt) -> FakeRayHead:
-        """Of its cluster."""
-        return self.site(attempt).heads.by_job[attempt.attempt_id]
-
     def job(self, name: str) -> Job:
         """The job of a RayJob."""
         (found,) = [job for job in self.jobs() if job.spec.name == name]
@@ -181,32 +212,16 @@ class Kube:
         (found,) = [one for one in self.api.of("rayjobs") if one["metadata"]["name"] == name]
         return found
 
-    # what the wrapper does -----------------------------------------------------------------------
+    # what the wrapper does, and Ray --------------------------------------------------------------
 
     def starts(self, attempt: Attempt) -> None:
-        self.head(attempt).begin(attempt.attempt_id)
-        self.record(attempt, {"event": "started", "pid": 1}, {"event": "spawned", "child_pid": 2})
+        self.site(attempt).starts(attempt.attempt_id)
 
-    def closes(
-        self, attempt: Attempt, *, start: Any, exit_code: int = 0, energy_uj: int = 3_600_000_000, seq: int = 0
-    ) -> None:
-        """The user's code has ended, and all energy is written."""
-        segment = self.world.made_segment(start, self.world.clock.now(), {attempt.attempt_id: energy_uj}, seq)
-        self.head(attempt).put_file(str(segment.name), wire.format_segment(segment))
-        ended = {"event": "ended", "exit_code": exit_code}
-        self.record(attempt, ended, {"event": "closed", "exit_code": exit_code, "segments": 1})
+    def closes(self, attempt: Attempt, **more: Any) -> None:
+        self.site(attempt).closes(attempt.attempt_id, **more)
 
     def finishes(self, attempt: Attempt, *arguments: Any) -> None:
-        """Ray says that it has ended."""
-        self.head(attempt).finish(attempt.attempt_id, *arguments)
-
-    def record(self, attempt: Attempt, *events: Json) -> None:
-        at = round(to_epoch(self.world.clock.now()) * 1e6)
-        lines = "".join(
-            json.dumps({"v": 1, "attempt": attempt.attempt_id, "t": at, **event}) + "\n" for event in events
-        )
-        path = self.head(attempt).logs / wire.record_name(attempt.attempt_id)
-        path.write_bytes((path.read_bytes() if path.exists() else b"") + lines.encode())
+        self.site(attempt).finishes(attempt.attempt_id, *arguments)
 
 
 class _Late:

@@ -141,8 +141,8 @@ class Place:
         self.marks = folder / "marks"
         self.marks.touch()
 
-    def add_cluster(self) -> None:
-        """Register the head, in a zone whose intensity is in a file: nothing here asks the internet."""
+    def begin(self) -> Client:
+        """A server that knows the zone NO from a file: nothing here asks the internet."""
         now = datetime.now(timezone.utc).replace(microsecond=0)
         instants = [now + timedelta(days=days) for days in (-40, 10)]
         self.server.data_dir.mkdir(exist_ok=True)
@@ -150,7 +150,11 @@ class Place:
         (self.server.data_dir / "no.csv").write_text(f"start,g_per_kwh\n{rows}")
         grid = "{series: [{zone: 'NO', file: no.csv}], providers: []}"
         (self.server.data_dir / "config.yaml").write_text(f"grid: {grid}\n")
-        client = self.server.up()
+        return self.server.up()
+
+    def add_cluster(self) -> None:
+        """Register the head."""
+        client = self.begin()
         client.put_cluster("north", {"address": self.head.address, "zone": "NO", "home": True})
         eventually(lambda: client.cluster("north")["problem"], lambda problem: not problem)
 

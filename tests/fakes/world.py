@@ -324,9 +324,8 @@ class World:
         self.clusters[attempt.cluster].files[str(segment.name)] = wire.format_segment(segment)
         return str(segment.name)
 
-    def made_segment(
-        self, start: datetime, end: datetime, owners: dict[str, int], seq: int = 0, **more: Any
-    ) -> wire.Segment:
+    @staticmethod
+    def made_segment(start: datetime, end: datetime, owners: dict[str, int], seq: int = 0, **more: Any) -> wire.Segment:
         t0, t1 = round(to_epoch(start) * 1e6), round(to_epoch(end) * 1e6)
         device = wire.Device("cpu:package-0", "cpu", "a CPU", "package")
         total = sum(owners.values())

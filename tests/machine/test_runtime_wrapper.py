@@ -234,6 +234,23 @@ def test_every_command_does_what_the_shell_makes_of_it(place, entrypoint, code, 
 # Stopping ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("linger", ["30", "soon"])
+def test_a_stopped_jobs_wrapper_stays_as_long_as_it_is_told_to_once_all_is_written(place, linger):
+    process = place.start("sleep 60", CARBON_SCHED_LINGER_S=linger)
+    place.wait_for("metering")
+    stop_like_ray([process.pid, place.record().last("spawned").child_pid], signal.SIGTERM)
+    place.wait_for("closed")
+    if linger == "soon":  # which is no time
+        assert process.wait(20) == 128 + signal.SIGTERM
+    else:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+
+
+def test_a_job_that_ends_by_itself_is_not_lingered_after(place):
+    assert place.run("true", CARBON_SCHED_LINGER_S="300")[0] == 0
+
+
 def test_a_stop_reaches_the_job_once_and_the_journal_is_closed(place):
     trap = "trap 'echo got; sleep 0.3; exit 9' TERM; echo up; while :; do sleep 0.05; done"
     process = place.start(trap)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-UNUSED_S = 30.0
+UNUSED_S = 5.0
 """Without a Kubernetes cluster there is nothing to look at."""
 
 
