@@ -51,6 +51,19 @@ runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* The clusters as the server reads them: one with `kubernetes` and no address is the one that this release is on. */}}
+{{- define "carbon-sched.clusters" -}}
+{{- $account := "/var/run/secrets/kubernetes.io/serviceaccount" }}
+{{- $here := dict "address" "https://kubernetes.default.svc" "token" (printf "file:%s/token" $account) "ca_file" (printf "%s/ca.crt" $account) }}
+{{- $clusters := deepCopy .Values.clusters }}
+{{- range $name, $cluster := $clusters }}
+{{- if and (hasKey $cluster "kubernetes") (not $cluster.address) }}
+{{- $_ := set $clusters $name (merge $cluster $here (dict "kubernetes" (dict "namespaces" $.Values.kubeRay.namespaces))) }}
+{{- end }}
+{{- end }}
+{{- toYaml $clusters }}
+{{- end }}
+
 {{/* What no schema can say in words of its own: values that must be given together. */}}
 {{- define "carbon-sched.check" -}}
 {{- with .Values }}
@@ -71,6 +84,25 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- if and (not .serviceAccount.create) (not .serviceAccount.name) }}
 {{- fail "serviceAccount.name: '' names no account. Name one, or use serviceAccount.create: true" }}
+{{- end }}
+{{- $kubeRay := .kubeRay }}
+{{- range $name, $cluster := .clusters }}
+{{- if and (not $cluster.address) (not (hasKey $cluster "kubernetes")) }}
+{{- fail (printf "clusters.%s.address: '' names no Ray dashboard. Give one, or kubernetes: {} for the Kubernetes cluster that this release is on" $name) }}
+{{- end }}
+{{- if and (hasKey $cluster "kubernetes") (not $cluster.pools) }}
+{{- fail (printf "clusters.%s.pools: [] names no nodes, and Kubernetes is not asked for them. List those that RayJobs may use, such as {name: gpu, node_resources: {CPU: 32, GPU: 8}, max_nodes: 4, node_lifetime: on-demand}" $name) }}
+{{- end }}
+{{- if and (hasKey $cluster "kubernetes") (not $cluster.address) }}
+{{- if not $kubeRay.enabled }}
+{{- fail (printf "kubeRay.enabled: false gives the servers no account here, and clusters.%s needs one. Use kubeRay.enabled: true, or give the address and token of another Kubernetes cluster" $name) }}
+{{- end }}
+{{- range concat ($cluster.kubernetes.namespaces | default list) ($cluster.kubernetes.create_in | default list) }}
+{{- if and $kubeRay.namespaces (not (has . $kubeRay.namespaces)) }}
+{{- fail (printf "clusters.%s.kubernetes: namespace %s is not among kubeRay.namespaces, where the servers have their role. Name it there too" $name .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- $homes := list }}
 {{- range $name, $cluster := .clusters }}{{ if $cluster.home }}{{ $homes = append $homes $name }}{{ end }}{{ end }}
