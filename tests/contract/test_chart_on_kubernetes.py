@@ -6,8 +6,9 @@ import pytest
 import requests
 import yaml
 
-from tests.contract.test_chart import METER, TOKEN, VALUE_SETS, pods
-from tests.fakes.kubernetes import CHART, CRDS, crd, render
+from tests.contract.test_chart import HERE, METER, TOKEN, VALUE_SETS, pods
+from tests.fakes.kube_apiserver import ADMIN
+from tests.fakes.kubernetes import CHART, CRDS, crd, helm, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -69,6 +70,50 @@ def test_the_meter_is_refused_where_pods_must_be_restricted(server, tmp_path):
     answer = tried(server, "api/v1/namespaces/restricted/pods", {"metadata": {"name": "p"}, "spec": pod})
     assert answer.status_code == 403
     assert "violates PodSecurity" in answer.json()["message"]
+
+
+@pytest.fixture
+def install(server, tmp_path):
+    """Runs helm as the cluster's administrator, in a namespace where pods must be restricted."""
+    cluster = {"server": server.address, "certificate-authority": str(server.ca_file)}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "c", "user": {"token": ADMIN}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c", "namespace": "restricted"}}],
+    }
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    def call(*arguments):
+        done = helm(*arguments, "--kubeconfig", str(file))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
+
+
+def test_helm_installs_upgrades_and_rolls_back_and_an_uninstalled_release_leaves_its_ledger(server, install, tmp_path):
+    def names(plural, group="api/v1"):
+        items = server.ask("GET", f"{group}/namespaces/restricted/{plural}")["items"]
+        return [one["metadata"]["name"] for one in items]
+
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({**TOKEN, "kubeRay": {"enabled": True}, "clusters": {"here": HERE}}))
+    told = install("install", "carbon-sched", str(CHART), "-f", str(values))
+    assert "exec deploy/carbon-sched -- carbon-sched clusters check NAME" in told
+    assert "kubectl get endpoints kubernetes" in told
+    assert "carbon-sched-clusters" in names("configmaps")
+    told = install("upgrade", "carbon-sched", str(CHART), "--set", "token.existingSecret=t")
+    assert "No cluster is declared yet" in told
+    assert "carbon-sched-clusters" not in names("configmaps")
+    install("rollback", "carbon-sched", "1")
+    assert "carbon-sched-clusters" in names("configmaps")
+    install("uninstall", "carbon-sched")
+    assert names("deployments", "apis/apps/v1") == []
+    assert names("persistentvolumeclaims") == ["carbon-sched"]
 
 
 @pytest.mark.parametrize(

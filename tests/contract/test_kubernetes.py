@@ -10,10 +10,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import yaml
 
 from carbon_sched.domain.job import JobState
 from carbon_sched.ports import RaySubmission
 from carbon_sched.service.journal import is_segment
+from tests.fakes.kubernetes import ROOT
 from tests.fakes.manifests import rayjob
 from tests.fakes.ray_head_http import text
 from tests.fakes.rayjobs import Kube
@@ -85,6 +87,14 @@ def test_a_suspended_rayjob_is_taken_up_admitted_followed_and_booked(kube):
     assert receipt["missing"] == []
     assert kube.operator.submitted == {attempt.attempt_id: 1}
     assert told(kube)[0] == ("TakenUp", f"it waits as job {job.job_id} of carbon-sched")
+
+
+def test_the_example_is_held_with_the_hints_that_it_gives(kube):
+    example = yaml.safe_load((ROOT / "examples" / "rayjob.yaml").read_text(encoding="utf-8"))
+    kube.api.create("rayjobs", {**example, "metadata": {**example["metadata"], "namespace": "ml"}})
+    turns(kube, 2)
+    spec = kube.job("patient").spec
+    assert (spec.team, spec.flexibility.max_delay_s, len(spec.resources.bundles)) == ("vision", 6 * HOUR, 2)
 
 
 def test_an_admitted_rayjob_runs_our_wrapper_from_a_config_map_on_every_pod(kube):

@@ -229,6 +229,19 @@ def test_a_check_tells_what_is_held_and_where_kueue_decides(kube):
     )
 
 
+@pytest.mark.parametrize("kube", [{"discover": True}], indirect=True)
+def test_a_check_counts_the_rayclusters_that_are_looked_for(kube):
+    raycluster(kube, "a")
+    assert ("ok", "RayClusters", "1 that are ready carry our label") in check(kube)
+
+
+def test_a_check_of_a_server_without_kuberay_says_what_to_install(kube):
+    nowhere = replace(kube.cluster, name="nowhere", address=f"{kube.cluster.address}/nowhere")
+    (finding,) = check_kubernetes(kube.adapters.kubernetes(nowhere), nowhere)
+    assert finding.level.value == "problem"
+    assert "Install KubeRay there" in finding.text
+
+
 def test_a_check_says_what_an_api_server_refuses(kube):
     nobody = replace(kube.cluster, token=secret_ref("token", "env:NOBODY"))
     (finding,) = check_kubernetes(kube.adapters.kubernetes(nobody), nobody)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import urllib3.exceptions
@@ -224,9 +224,16 @@ class KubernetesApi:
 
     def _list(self, plural: str, namespace: str, selector: str) -> Json:
         with self._errors(f"list {plural}"):
-            answer: Json = self._call("list", namespace)(
-                *self._resource(plural, namespace), label_selector=selector, _request_timeout=TIMEOUT_S
-            )
+            listed = partial(self._call("list", namespace), *self._resource(plural, namespace))
+            try:
+                answer: Json = listed(label_selector=selector, _request_timeout=TIMEOUT_S)
+            except self._module.client.ApiException as error:
+                if error.status == HTTP_NOT_FOUND:
+                    raise ClusterRefused(
+                        f"cluster {self.endpoint.name!r}: its API server knows no {plural}. Install KubeRay there, "
+                        "and check that `address` is the API server's"
+                    ) from None
+                raise
             return answer
 
     def _do(self, verb: str, plural: str, namespace: str, *arguments: Any, **more: Any) -> Json:

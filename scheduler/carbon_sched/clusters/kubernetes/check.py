@@ -22,6 +22,9 @@ def check_kubernetes(client: KubernetesCluster, cluster: Cluster) -> list[Findin
     findings = [Finding(Level.OK, "reachable", f"RayJobs can be listed at {status.address}")]
     try:
         findings += _rayjobs(client)
+        if cluster.kubernetes is not None and cluster.kubernetes.discover:
+            ready = len(client.ray_clusters())
+            findings.append(Finding(Level.OK, "RayClusters", f"{ready} that are ready carry our label"))
     except ClusterError as error:
         findings.append(Finding(Level.PROBLEM, "RayJobs", str(error)))
     return [*findings, *on_demand_sinks(cluster)]
