@@ -12,8 +12,9 @@ from carbon_sched.api.access import Reader
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
 from carbon_sched.ledger.account import Period
+from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.chargeback import chargeback
-from carbon_sched.ledger.compare import JOB, compare, sides_of
+from carbon_sched.ledger.compare import JOB, Compared, compare, sides_of
 from carbon_sched.ledger.lifecycle import lifecycle
 from carbon_sched.ledger.service import service_history
 
@@ -48,15 +49,15 @@ def show_comparison(
     per: str = JOB,
     pue_ppm: Annotated[int | None, Query(ge=1_000_000, le=10_000_000)] = None,
     mg_per_kwh: Annotated[int | None, Query(ge=0, le=10_000_000)] = None,
+    paired: bool = False,  # noqa: FBT001, FBT002 - a query parameter
 ) -> dict[str, Any]:
-    """Sides of jobs beside each other; each `side` lists ids or names with commas."""
-    return asdict(
-        context.statements.ask(
-            lambda book: compare(
-                book, sides_of(book, side, caller.sees), per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh
-            )
-        )
-    )
+    """Sides of jobs beside each other; each `side` lists ids or names with commas, `paired` ones in equal order."""
+
+    def compared(book: Book) -> Compared:
+        sides = sides_of(book, side, caller.sees)
+        return compare(book, sides, per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh, paired=paired)
+
+    return asdict(context.statements.ask(compared))
 
 
 @router.get("/chargeback")

@@ -170,7 +170,8 @@ class _Trial:
                 "`carbon-sched logs JOB` shows what they wrote"
             )
         sides = [f"{name}={','.join(jobs)}" for name, jobs in good.items() if jobs]
-        asked = {"side": sides, "per": self.form.per}
+        whole = all(len(jobs) == self.form.repeats for jobs in good.values())
+        asked = {"side": sides, "per": self.form.per, "paired": whole}  # each repeat is a block of all variants
         return {
             "experiment": self.identity,
             "name": self.form.name,

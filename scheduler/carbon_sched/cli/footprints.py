@@ -79,10 +79,17 @@ def service(name: str, export: Path | None, as_json: bool) -> None:
 @click.option("--per", default="job", show_default=True, metavar="UNIT", help="token, query, sample, epoch, ...")
 @click.option("--intensity", type=click.FloatRange(0, 10_000), metavar="G", help="gCO2e/kWh for every side.")
 @click.option("--pue", type=click.FloatRange(1, 10), help="PUE for every side.")
+@click.option("--paired", is_flag=True, help="First jobs of all sides belong together, and so on: they ran by turns.")
 @export_option
 @json_option
 def compare(
-    sides: tuple[str, ...], per: str, intensity: float | None, pue: float | None, export: Path | None, as_json: bool
+    sides: tuple[str, ...],
+    per: str,
+    intensity: float | None,
+    pue: float | None,
+    paired: bool,
+    export: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare ways to do the same work: energy, time, quality, CO2e.
 
@@ -103,9 +110,9 @@ def compare(
         from carbon_sched.ledger.compare import sides_of
 
         jobs = sides_of(book, sides, lambda _team: True)
-        return of_sides(book, jobs, per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh)
+        return of_sides(book, jobs, per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh, paired=paired)
 
-    asked = {"side": list(sides), "per": per, "pue_ppm": pue_ppm, "mg_per_kwh": mg_per_kwh}
+    asked = {"side": list(sides), "per": per, "pue_ppm": pue_ppm, "mg_per_kwh": mg_per_kwh, "paired": paired}
     _shown(_asked(export, "/v1/compare", asked, local), "comparison", as_json)
 
 

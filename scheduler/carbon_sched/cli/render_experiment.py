@@ -32,6 +32,7 @@ def experiment(report: dict[str, Any]) -> RenderableType:
     how = [
         ("experiment", f"{report['experiment']}, {report['repeats']} repeats on {report['cluster']}"),
         ("order", f"by lot from seed {report['seed']}: {order}"),
+        ("compared", "within each repeat" if compared["paired"] else "over all runs, since some are missing"),
         ("rest", f"{figures.duration(report['cool_down_s'])} between two runs"),
     ]
     title = f"{report['name']}, per {compared['per']}"

@@ -1,8 +1,9 @@
 """Two or more ways to do the same work, beside each other: energy, time, quality, and CO2e under equal conditions.
 
 Each side is a number of runs. Energies and times are compared as ratios: a Welch interval (95 %) of the difference of
-mean logarithms, so that "half" and "twice" count alike; quality by the difference of means. Quantiles of Student's t:
-any table of it, by whole degrees of freedom, rounded down.
+mean logarithms, so that "half" and "twice" count alike; quality by the difference of means. Runs that belong together
+one by one (blocks: a machine that was busier for one was so for the others) are compared within each, by Student's
+interval of the differences. Quantiles of Student's t: any table of it, by whole degrees of freedom, rounded down.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.emissions import co2e_ug
 from carbon_sched.domain.errors import InvalidInput, NotFound
@@ -91,9 +92,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """Sides in the order asked for; `notes` say in what else they differ."""
+    """Sides in the order asked for; `notes` say in what else they differ; `paired`: differences are within blocks."""
 
     per: str
+    paired: bool
     conditions: Conditions
     sides: tuple[Side, ...]
     notes: tuple[str, ...]
@@ -135,25 +137,31 @@ def _named(book: Book, text: str, sees: Callable[[str], bool]) -> list[JobRecord
 
 def compare(
     book: Book, sides: Mapping[str, Sequence[JobRecord]], *, per: str = JOB, pue_ppm: int | None = None,
-    mg_per_kwh: int | None = None,
+    mg_per_kwh: int | None = None, paired: bool = False,
 ) -> Compared:  # fmt: skip
     """Compare per `job`, or per unit of work that the jobs' windows counted (`token` is also `tokens`).
 
-    Without `pue_ppm` and `mg_per_kwh`, CO2e is by the averages over all these jobs. Raises InvalidInput for a job that
-    is not settled, has no energy, or did not count that unit.
+    Without `pue_ppm` and `mg_per_kwh`, CO2e is by the averages over all these jobs. `paired`: the first job of each
+    side belongs to the first of the others, and so on. Raises InvalidInput for a job that is not settled, has no
+    energy, or did not count that unit, and for pairs of sides that are not equally long.
     """
+    lengths = {label: len(jobs) for label, jobs in sides.items()}
+    if paired and len(set(lengths.values())) > 1:
+        told = ", ".join(f"{label} {count}" for label, count in lengths.items())
+        raise InvalidInput("paired", told, "runs of each cannot be paired", "Give as many jobs on every side")
     every = [job for jobs in sides.values() for job in jobs]
     accounts = {job.job_id: [actual(attempt) for attempt in job.attempts.values()] for job in every}
     conditions = _conditions([one for mine in accounts.values() for one in mine], pue_ppm, mg_per_kwh)
     runs = {label: [_run(job, accounts[job.job_id], per) for job in jobs] for label, jobs in sides.items()}
     quality = {label: [_quality(job) for job in jobs] for label, jobs in sides.items()}
     first = next(iter(sides))
+    others = Others(first, runs, quality, paired)
     return Compared(
         per=per,
+        paired=paired,
         conditions=conditions,
         sides=tuple(
-            _side(label, runs[label], quality[label], conditions, None if label == first else (first, runs, quality))
-            for label in sides
+            _side(label, runs[label], quality[label], conditions, None if label == first else others) for label in sides
         ),
         notes=tuple(_notes(sides, runs)),
         ledger_size=book.size,
@@ -231,19 +239,26 @@ def _quality(job: JobRecord) -> dict[str, float]:
 
 # --------------------------------------------------------------------------------------------------------------- sides
 
-Others = tuple[str, dict[str, list[Run]], dict[str, list[dict[str, float]]]]
+
+class Others(NamedTuple):
+    """What a side is compared with: all sides' runs and quality, and whether they belong together one by one."""
+
+    first: str
+    runs: dict[str, list[Run]]
+    quality: dict[str, list[dict[str, float]]]
+    paired: bool
 
 
 def _side(
     label: str, runs: Sequence[Run], quality: Sequence[dict[str, float]], conditions: Conditions, others: Others | None
 ) -> Side:
-    energy = _per_unit(runs, lambda run: run.energy_uj)
+    energy = _per_unit(runs, _energy_of)
     mean_uj = statistics.fmean(energy)
     side = Side(
         label=label,
         runs=tuple(runs),
         energy_uj=mean_uj,
-        duration_us=statistics.fmean(_per_unit(runs, lambda run: run.duration_us)),
+        duration_us=statistics.fmean(_per_unit(runs, _duration_of)),
         co2e_ug=_co2e(runs, conditions),
         quality={name: statistics.fmean(values) for name, values in _metrics(quality).items()},
         energy_against_first=None,
@@ -255,11 +270,11 @@ def _side(
 
 
 def _against(side: Side, runs: Sequence[Run], quality: Sequence[dict[str, float]], others: Others) -> Side:
-    first, all_runs, all_quality = others
-    base, mine, theirs = all_runs[first], _metrics(quality), _metrics(all_quality[first])
-    energy = _relative(_per_unit(base, lambda run: run.energy_uj), _per_unit(runs, lambda run: run.energy_uj))
-    time = _relative(_per_unit(base, lambda run: run.duration_us), _per_unit(runs, lambda run: run.duration_us))
-    told = {name: _welch(theirs[name], values) for name, values in mine.items() if name in theirs}
+    first, paired = others.first, others.paired
+    base, mine, theirs = others.runs[first], _metrics(quality), _metrics(others.quality[first])
+    energies, times = ([_per_unit(one, by) for one in (base, runs)] for by in (_energy_of, _duration_of))
+    energy, time = _relative(*energies, paired=paired), _relative(*times, paired=paired)
+    told = {name: _differ(theirs[name], values, paired=paired) for name, values in mine.items() if name in theirs}
     said = [
         _said("energy", energy),
         _said("time", time),
@@ -274,6 +289,14 @@ def _against(side: Side, runs: Sequence[Run], quality: Sequence[dict[str, float]
         quality_against_first=told,
         verdict=f"against {first}: {'; '.join(said)}",
     )
+
+
+def _energy_of(run: Run) -> int:
+    return run.energy_uj
+
+
+def _duration_of(run: Run) -> int:
+    return run.duration_us
 
 
 def _per_unit(runs: Sequence[Run], amount: Callable[[Run], int]) -> list[float]:
@@ -293,13 +316,28 @@ def _metrics(quality: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [one[name] for one in quality if name in one] for name in sorted({n for one in quality for n in one})}
 
 
-def _relative(base: Sequence[float], mine: Sequence[float]) -> Difference:
+def _relative(base: Sequence[float], mine: Sequence[float], *, paired: bool) -> Difference:
     """The ratio of (geometric) means, less one."""
     if min(*base, *mine) <= 0:
         return Difference(0.0, None, None)
-    found = _welch([math.log(one) for one in base], [math.log(one) for one in mine])
+    found = _differ([math.log(one) for one in base], [math.log(one) for one in mine], paired=paired)
     low, high = (None if bound is None else math.expm1(bound) for bound in (found.low, found.high))
     return Difference(math.expm1(found.value), low, high)
+
+
+def _differ(base: Sequence[float], mine: Sequence[float], *, paired: bool) -> Difference:
+    """Within blocks where runs belong together; a metric that some run did not report has no blocks."""
+    return _within(base, mine) if paired and len(base) == len(mine) else _welch(base, mine)
+
+
+def _within(base: Sequence[float], mine: Sequence[float]) -> Difference:
+    """The mean of the differences within blocks with Student's interval: what a whole block shares cancels."""
+    each = [one - other for one, other in zip(mine, base, strict=True)]
+    value = statistics.fmean(each)
+    if len(each) < 2 or not (spread := statistics.stdev(each)):
+        return Difference(value, None, None)
+    half = T_975[min(len(T_975), len(each) - 1) - 1] * spread / math.sqrt(len(each))
+    return Difference(value, value - half, value + half)
 
 
 def _welch(base: Sequence[float], mine: Sequence[float]) -> Difference:

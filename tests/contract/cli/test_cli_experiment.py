@@ -53,7 +53,7 @@ def trial(api, monkeypatch, tmp_path):
         return submit(call)
 
     api._submit = submitted
-    api.comparison = {"per": "job", "sides": [compared_side("one"), compared_side("two")], "notes": []}
+    api.comparison = {"per": "job", "paired": True, "sides": [compared_side("one"), compared_side("two")], "notes": []}
     monkeypatch.setattr(experiment.time, "sleep", rests.append)
     api.ends, api.rests = ends, rests
     return api
@@ -78,6 +78,7 @@ def test_runs_are_jobs_one_at_a_time_on_one_cluster_with_rests_between(trial, sh
     (asked,) = trial.made("GET", "/v1/compare")
     by_name = {name: [run["job_id"] for run in report["runs"] if run["name"] == name] for name in ("one", "two")}
     assert asked.query["side"] == [f"{name}={','.join(jobs)}" for name, jobs in by_name.items()]
+    assert asked.query["paired"] == ["True"]
     shared = jobs[0]["entrypoint"].split()[-1]
     assert report["experiment"] in shared
     assert {job["entrypoint"].split()[-1] for job in jobs if job["name"] == "tiny.one"} == {shared}

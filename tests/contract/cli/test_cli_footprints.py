@@ -96,6 +96,7 @@ def test_charges_say_what_is_not_charged(shell):
     ("arguments", "code", "message"),
     [
         (("audit", "chargeback", "--month", "2026-13"), 120, "Write it as 2026-11"),
+        (("compare", "fp16", "jobint8000", "--paired"), 120, "'fp16 3, jobint8000 1' runs of each cannot be paired"),
         (("compare", "fp16"), 120, "are not two different sides"),
         (("compare", "fp16", "int9"), 121, "neither the id of a job"),
         (("compare", "fp16", "int8", "--per", "query"), 120, "which counted tokens"),

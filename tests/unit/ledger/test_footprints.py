@@ -139,6 +139,25 @@ def test_noise_is_no_difference(ledger):
     assert "the meters alone may be off by 5 %" in verdict
 
 
+def test_within_blocks_what_a_whole_block_shares_cancels(ledger):
+    """The machine takes up to three times the energy for both sides alike; b's share of a's is 0.5, 0.55 and 0.45."""
+    for number, (left, share) in enumerate(((1.0, 0.5), (2.0, 0.55), (3.0, 0.45))):
+        ledger.ran(f"joba00000{number}", left, name="a")
+        ledger.ran(f"jobb00000{number}", left * share, name="b")
+    assert not compared(ledger, "a", "b").sides[1].energy_against_first.shown
+    found = compared(ledger, "a", "b", paired=True)
+    one = found.sides[1].energy_against_first
+    logs = [math.log(share) for share in (0.5, 0.55, 0.45)]
+    mean = sum(logs) / 3
+    half = 4.303 * math.sqrt(sum((log - mean) ** 2 for log in logs) / 2 / 3)  # Student's t of 2 degrees of freedom
+    assert found.paired
+    assert (one.value, one.low, one.high) == pytest.approx([math.expm1(mean + step) for step in (0, -half, half)])
+    assert one.shown
+    ledger.ran("joba000003", 1.0, name="a")
+    with pytest.raises(InvalidInput, match="'a 4, b 3' runs of each cannot be paired"):
+        compared(ledger, "a", "b", paired=True)
+
+
 def test_co2e_is_by_equal_conditions_and_may_be_given(ledger):
     ledger.ran("joba000000", 1, known=False)
     ledger.ran("jobb000000", 1)
