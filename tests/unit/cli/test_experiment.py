@@ -110,7 +110,9 @@ def shown(*sides, runs=(), literature=None, made_by=()):
     report = {
         "experiment": "0badcafe", "name": "x", "seed": 7, "repeats": 3, "cool_down_s": 5.0, "cluster": "local",
         "runs": list(runs), "variants": variants,
-        "comparison": {"per": "token", "paired": True, "sides": list(sides), "notes": ["int8: 40 % of the energy is estimated", "N"]},
+        "comparison": {
+            "per": "token", "paired": True, "sides": list(sides), "notes": ["int8: 40 % of the energy is estimated", "N"],
+        },
     }  # fmt: skip
     out = io.StringIO()
     Console(file=out, width=80).print(experiment(report))
