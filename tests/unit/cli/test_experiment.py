@@ -111,7 +111,8 @@ def shown(*sides, runs=(), literature=None, made_by=()):
         "experiment": "0badcafe", "name": "x", "seed": 7, "repeats": 3, "cool_down_s": 5.0, "cluster": "local",
         "runs": list(runs), "variants": variants,
         "comparison": {
-            "per": "token", "paired": True, "sides": list(sides), "notes": ["int8: 40 % of the energy is estimated", "N"],
+            "per": "token", "paired": True, "sides": list(sides),
+            "notes": ["int8: 40 % of the energy is estimated", "N"],
         },
     }  # fmt: skip
     out = io.StringIO()
