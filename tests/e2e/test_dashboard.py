@@ -3,10 +3,12 @@ axe finds. The server is the real application; only its clusters and the grid ar
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
@@ -150,6 +152,42 @@ def test_a_waiting_job_is_given_more_time_and_another_is_started_now(chromium: B
     page.get_by_role("button", name="Start soon now").click()
     expect(page.get_by_role("button", name="Start soon now")).to_have_count(0)
     assert fleet.world.job(soon).spec.start_now
+    assert visit.complaints == []
+    context.close()
+
+
+def test_every_table_and_chart_is_exported_with_exact_figures_and_units(chromium: Browser, fleet: BusyFleet):
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    visit = Visit(context, fleet.client.login_url())
+
+    def exported(section: str, form: str) -> str:
+        with visit.page.expect_download() as download:
+            visit.page.locator(f"[aria-labelledby={section}]").get_by_role("button", name=form).click()
+        return download.value.path().read_bytes().decode()
+
+    job_id = fleet.client.jobs(state=["succeeded"])["jobs"][0]["job_id"]
+    receipt = fleet.client.receipt(job_id)
+    visit.to(f"/jobs/{job_id}")
+    devices = json.loads(exported("h-devices", "JSON"))
+    assert [one["Energy (J)"] for one in devices] == [one["energy_j"] for one in receipt["devices"]]
+    assert exported("h-attempts", "CSV").startswith('"#","Cluster","Started","Ended","Outcome"\r\n"1",')
+    power = json.loads(exported("h-power", "JSON"))
+    assert {"time", "gpu (W)", "grid (g/kWh)"} <= set(power[0])
+    pictures = [exported("h-power", "SVG")]
+    visit.to("/footprint")
+    days = json.loads(exported("h-days", "JSON"))
+    statement = visit.page.evaluate(
+        "fetch('/v1/statement?format=json&since=2026-03-01T00:00:00Z').then((a) => a.json())"
+    )
+    assert sum(one["ug CO2e"] for one in days) == statement["totals"]["co2e_ug"]
+    pictures.append(exported("h-days", "SVG"))
+    visit.to("/queue")
+    assert "berkeley" in exported("h-plan", "CSV")
+    pictures.append(exported("h-plan", "SVG"))
+    for picture in pictures:
+        root = ET.fromstring(picture)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in picture
     assert visit.complaints == []
     context.close()
 

@@ -183,7 +183,10 @@ class BusyFleet(Served):
             wire.Row(name, 0, wire.COUNTER, attempt.attempt_id, t0, t1, uj, "alone", 50_000)
             for name, uj in energy_uj.items()
         )
-        spans = tuple(wire.Span(name, 0, wire.COUNTER, t0, t1, 0, uj) for name, uj in energy_uj.items())
+        spans = tuple(
+            wire.Span(name, 0, wire.COUNTER, t0, t1, 0, uj, round(0.97 * uj) if name.startswith("gpu") else None)
+            for name, uj in energy_uj.items()
+        )
         identity = (MACHINE, BOOT, READER, self.seq, t0, t1, 0, (t1 - t0) * 1000, 0)
         self.seq += 1
         segment = wire.Segment(*identity, devices, spans, rows)

@@ -193,6 +193,10 @@ class Book:
         spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
         _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
         attempt.segments[segment] = sha256
+        if told := body.get("compared"):
+            counter_uj, integral_uj = attempt.compared.get(told["machine"], (0, 0))
+            both = counter_uj + told["counter_uj"], integral_uj + told["integral_uj"]
+            attempt.compared[told["machine"]] = both
         for span in spans:
             self._watched.add_read(span)
         attempt.recorded += spans

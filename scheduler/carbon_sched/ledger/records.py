@@ -87,7 +87,8 @@ class AttemptRecord:
     `recorded` is all evidence of its energy; `spans` is what of it is booked. `reserved` is the hardware that was kept
     for it and the footprint of its manufacture, None in ledgers of before. `overhead` are the stretches that
     suspensions took beside its work, named as `domain.energy.Overhead` does. `pue_changes` are when another PUE of its
-    cluster was stated while it was open, and which.
+    cluster was stated while it was open, and which. `compared` holds, by machine, what counters said and
+    what power that was read beside them came to, in microjoules: of all of the machine, in segments delivered for it.
     """
 
     attempt_id: str
@@ -115,6 +116,7 @@ class AttemptRecord:
     variants: tuple[VariantUse, ...] = ()
     recorded: list[EnergySpan] = field(default_factory=list)
     segments: dict[str, str] = field(default_factory=dict)
+    compared: dict[str, tuple[int, int]] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
     watched: IndependentCover = field(default_factory=IndependentCover)
     _spans: tuple[tuple[int, int], list[EnergySpan]] = field(default=((0, 0), []), init=False, repr=False)

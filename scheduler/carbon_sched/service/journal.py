@@ -87,7 +87,8 @@ class Segment:
     """One verified energy segment of a machine.
 
     `key_id` names the key that signed it: one of this cluster's meters (then `reporter` is independent), or one that we
-    do not know; empty for what wrappers write. `kinds` are the kinds of devices it speaks of.
+    do not know; empty for what wrappers write. `kinds` are the kinds of devices it speaks of. `compared_uj`: what the
+    counters of devices whose power was read beside them say, and the integral of that power; None without any.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Segment:
     reporter: Reporter = Reporter.SELF_REPORTED
     key_id: str = ""
     remarks: tuple[Remark, ...] = ()
+    compared_uj: tuple[int, int] | None = None
 
     @property
     def independent(self) -> bool:
@@ -203,7 +205,17 @@ def checked(data: bytes, name: str, cluster: str, keys: Sequence[MeterKey]) -> S
         reporter=reporter,
         key_id=segment.signature.key_id if segment.signature else "",
         remarks=(*(remark(note) for note in segment.notes), *_doubts(segment)),
+        compared_uj=_compared_uj(segment),
     )
+
+
+def _compared_uj(segment: wire.Segment) -> tuple[int, int] | None:
+    pairs = [
+        (span.last_uj - span.first_uj, span.integral_uj)
+        for span in segment.spans
+        if span.source == wire.COUNTER and span.integral_uj is not None
+    ]
+    return (sum(counter for counter, _ in pairs), sum(integral for _, integral in pairs)) if pairs else None
 
 
 def _doubts(segment: wire.Segment) -> list[Remark]:

@@ -43,8 +43,9 @@ class Keep:
                     continue
                 owners = dict.fromkeys(span.owner for span in mine)
                 late += _reopened(tx, owners)
-                for owner in owners:
+                for number, owner in enumerate(owners):
                     body = {"attempt": owner, "cluster": cluster, **_evidence(segment, mine, {owner})}
+                    body |= _compared(segment) if number == 0 else {}
                     tx.append_fact(Fact(FactKind.ENERGY_RECORDED, self._clock.now(), body))
             if self._add(tx, attempt, segment, segment.identity, machine) and (machine or segment.independent):
                 body = {"machine": segment.machine, "cluster": attempt.cluster, **_watched(segment)}
@@ -100,6 +101,14 @@ def _evidence(segment: Segment, spans: Sequence[EnergySpan], owners: Collection[
     """What a fact says of one segment's energy for these owners."""
     rows = [_span(span) for span in spans if span.owner in owners]
     return {"segment": segment.identity, "sha256": segment.sha256, "spans": rows}
+
+
+def _compared(segment: Segment) -> dict[str, object]:
+    """Counters against power, of the whole machine: said once, whoever had energy there."""
+    if segment.compared_uj is None:
+        return {}
+    counter_uj, integral_uj = segment.compared_uj
+    return {"compared": {"machine": segment.machine, "counter_uj": counter_uj, "integral_uj": integral_uj}}
 
 
 def _watched(segment: Segment) -> dict[str, object]:

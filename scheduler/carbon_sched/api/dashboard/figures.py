@@ -22,19 +22,20 @@ TONES = (50, 120, 200, 300, 420, 560, 700)
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
-def data(value: object, text: str) -> Markup:
-    """A figure: the exact value for programs, the text for people."""
-    return Markup('<data value="{}">{}</data>').format(value, text)
+def data(value: object, text: str, unit: str = "") -> Markup:
+    """A figure: the exact value in its unit for programs, the text for people. All three are made here, of numbers."""
+    of = f' data-unit="{unit}"' if unit else ""
+    return Markup(f'<data value="{value}"{of}>{text}</data>')  # noqa: S704 - see above
 
 
 def co2e(ug: int | None) -> Markup:
     """Micrograms of CO2e."""
-    return UNKNOWN if ug is None else data(ug, ledger.co2e(ug))
+    return UNKNOWN if ug is None else data(ug, ledger.co2e(ug), "ug CO2e")
 
 
 def co2e_g(grams: float | None) -> Markup:
     """Grams of CO2e, as the API gives expectations."""
-    return UNKNOWN if grams is None else data(repr(grams), ledger.co2e(round(grams * UG_PER_G)))
+    return UNKNOWN if grams is None else data(repr(grams), ledger.co2e(round(grams * UG_PER_G)), "g CO2e")
 
 
 def change_g(grams: float | None) -> Markup:
@@ -42,27 +43,32 @@ def change_g(grams: float | None) -> Markup:
     if grams is None:
         return UNKNOWN
     sign = "+" if grams > 0 else ""
-    return data(repr(grams), sign + ledger.co2e(round(grams * UG_PER_G)))
+    return data(repr(grams), sign + ledger.co2e(round(grams * UG_PER_G)), "g CO2e")
+
+
+def change_ug(ug: int) -> Markup:
+    """Micrograms more or less than something, with their sign."""
+    return data(ug, ("+" if ug > 0 else "") + ledger.co2e(ug), "ug CO2e")
 
 
 def energy(uj: int | None) -> Markup:
     """Microjoules."""
-    return UNKNOWN if uj is None else data(uj, ledger.kwh(uj))
+    return UNKNOWN if uj is None else data(uj, ledger.kwh(uj), "uJ")
 
 
 def energy_kwh(kwh: float | None) -> Markup:
     """Kilowatt-hours, as the API gives them."""
-    return UNKNOWN if kwh is None else data(repr(kwh), ledger.kwh(round(kwh * UJ_PER_KWH)))
+    return UNKNOWN if kwh is None else data(repr(kwh), ledger.kwh(round(kwh * UJ_PER_KWH)), "kWh")
 
 
 def energy_j(joules: float) -> Markup:
     """Joules, as receipts give devices."""
-    return data(repr(joules), ledger.kwh(round(joules * UJ_PER_J)))
+    return data(repr(joules), ledger.kwh(round(joules * UJ_PER_J)), "J")
 
 
 def intensity(g_per_kwh: float | None) -> Markup:
     """Grams per kWh, without the unit."""
-    return UNKNOWN if g_per_kwh is None else data(repr(g_per_kwh), f"{g_per_kwh:.0f}")
+    return UNKNOWN if g_per_kwh is None else data(repr(g_per_kwh), f"{g_per_kwh:.0f}", "g/kWh")
 
 
 def tone(g_per_kwh: float | None) -> str:
@@ -74,7 +80,7 @@ def power(watts: float | None) -> Markup:
     """Watts."""
     if watts is None:
         return UNKNOWN
-    return data(repr(watts), f"{watts / 1000:.2f} kW" if abs(watts) >= 1000 else f"{watts:.0f} W")
+    return data(repr(watts), f"{watts / 1000:.2f} kW" if abs(watts) >= 1000 else f"{watts:.0f} W", "W")
 
 
 def ratio(value: float | None) -> Markup:
@@ -92,6 +98,11 @@ def share(part: float | None) -> Markup:
     return UNKNOWN if part is None else data(repr(part), f"{100 * part:.1f} %")
 
 
+def change(part: float) -> Markup:
+    """By what share something is more or less, as percent with a sign."""
+    return data(repr(part), f"{100 * part:+.1f} %")
+
+
 def part_of(part: int, whole: int) -> Markup:
     """A part of a whole, rounded down as in statements."""
     return data(part, ledger.percent(part, whole))
@@ -100,14 +111,14 @@ def part_of(part: int, whole: int) -> Markup:
 def per_unit(one: PerUnit) -> Markup:
     """CO2e of electricity of one unit of work, in grams."""
     grams = one.co2e_ug / UG_PER_G / (one.amount_millionths / 1_000_000) if one.amount_millionths else None
-    return UNKNOWN if grams is None else data(repr(grams), f"{grams:.3g} g")
+    return UNKNOWN if grams is None else data(repr(grams), f"{grams:.3g} g", "g CO2e")
 
 
 def duration(seconds: float | None) -> Markup:
     """A length of time in its two largest units."""
     if seconds is None:
         return UNKNOWN
-    return data(repr(seconds), length(seconds))
+    return data(repr(seconds), length(seconds), "s")
 
 
 def length(seconds: float) -> str:
@@ -170,7 +181,7 @@ def hour_of(now: datetime) -> datetime:
 FILTERS = {
     made.__name__: made
     for made in (
-        co2e, co2e_g, change_g, energy, energy_kwh, energy_j, intensity, tone, power, ratio, count, share, duration,
-        instant, ago, text, lines, window_length, part_of, per_unit,
+        co2e, co2e_g, change_g, change_ug, energy, energy_kwh, energy_j, intensity, tone, power, ratio, count, share,
+        change, duration, instant, ago, text, lines, window_length, part_of, per_unit,
     )
 }  # fmt: skip

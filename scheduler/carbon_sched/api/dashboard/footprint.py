@@ -120,7 +120,7 @@ def _days_chart(found: Sequence[Day], since: datetime) -> Markup | None:
     every = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     values = [(f"{day.day} {day:%b}", sums.get(day.isoformat(), 0)) for day in every]
     total = sum(sums.values())
-    return plots.columns(values, f"CO2e by day, {co2e(total)} in all", co2e)
+    return plots.columns(values, f"CO2e by day, {co2e(total)} in all", co2e, unit="ug CO2e")
 
 
 def _models(book: Book, team: str | None) -> list[str]:
@@ -142,7 +142,7 @@ def _trends(context: Context, model: str | None, team: str | None, now: datetime
     if found is None:
         return []
     return [
-        (unit, plots.columns(values, f"CO2e per {unit} by week", lambda ng: f"{ng / 1e9:.3g} g"))
+        (unit, plots.columns(values, f"CO2e per {unit} by week", lambda ng: f"{ng / 1e9:.3g} g", unit="ng CO2e"))
         for unit, values in found.value.items()
     ]
 

@@ -26,7 +26,9 @@ SQUATTER = "squatter"
 class Machine:
     """What the ledger holds of one machine's last day: microjoules by source, by reporter, and used by squatters.
 
-    `counter_uj` and `integrated_uj` of the same kinds of devices would agree; both are shown, none is corrected.
+    `counters_uj` is what counters say, `integrals_uj` what power that was read beside them comes to, of the same
+    devices and time: they should agree; both are shown, none is corrected. `squatters` are names of jobs that used what
+    was not theirs, by id.
     """
 
     name: str
@@ -35,6 +37,14 @@ class Machine:
     sources: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     reporters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     squatted_uj: int = 0
+    squatters: dict[str, str] = field(default_factory=dict)
+    counters_uj: int = 0
+    integrals_uj: int = 0
+
+    @property
+    def off(self) -> float | None:
+        """By what share of the integral the counters say more; None where no power was read beside them."""
+        return self.counters_uj / self.integrals_uj - 1 if self.integrals_uj else None
 
     @property
     def energy_uj(self) -> int:
@@ -78,5 +88,11 @@ def _machines(book: Book, since: datetime) -> list[Machine]:
                 machine.last = max(machine.last, span.end)
                 machine.sources[span.source.value] += span.energy_uj
                 machine.reporters[span.reporter.value] += span.energy_uj
-                machine.squatted_uj += span.energy_uj if SQUATTER in span.flags else 0
+                if SQUATTER in span.flags:
+                    machine.squatted_uj += span.energy_uj
+                    machine.squatters[job.job_id] = job.name
+            for name, (counters_uj, integrals_uj) in attempt.compared.items():
+                if (attempt.cluster, name) in found:
+                    found[attempt.cluster, name].counters_uj += counters_uj
+                    found[attempt.cluster, name].integrals_uj += integrals_uj
     return [found[key] for key in sorted(found)]

@@ -18,6 +18,7 @@ from carbon_sched.api.dashboard.pages import PageRoute, render, seen
 from carbon_sched.api.dashboard.queue import priced
 from carbon_sched.api.policies import effective_for_job
 from carbon_sched.domain.errors import CarbonSchedError, ClusterError, NotFound
+from carbon_sched.domain.job import JobState
 from carbon_sched.domain.time import from_rfc3339
 from carbon_sched.domain.units import UJ_PER_J
 from carbon_sched.ledger.account import Part, actual
@@ -29,6 +30,8 @@ router = APIRouter(route_class=PageRoute)
 TAIL = 24_000
 """Bytes of output on the page; the rest is a click away."""
 KINDS = {"gpu": "c1", "cpu": "c3", "dram": "c4", "node": "c6"}
+CHOICES = 50
+"""Jobs that are offered to be compared."""
 POINTS = 600
 """Moments of a power curve."""
 
@@ -95,7 +98,9 @@ def _starts(decision: DecisionView) -> Any:
     inner = plots.stretched(0, 110, plots.area(lines, most), plots.band(bands, most), plots.line(lines, most))
     least = min(one["co2e_g"] for one in curve)
     label = f"Expected CO2e by start: from {least:.3g} g to {max(one['co2e_g'] for one in curve):.3g} g"
-    return plots.picture(130, label, *plots.hours(span, 0, 110), inner, mark)
+    rows = [(one["start"], one["co2e_g"], one["low_g"], one["high_g"]) for one in curve]
+    figures = plots.Figures(("start", "g CO2e", "low (g CO2e)", "high (g CO2e)"), rows)
+    return plots.picture(130, label, *plots.hours(span, 0, 110), inner, mark, figures=figures)
 
 
 # ------------------------------------------------------------------------------------------------------ power, live
@@ -179,4 +184,7 @@ def compare(request: Request, context: Ctx, caller: Reader, a: str = "", b: str 
             found = footprints.show_comparison(context, caller, side=[a, b], per=per)
         except CarbonSchedError as error:
             problem = str(error)
-    return render(request, caller, "compare.html", now=seen(context), found=found, problem=problem, a=a, b=b, per=per)
+    ended = api.list_jobs(context, caller, state=[JobState.SUCCEEDED.value], limit=CHOICES)["jobs"]
+    return render(
+        request, caller, "compare.html", now=seen(context), found=found, problem=problem, a=a, b=b, per=per, ended=ended
+    )

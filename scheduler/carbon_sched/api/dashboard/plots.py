@@ -5,6 +5,7 @@ Curves lie in an inner picture that is stretched; their lines keep their width (
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,14 +44,26 @@ class Span:
         return [first + step * number for number in range(int((self.end - first) / step) + 1)]
 
 
-def picture(height: int, label: str, *parts: str | Markup, kind: str = "", role: str = "img") -> Markup:
+@dataclass(frozen=True)
+class Figures:
+    """The numbers behind a chart; the names of its columns say the units."""
+
+    head: tuple[str, ...]
+    rows: Sequence[Sequence[str | float]]
+
+
+def picture(
+    height: int, label: str, *parts: str | Markup, kind: str = "", role: str = "img", figures: Figures | None = None
+) -> Markup:
     """A chart of this height in pixels; `label` says in words what it shows. One with links in it is a `group`.
 
-    Parts are markup made here, of numbers and classes; whatever people wrote is escaped where it is put in.
+    Parts are markup made here, of numbers and classes; whatever people wrote is escaped where it is put in. `figures`
+    are what is exported of it, where no table beside it says the same.
     """
     drawn = Markup("".join(parts))  # noqa: S704 - see above
-    return Markup('<svg class="plot {}" width="100%" height="{}" role="{}" aria-label="{}">{}</svg>').format(
-        kind, height, role, label, drawn
+    kept = "" if figures is None else Markup(' data-rows="{}"').format(json.dumps(vars(figures)))
+    return Markup('<svg class="plot {}" width="100%" height="{}" role="{}" aria-label="{}"{}>{}</svg>').format(
+        kind, height, role, label, kept, drawn
     )
 
 
@@ -172,12 +185,14 @@ def evidence(row: Charge, whole_ug: int) -> Markup:
     return shares(parts, whole_ug, f"{row.value or 'none'}: share by evidence")
 
 
-def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int], str]) -> Markup:
-    """One column per name, such as a day; every value can be read by programs and on hovering."""
+def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int], str], *, unit: str) -> Markup:
+    """One column per name, such as a day; every value, in `unit`, can be read by programs and on hovering."""
     most = max((value for _, value in values), default=0) or 1
     width = 100 / max(len(values), LEAST_COLUMNS)
     gap = min(0.3 * width, 0.6)
     drawn = ['<line class="zero" x1="0" x2="100%" y1="120" y2="120"/>']
+    top = Markup('<text class="tick" x="100%" y="16" text-anchor="end">at most {}</text>').format(text(most))
+    drawn += ['<line class="tick" x1="0" x2="100%" y1="8" y2="8"/>', top]
     every = max(1, -(-len(values) // 8))
     for number, (name, value) in enumerate(values):
         high = 112 * max(value, 0) / most
@@ -189,7 +204,7 @@ def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int],
         if number % every == 0:
             where = ("0", "start") if number == 0 else (f"{_n((number + 0.5) * width)}%", "middle")
             drawn.append(Markup('<text class="tick" x="{}" y="136" text-anchor="{}">{}</text>').format(*where, name))
-    return picture(142, label, *drawn, kind="columns")
+    return picture(142, label, *drawn, kind="columns", figures=Figures(("period", unit), values))
 
 
 def burn(used_share: float, reserved_share: float, time_share: float, forecast_share: float | None) -> Markup:

@@ -8,32 +8,69 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request, Response
 
 from carbon_sched.api import policies
-from carbon_sched.api.access import Reader
+from carbon_sched.api.access import Operator, Reader
 from carbon_sched.api.context import Context, Ctx
+from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen
 from carbon_sched.api.grid import NOW
-from carbon_sched.api.views import skill_view
+from carbon_sched.api.views import effective_view, skill_view
 from carbon_sched.domain.errors import NotFound
+from carbon_sched.domain.job import JobSpec, Phase
+from carbon_sched.ledger.book import Book
+from carbon_sched.ledger.records import Body
 from carbon_sched.wire import PolicyView, SkillView
 
 router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/policies", include_in_schema=False)
-def show(request: Request, context: Ctx, caller: Reader, name: str | None = None, to: int | None = None) -> Response:
-    """The page; of policy `name` also its versions, and what changed up to version `to` (the newest)."""
+def show(
+    request: Request,
+    context: Ctx,
+    caller: Reader,
+    name: str | None = None,
+    to: int | None = None,
+    team: str = "",
+    project: str = "",
+    model: str = "",
+    phase: Phase = Phase.OTHER,
+) -> Response:
+    """The page; of policy `name` also its versions, what changed up to version `to` (the newest), and what holds.
+
+    What holds is told for a job of that team, project, model and phase.
+    """
     listed = policies.list_policies(context, caller)
     chosen = next((one for one in listed if one["name"] == name), listed[0] if listed and not name else None)
     if name and chosen is None:
         raise NotFound(f"no policy is called {name!r}")
     versions = _versions(context, chosen, caller)
     newer = next((one for one in versions if one["version"] == to), versions[0] if versions else None)
-    older = _before(versions, newer)
+    older, trials = _before(versions, newer), answer(context, ("trials",), _trials)
+    policy = chosen["name"] if chosen else ""
+    job = JobSpec("", "", team=team, project=project, model=model, phase=phase, policy=policy)
     return render(
         request, caller, "policies.html", now=seen(context),
         policies=listed, chosen=chosen, versions=versions, newer=newer, older=older,
         diff=list(changes(older["content"] or "" if older else "", newer["content"] or "")) if newer else [],
+        trials=trials.value if trials else {}, phases=[one.value for one in Phase],
+        job={"team": team, "project": project, "model": model, "phase": phase.value},
+        effective=effective_view(context.policies.now(), job),
     )  # fmt: skip
+
+
+@router.get("/policies/backtest", include_in_schema=False)
+def backtest(request: Request, context: Ctx, caller: Operator, name: str, version: int) -> Response:
+    """What a version would have done to the jobs of the last weeks, beside what is in force: computed now."""
+    versions = policies.list_versions(name, context, caller)
+    content = next((one["content"] for one in versions if one["version"] == version), None)
+    if content is None:
+        raise NotFound(f"policy {name!r} has no version {version}")
+    return render(request, caller, "backtest.html", now=seen(context), found=context.trial(content, 0))
+
+
+def _trials(book: Book) -> dict[int, Body]:
+    """The backtests that policies were applied with, by version."""
+    return {one["version"]: one["backtest"] for one in book.policies if one.get("backtest")}
 
 
 @router.get("/policies/skill", include_in_schema=False)
