@@ -197,6 +197,16 @@ def test_a_cluster_is_kept_until_its_energy_is_collected_and_no_longer(kube, mon
     assert kube.object("train")["spec"].get("ttlSecondsAfterFinished", 0) == (900 if stopped else 0)
 
 
+def test_heads_that_are_gone_are_forgotten(kube):
+    create(kube, name="first")
+    end(kube, run(kube, "first"))
+    create(kube, name="second")
+    head = run(kube, "second").attempt_id
+    heads = kube.adapters.kubernetes(kube.cluster)._heads
+    assert [head in address for address in heads._clients] == [True]
+    assert len(heads._nodes) == len(heads._attempts) - 1 == 1
+
+
 def test_a_stop_while_pods_are_coming_suspends_at_once(kube):
     create(kube)
     turns(kube, 4)

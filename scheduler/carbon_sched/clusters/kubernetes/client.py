@@ -180,7 +180,7 @@ class KubernetesCluster:
     def jobs(self) -> list[RayJob]:
         """One for every RayJob that an attempt of ours was admitted to."""
         found = [rayjob for rayjob in self._all() if attempt_of(rayjob)]
-        self._heads.prune({attempt_of(rayjob) for rayjob in found})
+        self._heads.prune(found)
         return [self._ray_job(rayjob) for rayjob in found]
 
     def _ray_job(self, rayjob: Json) -> RayJob:

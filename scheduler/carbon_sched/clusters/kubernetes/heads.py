@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.clusters.kubernetes.manifest import FINAL, has_cluster
+from carbon_sched.clusters.kubernetes.manifest import FINAL, attempt_of, has_cluster
 from carbon_sched.clusters.ray_client import RayClient
 from carbon_sched.domain.errors import ClusterError, ClusterUnclear
 from carbon_sched_runtime import wire
@@ -50,10 +50,14 @@ class Heads:
 
     def of(self, rayjob: Json) -> RayClient | None:
         """The head of a RayJob's cluster; None while, and once, it has none."""
+        address = self._address_of(rayjob)
+        return self._client(address) if address else None
+
+    def _address_of(self, rayjob: Json) -> str:
         if not has_cluster(rayjob, self._clock.now()):
-            return None
+            return ""
         host, _, port = rayjob["status"]["dashboardURL"].removeprefix("http://").partition(":")
-        return self._client(self.address(rayjob["metadata"]["namespace"], host.partition(".")[0], port or "8265"))
+        return self.address(rayjob["metadata"]["namespace"], host.partition(".")[0], port or "8265")
 
     def details(self, attempt: str, rayjob: Json, status: str) -> RayJob | None:
         """What Ray says of an attempt that runs or has ended: once while it runs, and once more at its end."""
@@ -100,9 +104,14 @@ class Heads:
             raise ClusterUnclear(f"cluster {self._endpoint.name!r}: no Ray cluster there has the node {node_id[:12]}")
         return self._client(self._nodes[node_id])
 
-    def prune(self, attempts: set[str]) -> None:
-        """Forget all others."""
+    def prune(self, rayjobs: list[Json]) -> None:
+        """Forget all other attempts, and the heads that are gone."""
+        attempts, there = {attempt_of(rayjob) for rayjob in rayjobs}, {self._address_of(rayjob) for rayjob in rayjobs}
         self._attempts = {name: known for name, known in self._attempts.items() if name in attempts}
+        self._nodes = {node: address for node, address in self._nodes.items() if address in there}
+        with self._lock:
+            for address in self._clients.keys() - there:
+                self._clients.pop(address).close()
 
     def close(self) -> None:
         """Drop open connections."""
