@@ -107,8 +107,9 @@ def add(name: str, *, replace: bool, as_json: bool, **given: Any) -> None:
     Examples:
       carbon-sched clusters add lab --address http://head:8265 --zone DE --pue 1.3
       carbon-sched clusters add laptop --local --zone FR
-      carbon-sched clusters add gke --kubernetes --address https://10.0.0.1 --token file:/run/gke/token \\
-        --ca-file /run/gke/ca.crt --zone FI --pools pools.yaml --namespace ml --create-in ml
+      carbon-sched clusters add gke --kubernetes --address https://10.0.0.1 \\
+        --token file:/run/gke/token --ca-file /run/gke/ca.crt \\
+        --zone FI --pools pools.yaml --namespace ml --create-in ml
     """
     from carbon_sched.cli.connection import connect
 
