@@ -227,7 +227,11 @@ def build(
         Step("schedules", leadership.only(schedules.step), threading.Event()),
         Step("serve", leadership.only(serving(fenced).step), threading.Event()),
         Step("seal", leadership.only(sealing.step), threading.Event()),
-        Step("reconcile", leadership.only(Reconcile(fenced, fleet, statements, clock).step), threading.Event()),
+        Step(
+            "reconcile",
+            leadership.only(Reconcile(fenced, fleet, statements, clock, Lanes("reconcile")).step),
+            threading.Event(),
+        ),
         Step("restate", leadership.only(Restate(fenced, statements, book, clock).step), threading.Event()),
         Step("forecast", forecasts.step, signals.wake_for_zones()),
         *refresh.steps(),

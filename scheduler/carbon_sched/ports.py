@@ -120,6 +120,16 @@ class NewJob:
     request_sha256: str
 
 
+@dataclass(frozen=True)
+class Wait:
+    """What a job that goes on waiting is told: from when it may start, and why it does not yet."""
+
+    job: Job
+    not_before: datetime | None
+    reason: str
+    cause: Cause
+
+
 class Transaction(Protocol):
     """All reads and writes of one atomic step. Nothing here calls the network.
 
@@ -148,6 +158,9 @@ class Transaction(Protocol):
 
         The specs of jobs in `known` are taken from there and not read, where they were not amended since.
         """
+
+    def jobs_by_id(self, job_ids: Sequence[str], known: Mapping[str, Job] = MappingProxyType({})) -> dict[str, Job]:
+        """These jobs, specs as in `live_jobs`; ids that name no job are left out."""
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """The places of those of these jobs that are queued, counted from 1: by class, then by age."""
@@ -194,6 +207,9 @@ class Transaction(Protocol):
         Returns the job with one amendment more. Labels and name stay as they are: lists go by them.
         """
 
+    def tell_waiting(self, waits: Sequence[Wait]) -> None:
+        """As `amend_job` for each, in a number of statements that does not grow with theirs."""
+
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
 
@@ -201,11 +217,14 @@ class Transaction(Protocol):
         """Grows with every event of a job and with every decision, whichever server made it."""
 
     # decisions -----------------------------------------------------------------------------------
-    def put_decision(self, decision: Decision) -> None:
+    def put_decisions(self, new: Sequence[Decision]) -> None:
         """Append; the newest one of a job is its decision."""
 
     def decision(self, job_id: str) -> Decision | None:
         """The newest decision of the job."""
+
+    def decisions(self, job_ids: Sequence[str]) -> dict[str, Decision]:
+        """The newest decision of each of these jobs that has one."""
 
     # attempts ------------------------------------------------------------------------------------
     def add_attempt(self, attempt: Attempt) -> None:

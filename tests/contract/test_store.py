@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 
+from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.cluster import Cluster, Pue
 from carbon_sched.domain.decision import Decision, Verdict
 from carbon_sched.domain.energy import IDLE, EnergySpan, Reporter, SourceClass
@@ -34,7 +35,7 @@ from carbon_sched.domain.job import (
 from carbon_sched.domain.run import PastRun
 from carbon_sched.ledger.chain import GENESIS
 from carbon_sched.ledger.verify import Checkpoint, verify_entries
-from carbon_sched.ports import JobFilter, NewJob
+from carbon_sched.ports import JobFilter, NewJob, Wait
 from carbon_sched.store.engine import open_store
 from tests import strategies
 from tests.fakes.clock import START
@@ -209,6 +210,36 @@ def test_an_amended_spec_is_stored_with_its_event_and_read_again_by_who_knew_the
         assert drive(tx, tx.job(first.job_id), JobEvent.DISPATCH).spec == spec
 
 
+def test_jobs_are_found_by_id_together(store):
+    for number in (1, 2, 3):
+        add(store, job(number))
+    with store.transaction(write=False) as tx:
+        first, second, _ = tx.live_jobs()
+        found = tx.jobs_by_id([second.job_id, first.job_id, "nobody"], {first.job_id: first})
+        assert found == {first.job_id: first, second.job_id: second}
+        assert found[first.job_id].spec is first.spec
+        assert tx.jobs_by_id([]) == {}
+
+
+def test_jobs_are_told_together_why_they_wait(store):
+    for number in (1, 2):
+        add(store, job(number))
+    with store.transaction() as tx:
+        first, second = tx.live_jobs()
+        tx.tell_waiting([])
+        tx.tell_waiting([Wait(first, START, "greener at noon", Cause.DELAYED), Wait(second, None, "\0", Cause.NO_ROOM)])
+        first_told = replace(first, version=first.version + 1, not_before=START, cause=Cause.DELAYED)
+        second_told = replace(second, version=second.version + 1, cause=Cause.NO_ROOM)
+        told = [replace(first_told, reason="greener at noon"), replace(second_told, reason="\ufffd")]
+        assert tx.live_jobs() == told
+    with pytest.raises(StaleVersion), store.transaction() as tx:
+        tx.tell_waiting(
+            [Wait(told[1], None, "nothing of this stays", Cause.NO_ROOM), Wait(first, None, "", Cause.NONE)]
+        )
+    with store.transaction(write=False) as tx:
+        assert tx.live_jobs() == told
+
+
 def test_live_jobs_are_those_not_final_oldest_first(store):
     by_state = {state: add(store, job(n)) for n, state in enumerate(PATHS)}
     with store.transaction() as tx:
@@ -370,12 +401,13 @@ def test_a_reason_that_is_no_text_does_not_hold_a_job_up(store):
 
 
 def test_the_newest_decision_counts(store):
-    stored = add(store)
+    stored, other = add(store), add(store, job(2))
     with store.transaction() as tx:
         assert tx.decision(stored.job_id) is None
         for number in range(3):
-            tx.put_decision(Decision(stored.job_id, Verdict.HOLD, START, f"for reason {number}"))
+            tx.put_decisions([Decision(stored.job_id, Verdict.HOLD, START, f"for reason {number}")])
         assert tx.decision(stored.job_id).reason == "for reason 2"
+        assert tx.decisions([stored.job_id, other.job_id]) == {stored.job_id: tx.decision(stored.job_id)}
 
 
 @once_per_example
@@ -384,7 +416,7 @@ def test_any_decision_survives(store, decision):
     stored = add(store, job(next(NUMBERS)))
     decision = replace(decision, job_id=stored.job_id)
     with store.transaction() as tx:
-        tx.put_decision(decision)
+        tx.put_decisions([decision])
         assert tx.decision(stored.job_id) == decision
 
 

@@ -84,9 +84,9 @@ class WatchedTransaction:
 
 
 CHANGES = frozenset({
-    "add_job", "add_jobs", "move_job", "amend_job", "put_decision", "add_attempt", "put_attempt", "enqueue",
-    "claim_outbox", "finish_outbox", "delay_outbox", "release_outbox", "put_cluster", "remove_cluster", "add_segment",
-    "add_readings", "append_fact", "append_facts", "take_lease", "advance_schedule",
+    "add_job", "add_jobs", "move_job", "amend_job", "tell_waiting", "put_decisions", "add_attempt", "put_attempt",
+    "enqueue", "claim_outbox", "finish_outbox", "delay_outbox", "release_outbox", "put_cluster", "remove_cluster",
+    "add_segment", "add_readings", "append_fact", "append_facts", "take_lease", "advance_schedule",
 })  # fmt: skip
 
 

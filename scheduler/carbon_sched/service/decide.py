@@ -17,11 +17,12 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
+from carbon_sched.ports import Wait
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
 from carbon_sched.service.outlooks import home_of
-from carbon_sched.service.planner import OwnPlanner, is_news
+from carbon_sched.service.planner import FOR_GOOD, OwnPlanner, is_news
 from carbon_sched.service.reserved import reserved
 from carbon_sched.service.shares import DAYS, day_of, held, shares
 from carbon_sched.service.trust import Trust
@@ -29,7 +30,7 @@ from carbon_sched.service.waiting import waiting_job
 from carbon_sched.service.windows import BEGIN, Progress, Windows, gone, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -54,8 +55,8 @@ HORIZON = timedelta(days=7)
 VISIBLE_AFTER_S = 20.0
 """A running job's tasks show in the cluster's own usage by then; until then our reservation stands for them."""
 LONGEST_LOOK_S = 60.0
-BATCH = 8
-"""Decisions per transaction: one wait for the disk each, and other writers wait for no more than one."""
+BATCH = 32
+"""Decisions per transaction: a handful of statements and one wait for the disk, for which other writers wait."""
 DRY_RUN = ""
 
 
@@ -164,9 +165,8 @@ class Decide:
         what = str(error) if isinstance(error, CarbonSchedError) else f"a bug ({type(error).__name__}: {error})"
         reason = f"no plan can be made: {what}. It is tried again; see `carbon-sched server logs`"
         with self._store.transaction() as tx:
-            for job in tx.live_jobs():
-                if job.state is JobState.QUEUED and job.reason != reason:
-                    tx.amend_job(job, not_before=job.not_before, reason=reason, cause=Cause.NO_PLAN)
+            untold = [job for job in tx.live_jobs() if job.state is JobState.QUEUED and job.reason != reason]
+            tx.tell_waiting([Wait(job, job.not_before, reason, Cause.NO_PLAN) for job in untold])
         self._signals.job_changed()
 
     def _block(self, job_ids: Sequence[str]) -> None:
@@ -307,25 +307,37 @@ class Decide:
         for first in range(0, len(decisions), BATCH):
             batch = decisions[first : first + BATCH]
             with self._store.transaction() as tx:
-                for decision in batch:
-                    current &= self._commit(tx, decision, read)
+                current &= self._commit(tx, batch, read)
             if any(decision.verdict is Verdict.PLACE for decision in batch):
                 self._signals.dispatch.set()
             self._signals.job_changed()
         return current
 
-    def _commit(self, tx: Transaction, decision: Decision, read: _Read) -> bool:
-        job = tx.job(decision.job_id)
-        if job.version != read.versions[job.job_id] or job.state is not JobState.QUEUED:
-            log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
-            return False
-        decision = self._budgets.admit(tx, job, decision)
-        if is_news(tx.decision(job.job_id), decision):
-            explained = _explained(decision, read.waiting[job.job_id], read.curves)
-            tx.put_decision(explained)
-            tx.append_fact(_decided(explained, read.snapshot.ranked_by))
-        self._apply(tx, job, decision)
-        return True
+    def _commit(self, tx: Transaction, decisions: Sequence[Decision], read: _Read) -> bool:
+        """Those of jobs that stand as they were read; whether all do. Budgets have their say on each start in turn."""
+        jobs = tx.jobs_by_id([decision.job_id for decision in decisions], self._known)
+        standing = [decision for decision in decisions if _stands(jobs[decision.job_id], read)]
+        waiting = [decision for decision in standing if decision.verdict not in FOR_GOOD]
+        self._record(tx, waiting, read)
+        _tell(tx, jobs, waiting)
+        for decision in standing:
+            if decision.verdict in FOR_GOOD:
+                job = jobs[decision.job_id]
+                admitted = self._budgets.admit(tx, job, decision)
+                self._record(tx, [admitted], read)
+                self._apply(tx, job, admitted)
+        return len(standing) == len(decisions)
+
+    def _record(self, tx: Transaction, decisions: Sequence[Decision], read: _Read) -> None:
+        """Store those that are news, each with its fact."""
+        before = tx.decisions([decision.job_id for decision in decisions])
+        news = [
+            _explained(decision, read.waiting[decision.job_id], read.curves)
+            for decision in decisions
+            if is_news(before.get(decision.job_id), decision)
+        ]
+        tx.put_decisions(news)
+        tx.append_facts([_decided(decision, read.snapshot.ranked_by) for decision in news])
 
     def _apply(self, tx: Transaction, job: Job, decision: Decision) -> None:
         if decision.verdict is Verdict.PLACE and decision.cluster is not None:
@@ -334,9 +346,8 @@ class Decide:
             now = self._clock.now()
             job = tx.move_job(job, JobEvent.REFUSED, at=now, reason=decision.reason, cause=Cause.CANNOT_RUN)
             record_job_end(tx, job)
-        elif job.reason != decision.reason or job.not_before != decision.start:
-            cause = Cause.DELAYED if decision.verdict is Verdict.DELAY else Cause.NO_ROOM
-            tx.amend_job(job, not_before=decision.start, reason=decision.reason, cause=cause)
+        else:
+            _tell(tx, {job.job_id: job}, [decision])
 
     def _open_attempt(self, tx: Transaction, job: Job, cluster_name: str, decision: Decision) -> None:
         cluster = next((c for c in tx.clusters() if c.name == cluster_name), None)
@@ -370,6 +381,24 @@ class Decide:
             "reserved": reserved(job.spec, cluster, self._fleet.status(cluster.name)),
         }
         tx.append_fact(Fact(FactKind.ATTEMPT_OPENED, now, body))
+
+
+def _stands(job: Job, read: _Read) -> bool:
+    """Whether a job is as the plan took it to be."""
+    stands = job.version == read.versions[job.job_id] and job.state is JobState.QUEUED
+    if not stands:
+        log.info("decision discarded job=%s: it changed while the plan was made", job.job_id)
+    return stands
+
+
+def _tell(tx: Transaction, jobs: Mapping[str, Job], decisions: Sequence[Decision]) -> None:
+    """Let jobs know why they wait, and until when."""
+    waits = []
+    for decision in decisions:
+        job, cause = jobs[decision.job_id], Cause.DELAYED if decision.verdict is Verdict.DELAY else Cause.NO_ROOM
+        if job.reason != decision.reason or job.not_before != decision.start:
+            waits.append(Wait(job, decision.start, decision.reason, cause))
+    tx.tell_waiting(waits)
 
 
 def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Decision:

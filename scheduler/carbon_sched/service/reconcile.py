@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.errors import ClusterError
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from carbon_sched.domain.cluster import Cluster
     from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import Listing
     from carbon_sched.ports import Clock, RayJob, Store
     from carbon_sched.service.fleet import Fleet
+    from carbon_sched.service.lanes import Lanes
     from carbon_sched.service.statements import Statements
 
 log = logging.getLogger(__name__)
@@ -34,24 +37,29 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 class Reconcile:
-    """One loop over clusters that answer."""
+    """One loop over clusters that answer, all asked side by side."""
 
-    def __init__(self, store: Store, fleet: Fleet, statements: Statements, clock: Clock) -> None:
+    def __init__(self, store: Store, fleet: Fleet, statements: Statements, clock: Clock, lanes: Lanes) -> None:
         self._store, self._fleet, self._statements, self._clock = store, fleet, statements, clock
+        self._lanes = lanes
 
     def step(self) -> float:
         """List every usable cluster once; returns the seconds until the next time."""
-        for cluster in self._fleet.all():
-            status = self._fleet.status(cluster.name)
-            if status is None or not status.usable:
-                continue
-            try:
-                jobs = self._fleet.client(cluster).jobs()
-            except ClusterError as error:
-                log.warning("jobs not listed cluster=%s: %s", cluster.name, error)
-                continue
-            self._note(cluster.name, jobs)
+        usable = [cluster for cluster in self._fleet.all() if self._usable(cluster)]
+        self._lanes.run({cluster.name: partial(self._list, cluster) for cluster in usable})
         return EVERY_S
+
+    def _usable(self, cluster: Cluster) -> bool:
+        status = self._fleet.status(cluster.name)
+        return status is not None and status.usable
+
+    def _list(self, cluster: Cluster) -> None:
+        try:
+            jobs = self._fleet.client(cluster).jobs()
+        except ClusterError as error:
+            log.warning("jobs not listed cluster=%s: %s", cluster.name, error)
+        else:
+            self._note(cluster.name, jobs)
 
     def _note(self, cluster: str, jobs: Sequence[RayJob]) -> None:
         listings, attempts = self._statements.ask(lambda book: _known(book, cluster))

@@ -11,7 +11,7 @@ from carbon_sched.domain.errors import NotFound
 from carbon_sched.ports import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from carbon_sched.domain.job import Attempt, Job, JobEvent, JobSpec
     from carbon_sched.domain.policy_version import PolicyVersion
     from carbon_sched.domain.run import PastRun
-    from carbon_sched.ports import JobFilter
+    from carbon_sched.ports import JobFilter, Wait
 
 
 class Memory:
@@ -67,6 +67,11 @@ class Memory:
         del known
         return list(self._jobs.values())
 
+    def jobs_by_id(self, job_ids: Sequence[str], known: Mapping[str, Job] = MappingProxyType({})) -> dict[str, Job]:
+        """Those of them that are live."""
+        del known
+        return {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
+
     def move_job(self, job: Job, event: JobEvent, *, at: datetime, **words: Any) -> Job:
         """Apply `event`; raises Conflict where the transition table forbids it. Jobs that have ended are forgotten.
 
@@ -83,6 +88,11 @@ class Memory:
         attempts = job.attempts if attempts is None else attempts
         return self._keep(replace(job, version=job.version + 1, attempts=attempts, not_before=not_before))
 
+    def tell_waiting(self, waits: Sequence[Wait]) -> None:
+        """Change what is no transition."""
+        for wait in waits:
+            self.amend_job(wait.job, not_before=wait.not_before)
+
     def _keep(self, job: Job) -> Job:
         if job.state.final:
             del self._jobs[job.job_id]
@@ -93,13 +103,13 @@ class Memory:
 
     # decisions and attempts ----------------------------------------------------------------------
 
-    def put_decision(self, decision: Decision) -> None:
+    def put_decisions(self, new: Sequence[Decision]) -> None:
         """Keep the newest."""
-        self._decisions[decision.job_id] = decision
+        self._decisions |= {decision.job_id: decision for decision in new}
 
-    def decision(self, job_id: str) -> Decision | None:
-        """The newest decision of a live job."""
-        return self._decisions.get(job_id)
+    def decisions(self, job_ids: Sequence[str]) -> dict[str, Decision]:
+        """The newest decisions of live jobs."""
+        return {job_id: self._decisions[job_id] for job_id in job_ids if job_id in self._decisions}
 
     def plan_state(self) -> None:
         """A backtest begins with nothing."""
@@ -171,3 +181,6 @@ class Memory:
 
     def append_fact(self, fact: Fact) -> None:
         """Facts of a backtest are not kept."""
+
+    def append_facts(self, facts: Sequence[Fact]) -> None:
+        """Nor are these."""

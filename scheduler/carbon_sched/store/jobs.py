@@ -11,7 +11,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, tuple_, updat
 from carbon_sched.domain.cause import Cause
 from carbon_sched.domain.errors import Conflict, NotFound, StaleVersion
 from carbon_sched.domain.job import Job, JobEvent, JobState
-from carbon_sched.ports import EventRow, NewJob
+from carbon_sched.ports import EventRow, NewJob, Wait
 from carbon_sched.store.codec import decision_from_json, decision_to_json, spec_from_json, spec_to_json
 from carbon_sched.store.columns import clean_text
 from carbon_sched.store.tables import ACCEPTED, AMENDED, FINISHED, LIVE, decisions, job_events, jobs
@@ -36,18 +36,29 @@ _TAKEN = select(jobs).where(
         jobs.c.job_id.in_(bindparam("job_ids", expanding=True)),
     )
 )
-_INSERT, _INSERT_EVENT = insert(jobs), insert(job_events)
-_LIVE = select(*(column for column in jobs.c if column is not jobs.c.spec)).where(LIVE).order_by(*_OLDEST_FIRST)
+_INSERT, _INSERT_EVENT, _INSERT_DECISION = insert(jobs), insert(job_events), insert(decisions)
+_WITHOUT_SPEC = select(*(column for column in jobs.c if column is not jobs.c.spec))
+_LIVE = _WITHOUT_SPEC.where(LIVE).order_by(*_OLDEST_FIRST)
+_BY_IDS = _WITHOUT_SPEC.where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _SPECS = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _IDS_AT_ONCE = 500
 _AS_READ = and_(jobs.c.job_id == bindparam("as_read_id"), jobs.c.version == bindparam("as_read_version"))
 _UPDATE = update(jobs).where(_AS_READ)
+_AMENDED = ("version", "attempts", "not_before", "reason", "cause")
+_AMEND = _UPDATE.values({name: bindparam(name) for name in _AMENDED})
 _EVENTS = select(job_events).where(job_events.c.job_id == bindparam("job_id")).order_by(job_events.c.id)
 _NEWEST_DECISION = (
     select(decisions.c.document)
     .where(decisions.c.job_id == bindparam("job_id"))
     .order_by(decisions.c.id.desc())
     .limit(1)
+)
+_NEWEST_DECISIONS = select(decisions.c.job_id, decisions.c.document).where(
+    decisions.c.id.in_(
+        select(func.max(decisions.c.id))
+        .where(decisions.c.job_id.in_(bindparam("job_ids", expanding=True)))
+        .group_by(decisions.c.job_id)
+    )
 )
 
 _QUEUE = (
@@ -122,7 +133,14 @@ class JobRows:
 
     def live_jobs(self, known: Mapping[str, Job] = MappingProxyType({})) -> list[Job]:
         """Not in a final state, oldest first."""
-        rows = self._db.rows(_LIVE)
+        return self._with_specs(self._db.rows(_LIVE), known)
+
+    def jobs_by_id(self, job_ids: Sequence[str], known: Mapping[str, Job] = MappingProxyType({})) -> dict[str, Job]:
+        """One look, and another one for specs that are not known."""
+        rows = self._db.rows(_BY_IDS, {"job_ids": list(job_ids)})
+        return {job.job_id: job for job in self._with_specs(rows, known)}
+
+    def _with_specs(self, rows: Sequence[Row[Any]], known: Mapping[str, Job]) -> list[Job]:
         there = ((row, known.get(row.job_id)) for row in rows)
         specs = {row.job_id: job.spec for row, job in there if job and job.amendments == row.amendments}
         specs |= self._specs([row.job_id for row in rows if row.job_id not in specs])
@@ -198,6 +216,11 @@ class JobRows:
         self._add_event(EventRow(job.job_id, at, AMENDED, job.state.value, clean_text(reason)))
         return amended
 
+    def tell_waiting(self, waits: Sequence[Wait]) -> None:
+        """One statement, run for each."""
+        if self._db.write_many(_AMEND, [_amendment(wait) for wait in waits]) < len(waits):
+            raise StaleVersion("one of the waiting jobs changed since it was read. Load them again")
+
     def events(self, job_id: str) -> list[EventRow]:
         """Oldest first."""
         rows = self._db.rows(_EVENTS, {"job_id": job_id})
@@ -208,15 +231,20 @@ class JobRows:
         row = self._db.first(_NEWEST_CHANGE)
         return (0, 0) if row is None else (row.event or 0, row.decision or 0)
 
-    def put_decision(self, decision: Decision) -> None:
+    def put_decisions(self, new: Sequence[Decision]) -> None:
         """Append."""
-        row = {"job_id": decision.job_id, "decided_at": decision.decided_at, "document": decision_to_json(decision)}
-        self._db.write(insert(decisions), row)
+        rows = [{"job_id": one.job_id, "decided_at": one.decided_at, "document": decision_to_json(one)} for one in new]
+        self._db.write_many(_INSERT_DECISION, rows)
 
     def decision(self, job_id: str) -> Decision | None:
         """The newest one."""
         row = self._db.first(_NEWEST_DECISION, {"job_id": job_id})
         return None if row is None else decision_from_json(row.document)
+
+    def decisions(self, job_ids: Sequence[str]) -> dict[str, Decision]:
+        """By one look."""
+        rows = self._db.rows(_NEWEST_DECISIONS, {"job_ids": list(job_ids)})
+        return {row.job_id: decision_from_json(row.document) for row in rows}
 
     def _update(self, job: Job, new: Job, changes: dict[str, Any]) -> None:
         values = changes | {"version": new.version, "reason": new.reason, "cause": new.cause}
@@ -227,6 +255,19 @@ class JobRows:
 
     def _add_event(self, row: EventRow) -> None:
         self._db.write(_INSERT_EVENT, vars(row))
+
+
+def _amendment(wait: Wait) -> dict[str, Any]:
+    job = wait.job
+    return {
+        "as_read_id": job.job_id,
+        "as_read_version": job.version,
+        "version": job.version + 1,
+        "attempts": job.attempts,
+        "not_before": wait.not_before,
+        "reason": clean_text(wait.reason),
+        "cause": wait.cause,
+    }
 
 
 def _accepted(job: Job) -> EventRow:

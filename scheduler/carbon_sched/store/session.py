@@ -50,11 +50,10 @@ class Session:
         with self._writing():
             return self._connection.execute(statement, parameters).rowcount
 
-    def write_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> None:
-        """Run one statement for each of the parameter sets; no sets, no statement."""
+    def write_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> int:
+        """Run one statement for each of the parameter sets; returns the rows touched in all. No sets, no statement."""
         with self._writing():
-            if parameters:
-                self._connection.execute(statement, parameters)
+            return self._connection.execute(statement, parameters).rowcount if parameters else 0
 
     def insert_one(self, statement: Executable, parameters: Mapping[str, Any]) -> Any:
         """Run an INSERT into a table with a counted key and return that key."""
