@@ -181,12 +181,12 @@ def build(
     closing.callback(refresh.close)
     policies, estimates, statements = Policies(store, preset, clock), Estimates(store), Statements(store)
     journals, package = Journals(), RuntimePackage(*runtime_package(settings.data_dir / "runtime"))
-    logs = Logs(store, fleet, settings.shared / "logs", clock, signals)
-    planner = ChildPlanner()
+    logs, planner = Logs(store, fleet, settings.shared / "logs", clock, signals), ChildPlanner()
     closing.callback(planner.close)
     budgets, sealing = Budgets(store, policies, statements, clock), _sealing(settings, fenced, clock)
+    access = Access(store, clock, ids, owner=_user(), owner_token=token)
     accept = Accept(store, bundles, fleet, policies, vault, clock, ids, signals)
-    schedules = Schedules(store, accept, vault, clock, ids)
+    schedules = Schedules(store, accept, access, vault, clock, ids)
     economics, so_far = Economics(statements), SoFar(outlooks, statements, clock)
     decide = Decide(fenced, fleet, outlooks, estimates, policies, clock, signals, budgets, economics, planner)
     dispatch = Dispatch(
@@ -261,7 +261,7 @@ def build(
         clock=clock,
         store=store,
         bundles=bundles,
-        access=Access(store, clock, ids, owner=_user(), owner_token=token),
+        access=access,
         rates=Rates(clock, settings.requests_per_s),
         names=own_names(settings.host, settings.allowed_hosts),
         boundaries=Boundaries(settings.secrets_dir),

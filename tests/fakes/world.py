@@ -14,6 +14,7 @@ from carbon_sched.domain.intensity import Basis, Grade, Kind, Outlook, Perimeter
 from carbon_sched.domain.time import to_epoch
 from carbon_sched.policy.presets import preset
 from carbon_sched.service.accept import Accept
+from carbon_sched.service.access import Access
 from carbon_sched.service.amend import Amend
 from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
@@ -89,14 +90,15 @@ class FakeIds:
     """Counts."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self.tokens = 0, 0
 
     def job_id(self, at: datetime) -> str:
         self.count += 1
         return f"job{self.count:07d}"
 
     def token(self) -> str:
-        return "token"
+        self.tokens += 1
+        return f"token {self.tokens}"
 
 
 class FakeGrid:
@@ -197,7 +199,7 @@ class World:
         self.policies = policies = Policies(self.store, preset, self.clock)
         estimates = Estimates(self.store)
         self.accept = Accept(self.store, self.bundles, self.fleet, policies, vault, self.clock, self.ids, self.signals)
-        self.schedules = Schedules(self.store, self.accept, vault, self.clock, self.ids)
+        self.schedules = Schedules(self.store, self.accept, self.access(), vault, self.clock, self.ids)
         self.statements = Statements(self.store)
         self.budgets = budgets = Budgets(self.store, policies, self.statements, self.clock)
         self.economics = economics = Economics(self.statements)
@@ -284,6 +286,10 @@ class World:
         return digest
 
     # what loops do -------------------------------------------------------------------------------
+
+    def access(self) -> Access:
+        """Tokens, in a server whose own user is `owner`."""
+        return Access(self.store, self.clock, self.ids, owner="owner", owner_token="secret")
 
     def settle(self, *, poll: bool = True) -> None:
         """One turn of every loop, twice, so that what one leaves the next one finds."""

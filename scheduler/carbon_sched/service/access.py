@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.access import Credential, Kind, Principal, Role
-from carbon_sched.domain.errors import InvalidInput, NotAllowed, NotFound
+from carbon_sched.domain.access import GRANTS, Credential, Kind, Permission, Principal, Role
+from carbon_sched.domain.errors import Forbidden, InvalidInput, NotAllowed, NotFound
 
 if TYPE_CHECKING:
     from carbon_sched.domain.job import Job
@@ -69,6 +69,19 @@ class Access:
         """Every API token ever given, oldest first."""
         with self._store.transaction(write=False) as tx:
             return tx.api_tokens()
+
+    def require_submitter(self, name: str, team: str) -> None:
+        """Raise Forbidden unless who goes by this name may still submit for the team, by any token valid now.
+
+        The server's own user may, and so may a name that never had a token: that was its user when it ran as another.
+        """
+        theirs = [token for token in self.tokens() if token.name == name]
+        if not theirs or name == self._owner.name:
+            return
+        valid = [token for token in theirs if token.valid(self._clock.now())]
+        if not any(Permission.SUBMIT in GRANTS[one.role] and one.principal().sees(team) for one in valid):
+            whose = f" for team {team!r}" if team else ""
+            raise Forbidden(f"{name} has no valid token that may submit{whose}; an admin can give one")
 
     def revoke(self, token_id: str) -> None:
         """Make a token, and the browser sessions it began, worthless at once; NotFound where there is none."""

@@ -3,6 +3,8 @@
 A moment's job is submitted under a key of its own, and only then is the schedule moved on: a server that dies between
 the two is followed by one that submits under the same key, which is the same job. Moments that passed while no server
 ran are not made up for one by one: the last of them is submitted, late, and the others are left out.
+
+A schedule outlives the token that made it, not its maker's right to submit: that is asked at every moment.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.ports import Clock, Ids, Store, Vault
     from carbon_sched.service.accept import Accept
+    from carbon_sched.service.access import Access
     from carbon_sched.wire import JobRequest
 
 log = logging.getLogger(__name__)
@@ -33,8 +36,8 @@ MOMENTS = ("earliest", "deadline")
 class Schedules:
     """Takes schedules in, and submits what is due; `step` is a loop of the leader's."""
 
-    def __init__(self, store: Store, accept: Accept, vault: Vault, clock: Clock, ids: Ids) -> None:
-        self._store, self._accept, self._vault = store, accept, vault
+    def __init__(self, store: Store, accept: Accept, access: Access, vault: Vault, clock: Clock, ids: Ids) -> None:
+        self._store, self._accept, self._access, self._vault = store, accept, access, vault
         self._clock, self._ids = clock, ids
 
     def add(self, request: JobRequest, *, cron: str, zone: str, submitter: str) -> Schedule:
@@ -96,6 +99,7 @@ class Schedules:
             tx.advance_schedule(schedule, next_at=following, last_job=job_id, problem=problem)
 
     def _submit(self, schedule: Schedule, due: datetime) -> str:
+        self._access.require_submitter(schedule.submitter, schedule.team)
         request: JobRequest = json.loads(self._vault.unseal(schedule.sealed_request))
         marks = {"schedule": schedule.schedule_id, "schedule-due": to_rfc3339(due)}
         request["metadata"] = {**request.get("metadata", {}), **marks}

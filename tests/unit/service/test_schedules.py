@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from carbon_sched.domain.access import Principal, Role
 from carbon_sched.domain.errors import InvalidInput, NotFound
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.cron import last_due, next_due
@@ -151,6 +152,47 @@ def test_a_moment_whose_job_is_refused_is_told_and_the_next_one_is_tried(world):
     world.clock.pass_s(600)
     world.schedules.step()
     assert (len(jobs(world)), world.schedules.running()[0].problem) == (1, "")
+
+
+def test_who_may_submit_no_more_has_their_schedules_bring_no_jobs_until_they_may_again(world):
+    access, told = world.access(), []
+
+    def give(role, teams, days=30):
+        by = Principal("owner", Role.ADMIN, None)
+        return access.give(by, name="ada", role=role, teams=teams, lifetime_s=days * 86_400)[0].token_id
+
+    def after_ten_minutes():
+        world.clock.pass_s(600)
+        world.schedules.step()
+        told.append((len(jobs(world)), world.schedules.running()[0].problem.partition(": ")[2]))
+
+    add(world, team="ml")
+    after_ten_minutes()  # no token was ever given to this name: the server's own user under an earlier name
+    first = give(Role.SUBMITTER, frozenset({"ml"}))
+    after_ten_minutes()
+    second = give(Role.OPERATOR, None)
+    access.revoke(first)
+    after_ten_minutes()  # a token that was exchanged for another one stops nothing
+    access.revoke(second)
+    give(Role.VIEWER, None)
+    give(Role.SUBMITTER, frozenset({"another"}))
+    after_ten_minutes()
+    give(Role.SUBMITTER, frozenset({"ml"}), days=1)
+    after_ten_minutes()
+    world.clock.pass_s(86_400)
+    after_ten_minutes()
+    why = "ada has no valid token that may submit for team 'ml'; an admin can give one"
+    assert told == [(1, ""), (2, ""), (3, ""), (3, why), (4, ""), (4, why)]
+
+
+def test_a_schedule_of_the_servers_own_user_needs_no_token(world):
+    access = world.access()
+    access.revoke(access.give(Principal("owner", Role.ADMIN, None), name="owner", role=Role.VIEWER, teams=None,
+                              lifetime_s=60)[0].token_id)  # fmt: skip
+    world.schedules.add({"entrypoint": "true", "name": "nightly"}, cron="* * * * *", zone="UTC", submitter="owner")
+    world.clock.pass_s(60)
+    world.schedules.step()
+    assert len(jobs(world)) == 1
 
 
 def test_kill_at_any_commit_of_a_moment_leaves_one_job_of_it(tmp_path):

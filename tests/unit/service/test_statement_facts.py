@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,10 +14,11 @@ from carbon_sched.domain.job import Bundle, JobSpec, Resources
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
 from carbon_sched.ports import RayJob
+from carbon_sched.service.lanes import Lanes
 from carbon_sched.service.reconcile import Reconcile
 from carbon_sched.service.reserved import reserved
 from carbon_sched.service.restate import AGAIN, Restate
-from tests.fakes.world import World, a_cluster
+from tests.fakes.world import InOrder, World, a_cluster
 
 GRAM = 1_000_000
 
@@ -120,7 +122,7 @@ def test_a_clusters_own_list_tells_what_came_past_us_once(world):
     ours = RayJob(f"cs-{job.job_id}-a1", "SUCCEEDED")
     lost = RayJob("cs-job9999999-a1", "SUCCEEDED")
     north.jobs = lambda: [*theirs, ours, lost]
-    loop = Reconcile(world.store, world.fleet, world.statements, world.clock)
+    loop = Reconcile(world.store, world.fleet, world.statements, world.clock, InOrder("reconcile"))
     loop.step()
     loop.step()
     (row,) = [row for row in stated(world).completeness.clusters if row.cluster == "north"]
@@ -128,6 +130,21 @@ def test_a_clusters_own_list_tells_what_came_past_us_once(world):
     assert (row.unknown, row.coverage_ppm) == (1, 333_333)
     with world.store.transaction(write=False) as tx:
         assert not any(b"secret-project" in entry.payload for entry in tx.entries(after_seq=0, limit=1000))
+
+
+def test_clusters_are_asked_for_their_lists_side_by_side(world):
+    both = threading.Barrier(2, timeout=60)
+
+    def jobs():
+        both.wait()  # which breaks where one is asked after the other
+        return [RayJob("theirs", "SUCCEEDED", lasted_us=1)]
+
+    for cluster in world.clusters.values():
+        cluster.jobs = jobs
+    world.settle()
+    Reconcile(world.store, world.fleet, world.statements, world.clock, Lanes("reconcile", patience_s=120)).step()
+    listed = world.statements.ask(lambda book: [(one.cluster, len(one.others)) for one in book.listings])
+    assert sorted(listed) == [("home", 1), ("north", 1)]
 
 
 def test_a_revised_history_restates_and_the_same_again_does_not(world):
