@@ -61,7 +61,7 @@ horizon: 1m
 min_gain: 10%
 min_stay: 5s
 max_age: 2s
-drain: 10s
+drain: 30s
 """
 LOAD = """
 import json, sys, threading, time, urllib.request
