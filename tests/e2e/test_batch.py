@@ -17,9 +17,10 @@ from tests.fakes.real_server import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "batch_inference" / "answer.py"
-DOCUMENTS, SIZE, PAUSE_S = 36, 2, 3
+DOCUMENTS, SIZE, PAUSE_S = 48, 2, 5
+"""24 shards that rest 5 s each: progress is looked at every 30 s, and seen three times before the last one."""
 PATIENCE_S = 300.0
-"""For 16 shards that rest 3 s each; and Ray Data's imports and first workers take 20 s of CPU before the first one."""
+"""For the last two minutes of it; and Ray Data takes 20 s of CPU before an attempt's first dataset is through."""
 
 
 def series(folder: Path, begin: datetime) -> dict:
