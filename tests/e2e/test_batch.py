@@ -17,10 +17,9 @@ from tests.fakes.real_server import eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "batch_inference" / "answer.py"
-DOCUMENTS, SIZE, PAUSE_S = 48, 2, 5
-"""24 shards that rest 5 s each: progress is looked at every 30 s, and seen three times before the last one."""
+DOCUMENTS, SIZE = 48, 2
 PATIENCE_S = 300.0
-"""For the last two minutes of it; and Ray Data takes 20 s of CPU before an attempt's first dataset is through."""
+"""24 shards rest 3 s each, and Ray Data takes 20 s of CPU before an attempt's first dataset is through."""
 
 
 def series(folder: Path, begin: datetime) -> dict:
@@ -52,7 +51,7 @@ def test_a_batch_that_is_moved_and_killed_answers_every_item_once_and_its_receip
     grid = series(tmp_path, datetime.now(timezone.utc).replace(microsecond=0))
     out = tmp_path / "runs"
     with installed_in(tmp_path, grid) as installation:
-        arguments = ["--documents", str(DOCUMENTS), "--size", str(SIZE), "--pause", str(PAUSE_S), *how]
+        arguments = ["--documents", str(DOCUMENTS), "--size", str(SIZE), "--pause", "3", *how]
         job = installation.start(
             "--storage", str(out), "--max-delay", "0s", "--deadline", "+20m", str(EXAMPLE), *arguments
         )
