@@ -171,7 +171,7 @@ class RequestsView(TypedDict):
 
     `energy_j` is IT energy, metered; `j_per_request` times `requests` is all of it. `batch_size` is the mean number of
     requests in flight while there were any. `boundary` says what is in the figures. `serve_requests` is what Ray Serve
-    counted itself, which comes up to 15 s late: beside the middleware's count, or where no `replicas` have a middleware
+    counted itself, which comes up to 20 s late: beside the middleware's count, or where no `replicas` have a middleware
     in its place. Unknown is None.
     """
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from carbon_sched_runtime.allocation import Raylet
 
-PERIOD_S = 5.0
+PERIOD_S = 10.0
 STOPPED = 128 + signal.SIGTERM
 TARGETS = 1000
 DISCOVERY = "/api/prometheus/sd"

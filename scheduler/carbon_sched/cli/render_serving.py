@@ -80,7 +80,7 @@ def _by_serve(view: RequestsView) -> str:
     if not view["replicas"]:
         return "counted these: no replica has our middleware, so that tokens and latencies are unknown"
     apart = told - view["requests"]
-    return f"{told:,} requests, {apart:+,} against the middleware's; its metrics come up to 15 s late"
+    return f"{told:,} requests, {apart:+,} against the middleware's; its metrics come up to 20 s late"
 
 
 def _each(energy_j: float | None, co2e_g: float | None) -> str:

@@ -35,7 +35,7 @@ BOUNDARY = (
     "IT energy of the service's replicas as metered on their machines: whole GPUs they hold, their share of CPUs and "
     "memory, idle time included. Not in it: Serve's own processes, network, clients, the making of model and hardware"
 )
-LATE = "Serve passes its metrics on up to 15 s late"
+LATE = "Serve passes its metrics on up to 20 s late"
 MICRO = 1_000_000
 Sums = dict[str, Counts]
 
