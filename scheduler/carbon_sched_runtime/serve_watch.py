@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from carbon_sched_runtime.allocation import Raylet
 
 PERIOD_S = 10.0
+TURN_S = 8.0
+"""No agent is asked later in a turn: the last turn, with an agent that takes 5 s, is within a job's stop grace."""
 STOPPED = 128 + signal.SIGTERM
 TARGETS = 1000
 DISCOVERY = "/api/prometheus/sd"
@@ -78,15 +80,27 @@ class Watch:
 
     def turn(self) -> None:
         """Look once, and tell; what stands in the way is said in the job's log, once."""
+        until, trouble = time.monotonic() + TURN_S, ""
         try:
             for agent in self._agents():
-                self._tally.add(agent, get(agent, "/metrics").decode("utf-8", "replace"))
+                if time.monotonic() >= until:
+                    trouble = f"not every agent answered within {TURN_S:g} s"
+                    break
+                trouble = self._look(agent) or trouble
             self._tell()
         except (OSError, ValueError) as error:
-            text = f"Ray Serve's own metrics are not read: {error}"
-            if text != self._said:
-                complain(text)
-            self._said = text
+            trouble = str(error)
+        if trouble and trouble != self._said:
+            complain(f"Ray Serve's own metrics are not all read: {trouble}")
+        self._said = trouble or self._said
+
+    def _look(self, agent: str) -> str:
+        """Take what one agent shows; why it shows nothing, or an empty text. Others go on."""
+        try:
+            self._tally.add(agent, get(agent, "/metrics").decode("utf-8", "replace"))
+        except OSError as error:
+            return str(error)
+        return ""
 
     def _agents(self) -> list[str]:
         """Where each node's agent shows its metrics, as HOST:PORT. OSError or ValueError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,8 @@ def cluster(monkeypatch, tmp_path):
         if path == serve_watch.DISCOVERY:
             assert (address, token) == ("dash:8265", "secret")
             return pages["sd"].encode()
+        if address not in pages:
+            raise ConnectionRefusedError(f"{address} refuses")
         return pages[address].encode()
 
     monkeypatch.setattr(serve_watch, "get", get)
@@ -61,6 +64,25 @@ def test_what_all_agents_counted_since_the_first_look_is_told(cluster, tmp_path)
     assert told(tmp_path) == Counts(24, 2)
 
 
+def test_an_agent_that_is_gone_keeps_nobody_elses_counts_away(cluster, tmp_path, capfd):
+    watch = Watch("chat", Raylet("n", "dash:8265", None))
+    cluster["b:1"] = page()
+    watch.turn()
+    cluster["b:1"] = page(line(15))
+    watch.turn()
+    assert told(tmp_path) == Counts(15)
+    assert capfd.readouterr().err.count("a:1 refuses") == 1
+
+
+def test_a_turn_ends_in_time_however_slow_the_agents(cluster, tmp_path, monkeypatch, capfd):
+    cluster |= {"a:1": page(), "b:1": page()}
+    clock = SimpleNamespace(monotonic=iter([0.0, 1.0, 99.0]).__next__, time_ns=lambda: 1)
+    monkeypatch.setattr(serve_watch, "time", clock)
+    Watch("chat", Raylet("n", "dash:8265", None)).turn()
+    assert "not every agent answered within 8 s" in capfd.readouterr().err
+    assert told(tmp_path) == Counts(0)
+
+
 def test_a_series_that_was_away_for_a_look_is_not_counted_twice():
     tally = Tally("chat")
     for text in (page(), page(line(5)), page(), page(line(6))):
@@ -82,7 +104,7 @@ def test_a_dashboard_that_names_no_agents_is_said_once_in_the_jobs_log(cluster, 
     watch = Watch("chat", Raylet("n", "dash:8265", None))
     watch.turn()
     watch.turn()
-    assert capfd.readouterr().err.count("Ray Serve's own metrics are not read") == 1
+    assert capfd.readouterr().err.count("Ray Serve's own metrics are not all read") == 1
     assert list(tmp_path.iterdir()) == []
 
 
