@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "batch_inference" / "answer.py"
 DOCUMENTS, SIZE = 48, 2
 PATIENCE_S = 300.0
-"""24 shards rest 3 s each; of Ray Data an attempt's first dataset took 106 s on a busy machine, each further one 3 s."""
+"""24 shards rest 3 s each; of Ray Data an attempt's first dataset took 106 s on a busy machine, others 3 s."""
 
 
 def series(folder: Path, begin: datetime) -> dict:
