@@ -169,7 +169,7 @@ def test_a_rayjob_that_kuberay_called_complete_meanwhile_is_followed_by_another_
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["finished", "stopped"])
 def test_a_cluster_is_kept_until_its_energy_is_collected_and_no_longer(kube, monkeypatch, stopped):
-    create(kube)
+    create(kube, ttl="soon")  # a note of ours, which is no business of its user
     attempt = run(kube)
     head = kube.heads.by_job[attempt.attempt_id]
     read = head.get_file

@@ -132,8 +132,8 @@ def admitted(rayjob: Json, submission: RaySubmission, runtime: Runtime | None, *
     annotations = {**(metadata.get("annotations") or {}), JOB: submission.metadata["carbon-sched.job"]}
     annotations.pop(STOPPING, None)
     if keep:
-        ttl = int(annotations.setdefault(TTL, str(spec.get("ttlSecondsAfterFinished") or 0)))
-        spec["ttlSecondsAfterFinished"] = max(KEPT_S, ttl)
+        wanted_s = _wanted_ttl_s(rayjob)
+        annotations[TTL], spec["ttlSecondsAfterFinished"] = str(wanted_s), max(KEPT_S, wanted_s)
     metadata["annotations"] = annotations
     spec["suspend"] = False
     spec["jobId"] = submission.submission_id
@@ -171,8 +171,17 @@ def suspended(rayjob: Json) -> Json:
 def released(rayjob: Json) -> Json:
     """The object of an ended one, whose cluster goes when its user wanted it to."""
     made = deepcopy(rayjob)
-    made["spec"]["ttlSecondsAfterFinished"] = int(made["metadata"]["annotations"].pop(TTL))
+    made["spec"]["ttlSecondsAfterFinished"] = _wanted_ttl_s(rayjob)
+    made["metadata"]["annotations"].pop(TTL, None)
     return made
+
+
+def _wanted_ttl_s(rayjob: Json) -> int:
+    """What its user wrote: noted by us where one was admitted before, unless somebody else changed that note."""
+    noted = annotation(rayjob, TTL)
+    if attempt_of(rayjob) and noted:
+        return int(noted) if noted.isdigit() else 0
+    return int(rayjob["spec"].get("ttlSecondsAfterFinished") or 0)
 
 
 def being_stopped(rayjob: Json, at: str) -> Json:

@@ -71,6 +71,8 @@ class RayJobs:
         except CarbonSchedError as error:
             where = f"{cluster.name}/{found.namespace}/{found.name}"
             log.warning("RayJob not seen to rayjob=%s code=%s: %s", where, error.code, error)
+        except Exception:
+            log.exception("RayJob met a bug rayjob=%s/%s/%s", cluster.name, found.namespace, found.name)
 
     def _see(self, cluster: Cluster, client: KubernetesClient, found: FoundRayJob) -> None:
         if found.attempt:
