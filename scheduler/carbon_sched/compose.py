@@ -281,7 +281,7 @@ def build(
         preset_names=preset_names,
         logs=logs,
         statements=statements,
-        answers=_answers(statements, closing),
+        answers=_answers(closing),
         sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
@@ -304,8 +304,8 @@ def _serving(
     return lambda store: Serving(store, fleet, accept, decide, outlooks, owner, vault, clock)
 
 
-def _answers(statements: Statements, closing: ExitStack) -> Answers:
-    answers = Answers(statements)
+def _answers(closing: ExitStack) -> Answers:
+    answers = Answers()
     closing.callback(answers.close)
     return answers
 

@@ -14,7 +14,7 @@ from carbon_sched.api.instants import aware
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.chargeback import chargeback
-from carbon_sched.ledger.compare import JOB, Compared, compare, sides_of
+from carbon_sched.ledger.compare import JOB, Compared, compare, mentioned, sides_of
 from carbon_sched.ledger.lifecycle import lifecycle
 from carbon_sched.ledger.service import service_history
 
@@ -32,13 +32,15 @@ def show_lifecycle(
 ) -> dict[str, Any]:
     """A model's making, evaluation and inference so far, of one team's jobs or of all."""
     period, mine = Period(aware("since", since), aware("until", until)), caller.team_of(team)
-    return asdict(context.statements.ask(lambda book: lifecycle(book, model, period, team=mine)))
+    jobs = context.statements.jobs(lambda job: job.model == model)
+    return asdict(context.statements.of(jobs, lambda book: lifecycle(book, model, period, team=mine), others=True))
 
 
 @router.get("/service")
 def show_service(context: Ctx, caller: Reader, name: str) -> dict[str, Any]:
     """Where an online service ran, from when to when and why, as the ledger says."""
-    return asdict(context.statements.ask(lambda book: service_history(book, name, caller.sees)))
+    jobs = context.statements.jobs(lambda job: job.name == name)
+    return asdict(context.statements.of(jobs, lambda book: service_history(book, name, caller.sees), others=True))
 
 
 @router.get("/compare")
@@ -57,7 +59,9 @@ def show_comparison(
         sides = sides_of(book, side, caller.sees)
         return compare(book, sides, per=per, pue_ppm=pue_ppm, mg_per_kwh=mg_per_kwh, paired=paired)
 
-    return asdict(context.statements.ask(compared))
+    words = mentioned(side)
+    jobs = context.statements.jobs(lambda job: job.job_id in words or job.name in words)
+    return asdict(context.statements.of(jobs, compared))
 
 
 @router.get("/chargeback")

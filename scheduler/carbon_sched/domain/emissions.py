@@ -11,7 +11,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from carbon_sched.domain.time import Interval
+from carbon_sched.domain.time import US
 from carbon_sched.domain.units import UJ_PPM_MG_PER_UG
 
 if TYPE_CHECKING:
@@ -59,28 +59,42 @@ class Piece(NamedTuple):
     reading: Reading | None
 
 
+class Cut(NamedTuple):
+    """A stretch under one reading; None where nothing is known."""
+
+    start: datetime
+    end: datetime
+    reading: Reading | None
+
+    @property
+    def length_us(self) -> int:
+        """Microseconds."""
+        return (self.end - self.start) // US
+
+
 def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: Sequence[Reading]) -> list[Piece]:
     """Cut `[start, end)` at the borders of `readings` (ordered, not overlapping); energy follows time, exactly."""
+    cuts = cut_at_readings(start, end, readings)
+    return [Piece(*cut[:2], uj, cut.reading) for cut, uj in zip(cuts, shared(energy_uj, cuts), strict=True)]
+
+
+def shared(energy_uj: int, cuts: Sequence[Cut]) -> list[int]:
+    """The energy of each cut of a stretch."""
+    return [energy_uj] if len(cuts) == 1 else apportion(energy_uj, [cut.length_us for cut in cuts])
+
+
+def cut_at_readings(start: datetime, end: datetime, readings: Sequence[Reading]) -> list[Cut]:
+    """`[start, end)` by what is known of it, in order."""
     first = bisect_right(readings, start, key=_END)
-    if first < len(readings) and readings[first].start <= start < end <= readings[first].end:
-        return [Piece(start, end, energy_uj, readings[first])]
-    whole = Interval(start, end)
-    if first == len(readings):
-        return [Piece(start, end, energy_uj, None)]
-    cuts: list[tuple[Interval, Reading | None]] = []
-    cursor = start
+    cuts: list[Cut] = []
     for reading in islice(readings, first, None):
-        part = whole.overlap(reading.interval)
-        if part is None:
+        if reading.start >= end:
             break
-        if part.start > cursor:
-            cuts.append((Interval(cursor, part.start), None))
-        cuts.append((part, reading))
-        cursor = part.end
-    if cursor < end:
-        cuts.append((Interval(cursor, end), None))
-    micros = [round(part.duration.total_seconds() * 1e6) for part, _ in cuts]
-    return [
-        Piece(part.start, part.end, energy, reading)
-        for (part, reading), energy in zip(cuts, apportion(energy_uj, micros), strict=True)
-    ]
+        if reading.start > start:
+            cuts.append(Cut(start, reading.start, None))
+            start = reading.start
+        cuts.append(Cut(start, min(end, reading.end), reading))
+        start = cuts[-1].end
+    if start < end:
+        cuts.append(Cut(start, end, None))
+    return cuts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,14 +32,10 @@ IDLE = "idle"
 UNATTRIBUTED = "unattributed"
 
 
-@dataclass(frozen=True, slots=True)
-class EnergySpan:
-    """Energy of one device for one owner over `[start, end)`.
+_new = tuple.__new__
 
-    `owner` is an attempt id, `idle` or `unattributed`. `error_ppm` bounds the meter's relative error. `segment_sha256`
-    is the hash of the raw journal segment the span was read from.
-    """
 
+class _Fields(NamedTuple):
     owner: str
     cluster: str
     machine: str
@@ -56,10 +52,29 @@ class EnergySpan:
     segment_sha256: str
     flags: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.energy_uj < 0 or self.end <= self.start:
-            message = f"not an energy span: {self.energy_uj} uJ over [{self.start!r}, {self.end!r})"
+
+class EnergySpan(_Fields):
+    """Energy of one device for one owner over `[start, end)`.
+
+    `owner` is an attempt id, `idle` or `unattributed`. `error_ppm` bounds the meter's relative error. `segment_sha256`
+    is the hash of the raw journal segment the span was read from. A tuple, for there are millions in a statement.
+    Raises ValueError for negative energy and for a stretch without length.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *fields: Any, **named: Any) -> EnergySpan:  # noqa: PYI034 - Self is Python 3.11's
+        """From the fields in their order, or by name."""
+        return cls.of(_Fields(*fields, **named))
+
+    @classmethod
+    def of(cls, fields: tuple[Any, ...]) -> EnergySpan:
+        """The same from all fifteen fields, twice as fast."""
+        span = _new(cls, fields)
+        if span.energy_uj < 0 or span.end <= span.start:
+            message = f"not an energy span: {span.energy_uj} uJ over [{span.start!r}, {span.end!r})"
             raise ValueError(message)
+        return span
 
 
 QUALITY = "quality"
@@ -118,6 +133,9 @@ class IndependentCover:
         self.notes += 1
         for kind in kinds:
             spans = self._spans.setdefault((machine, kind), [])
+            if spans and spans[-1][1] == start:  # as they come, one after the other
+                spans[-1] = (spans[-1][0], end)
+                continue
             low, high = start, end
             index = bisect_right(spans, (low, low))
             if index and spans[index - 1][1] >= low:

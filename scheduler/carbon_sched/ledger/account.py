@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from carbon_sched.domain.emissions import co2e_ug, split_at_readings
+from carbon_sched.domain.emissions import co2e_ug, cut_at_readings, shared
 from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM
@@ -39,18 +41,9 @@ class Period:
         return (start, end) if start < end else None
 
     def clip(self, start: datetime, end: datetime, energy_uj: int) -> tuple[datetime, datetime, int] | None:
-        """Start, end and microjoules of what of a stretch of energy lies inside; None when nothing does.
-
-        Energy follows time by running totals, so that adjoining periods add up to the whole exactly.
-        """
-        since, until = self.since, self.until
-        if (since is None or since <= start) and (until is None or end <= until):
-            return start, end, energy_uj
+        """Start, end and microjoules of what of a stretch of energy lies inside; None when nothing does."""
         inside = self.cut(start, end)
-        if inside is None:
-            return None
-        first, last = (energy_uj * ((instant - start) // US) // ((end - start) // US) for instant in inside)
-        return (*inside, last - first)
+        return None if inside is None else (*inside, within(inside, start, end, energy_uj))
 
     def holds(self, instant: datetime) -> bool:
         """Whether it lies inside."""
@@ -58,6 +51,21 @@ class Period:
 
 
 ALWAYS = Period()
+
+
+def within(inside: tuple[datetime, datetime], start: datetime, end: datetime, energy_uj: int) -> int:
+    """Energy of the part `inside` of `[start, end)`.
+
+    It follows time by running totals, so that adjoining periods add up to the whole exactly.
+    """
+    if inside == (start, end):
+        return energy_uj
+    first, last = (energy_uj * ((instant - start) // US) // ((end - start) // US) for instant in inside)
+    return last - first
+
+
+_STRETCH = attrgetter("start", "end")
+"""Spans of one segment share it: what holds for it is looked up once."""
 
 
 class Part(NamedTuple):
@@ -74,6 +82,9 @@ class Part(NamedTuple):
     facility_uj: int
     reading: Reading | None
     co2e_ug: int | None
+
+
+_new = tuple.__new__
 
 
 @dataclass(frozen=True)
@@ -188,15 +199,18 @@ def _reference(role: str, ours: Sequence[Account], period: Period) -> Reference:
 def _parts(
     spans: Iterable[EnergySpan], period: Period, pue_ppm: int, readings: Sequence[Reading], shift: timedelta
 ) -> Iterator[Part]:
-    for span in spans:
-        inside = period.clip(span.start, span.end, span.energy_uj)
+    for (start, end), together in groupby(spans, key=_STRETCH):
+        inside = period.cut(start, end)
         if inside is None:
             continue
-        start, end, energy_uj = inside
-        for piece in split_at_readings(start + shift, end + shift, energy_uj, readings):
-            reading, used_uj = piece.reading, piece.energy_uj
-            emitted_ug = co2e_ug(used_uj, pue_ppm, reading.intensity_mg_per_kwh) if reading else None
-            yield Part(span, piece.start, piece.end, used_uj, facility_uj(used_uj, pue_ppm), reading, emitted_ug)
+        cuts = cut_at_readings(inside[0] + shift, inside[1] + shift, readings)
+        whole = inside == (start, end)
+        for span in together:
+            energy_uj = span.energy_uj if whole else within(inside, start, end, span.energy_uj)
+            for (since, until, reading), used_uj in zip(cuts, shared(energy_uj, cuts), strict=True):
+                emitted_ug = co2e_ug(used_uj, pue_ppm, reading.intensity_mg_per_kwh) if reading else None
+                fields = (span, since, until, used_uj, facility_uj(used_uj, pue_ppm), reading, emitted_ug)
+                yield _new(Part, fields)
 
 
 def facility_uj(energy_uj: int, pue_ppm: int) -> int:

@@ -7,32 +7,32 @@ one is an error with its seq, never a guess.
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import lru_cache
 from itertools import pairwise
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from carbon_sched.domain.energy import QUALITY, EnergySpan, IndependentCover, Reporter, SourceClass, Window
+from carbon_sched.domain.energy import QUALITY, IndependentCover, Reporter, Window
 from carbon_sched.domain.errors import LedgerBroken, NotFound
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.domain.intensity import Basis, Grade, Kind, Perimeter, Reading, Signal
 from carbon_sched.domain.time import from_rfc3339, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, continues, covers
 from carbon_sched.ledger.encoding import decode_fact
+from carbon_sched.ledger.energy_fact import energy_in, energy_of, instant, spans_in
 from carbon_sched.ledger.records import Amendment, AttemptRecord, Body, Change, JobRecord, Listing, ReadingsUsed
+from carbon_sched.ledger.uncollected import uncollected
 from carbon_sched.ledger.variant import uses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
+    from carbon_sched.domain.energy import EnergySpan
     from carbon_sched.domain.facts import Entry, Fact
+    from carbon_sched.ledger.energy_fact import Energy
 
 
 class Book:
     """Jobs by id, in the order of their acceptance; `size` and `head` say how far the ledger was read.
-
-    `suspended` are those of them that were, by name and submitter, in the order of their first suspension.
 
     `clusters` holds the newest registration of each cluster that is registered now, `policies` every application of a
     policy, `machine_energy_uj` what no attempt owns, by machine and pot (`idle`, `unattributed`). `declarations` are
@@ -44,7 +44,6 @@ class Book:
     def __init__(self) -> None:
         self.size, self.head = 0, GENESIS
         self.jobs: dict[str, JobRecord] = {}
-        self.suspended: dict[tuple[str, str], dict[str, JobRecord]] = {}
         self.clusters: dict[str, Body] = {}
         self.policies: list[Body] = []
         self.declarations: list[tuple[datetime, Body]] = []
@@ -71,18 +70,33 @@ class Book:
     def add(self, entry: Entry) -> None:
         """Read the next entry. Raises LedgerBroken when it does not continue the chain or contradicts the book."""
         continues(entry, self.size, self.head)
-        self._read(entry)
+        self._read(entry, self._energy)
 
     def add_apart(self, entry: Entry) -> None:
         """Read a later entry, of which those between are left out (`index.py`). Raises LedgerBroken as `add` does."""
+        self._require_later(entry)
+        self._read(entry, self._energy)
+
+    def overhear(self, entry: Entry) -> None:
+        """Of a later entry of energy, take only what it says of others': of whose it is nothing is known here."""
+        self._require_later(entry)
+        self._read(entry, self._heard)
+
+    def _require_later(self, entry: Entry) -> None:
         if entry.seq <= self.size or not covers(entry):
             raise LedgerBroken(entry.seq, "its hash does not cover its content")
-        self._read(entry)
 
-    def _read(self, entry: Entry) -> None:
+    def _read(self, entry: Entry, take: Callable[[Energy], None]) -> None:
         try:
-            fact = decode_fact(entry.payload)
-            _READERS[fact.kind](self, fact, fact.body)
+            energy = energy_of(entry.payload)
+            if energy is not None:
+                take(energy)
+            else:
+                fact = decode_fact(entry.payload)
+                if fact.kind is FactKind.ENERGY_RECORDED:
+                    take(energy_in(fact.body))
+                else:
+                    _READERS[fact.kind](self, fact, fact.body)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise LedgerBroken(entry.seq, f"the fact cannot be booked ({error!r})") from error
         self.size, self.head = entry.seq, entry.hash
@@ -186,19 +200,19 @@ class Book:
         for told in sorted((window for window in windows if window.name == QUALITY), key=lambda one: one.end):
             attempt.quality.update(told.units)
 
-    def _energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
-        attempt = self._attempts[body["attempt"]]
-        segment, sha256 = body["segment"], body["sha256"]
-        _refuse(segment in attempt.segments, f"segment {segment} of {attempt.attempt_id} is booked twice")
-        spans = [_span(item, body["cluster"], sha256) for item in body["spans"]]
-        _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
-        attempt.segments[segment] = sha256
-        if told := body.get("compared"):
-            counter_uj, integral_uj = attempt.compared.get(told["machine"], (0, 0))
-            both = counter_uj + told["counter_uj"], integral_uj + told["integral_uj"]
-            attempt.compared[told["machine"]] = both
-        for span in spans:
+    def _heard(self, energy: Energy) -> None:
+        for span in energy.spans:
             self._watched.add_read(span)
+
+    def _energy(self, energy: Energy) -> None:
+        attempt, segment, spans = self._attempts[energy.attempt], energy.segment, energy.spans
+        _refuse(segment in attempt.segments, f"segment {segment} of {attempt.attempt_id} is booked twice")
+        _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
+        attempt.segments[segment] = energy.sha256
+        if told := energy.compared:
+            counter_uj, integral_uj = attempt.compared.get(told.machine, (0, 0))
+            attempt.compared[told.machine] = counter_uj + told.counter_uj, integral_uj + told.integral_uj
+        self._heard(energy)
         attempt.recorded += spans
         attempt.collected = False  # energy that comes late wants its readings too, which are booked with it
 
@@ -207,8 +221,7 @@ class Book:
         segment = body["segment"]
         _refuse(segment in self.machine_segments, f"segment {segment} of machine {body['machine']} is booked twice")
         self.machine_segments.add(segment)
-        spans = [_span(item, body["cluster"], body["sha256"]) for item in body["spans"]]
-        for span in spans:
+        for span in spans_in(body):
             self._watched.add_read(span)
             # Where no meter is vouched for, no independent word can follow: the sum is all that is needed.
             vouched = self.clusters.get(span.cluster, {}).get("meter_keys")
@@ -247,9 +260,7 @@ class Book:
 
     def _job_suspended(self, _fact: Fact, body: Mapping[str, Any]) -> None:
         """Why an attempt was stopped; what it used and how it ended is said by the attempt's own facts."""
-        job = self.jobs[body["job"]]
-        job.suspensions += 1
-        self.suspended.setdefault((job.name, job.submitter), {})[job.job_id] = job
+        self.jobs[body["job"]].suspensions += 1
 
     def _service_told(self, fact: Fact, body: Mapping[str, Any]) -> None:
         """Where an online service was, and why; what it used there is said by the facts of its jobs."""
@@ -272,7 +283,6 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
     FactKind.ATTEMPT_OPENED: Book._attempt_opened,  # noqa: SLF001
     FactKind.ATTEMPT_ENDED: Book._attempt_ended,  # noqa: SLF001
     FactKind.ATTEMPT_COLLECTED: Book._attempt_collected,  # noqa: SLF001
-    FactKind.ENERGY_RECORDED: Book._energy_recorded,  # noqa: SLF001
     FactKind.MACHINE_ENERGY_RECORDED: Book._machine_energy_recorded,  # noqa: SLF001
     FactKind.READINGS_USED: Book._readings_used,  # noqa: SLF001
     FactKind.CLUSTER_JOBS_LISTED: Book._cluster_jobs_listed,  # noqa: SLF001
@@ -292,8 +302,9 @@ _READERS: dict[FactKind, Callable[[Book, Fact, Mapping[str, Any]], None]] = {
 def read_book(entries: Iterable[Entry]) -> Book:
     """The book of a ledger, from its first entry on. Raises LedgerBroken, naming the entry that cannot be booked."""
     book = Book()
-    for entry in entries:
-        book.add(entry)
+    with uncollected():
+        for entry in entries:
+            book.add(entry)
     return book
 
 
@@ -308,38 +319,12 @@ def _refuse(wrong: bool, problem: str) -> None:  # noqa: FBT001
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else _instant(text)
-
-
-# The spans of a segment share their words and times: each is kept once, for there are millions of them.
-_instant = lru_cache(maxsize=4096)(from_rfc3339)
-_SOURCES = {source.value: source for source in SourceClass}
-_REPORTERS = {reporter.value: reporter for reporter in Reporter}
+    return None if text is None else instant(text)
 
 
 def _window(item: Mapping[str, Any]) -> Window:
     start, end = from_rfc3339(item["start"]), from_rfc3339(item["end"])
     return Window(item["name"], start, end, dict(item["units_millionths"]))
-
-
-def _span(item: Mapping[str, Any], cluster: str, sha256: str) -> EnergySpan:
-    return EnergySpan(
-        owner=intern(item["owner"]),
-        cluster=intern(cluster),
-        machine=intern(item["machine"]),
-        device=intern(item["device"]),
-        device_kind=intern(item["kind"]),
-        start=_instant(item["start"]),
-        end=_instant(item["end"]),
-        energy_uj=item["energy_uj"],
-        source=_SOURCES[item["source"]],
-        reporter=_REPORTERS[item["reporter"]],
-        scope=intern(item["scope"]),
-        rule=intern(item["rule"]),
-        error_ppm=item["error_ppm"],
-        segment_sha256=sha256,
-        flags=tuple(item["flags"]),
-    )
 
 
 def _readings_used(body: Mapping[str, Any], at: datetime, evidence: int) -> ReadingsUsed:
@@ -367,8 +352,8 @@ def _ordered(items: Iterable[Mapping[str, Any]], zone: str) -> tuple[Reading, ..
 def _reading(item: Mapping[str, Any], zone: str) -> Reading:
     return Reading(
         zone=zone,
-        start=_instant(item["start"]),
-        end=_instant(item["end"]),
+        start=instant(item["start"]),
+        end=instant(item["end"]),
         intensity_mg_per_kwh=item["mg_per_kwh"],
         signal=Signal(item["signal"]),
         basis=Basis(item["basis"]),
@@ -376,8 +361,8 @@ def _reading(item: Mapping[str, Any], zone: str) -> Reading:
         kind=Kind(item["kind"]),
         grade=Grade(item["grade"]),
         provider=item["provider"],
-        issued_at=_instant(item["issued_at"]),
-        fetched_at=_instant(item["fetched_at"]),
+        issued_at=instant(item["issued_at"]),
+        fetched_at=instant(item["fetched_at"]),
         model_version=item.get("model_version", ""),
         payload_sha256=item["sha256"],
         licence=item["licence"],

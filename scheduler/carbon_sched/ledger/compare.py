@@ -125,6 +125,12 @@ def sides_of(book: Book, texts: Sequence[str], sees: Callable[[str], bool]) -> d
     return found
 
 
+def mentioned(texts: Sequence[str]) -> set[str]:
+    """Everything in the texts of sides that may be the id or name of a job."""
+    members = (one for text in texts for one in (text, text.rpartition("=")[2]))
+    return {*texts, *(one.strip() for text in members for one in text.split(","))}
+
+
 def _named(book: Book, text: str, sees: Callable[[str], bool]) -> list[JobRecord]:
     job = book.jobs.get(text)
     if job is not None and sees(job.team):

@@ -10,12 +10,13 @@ import importlib.util
 import json
 from typing import Any
 
-_FAST = importlib.util.find_spec("msgspec") is not None
+FAST = importlib.util.find_spec("msgspec") is not None
+"""Whether msgspec is there."""
 
 
 def parsed(payload: bytes) -> Any:
     """The value; ValueError for what is no JSON, for fractions, and for what is nested too deeply."""
-    if not _FAST:
+    if not FAST:
         return plain_parsed(payload)
     try:
         return _READER.decode(payload)
@@ -27,12 +28,12 @@ def parsed(payload: bytes) -> Any:
 
 def canonical(value: Any) -> bytes:
     """Plain types as canonical JSON (`encoding.py`): keys sorted, no white space, UTF-8."""
-    return _WRITER.encode(value) if _FAST else plain_canonical(value)
+    return _WRITER.encode(value) if FAST else plain_canonical(value)
 
 
 def indented(value: Any) -> str:
     """The same for people: keys sorted, one space for each level."""
-    return msgspec.json.format(canonical(value), indent=1).decode() if _FAST else plain_indented(value)
+    return msgspec.json.format(canonical(value), indent=1).decode() if FAST else plain_indented(value)
 
 
 def plain_parsed(payload: bytes) -> Any:
@@ -58,7 +59,7 @@ def _refuse_float(text: str) -> Any:
     raise ValueError(f"the payload holds {text}, which is not an integer")
 
 
-if _FAST:
+if FAST:
     import msgspec
 
     _READER, _WRITER = msgspec.json.Decoder(float_hook=_refuse_float), msgspec.json.Encoder(order="sorted")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from carbon_sched.ledger.book import Book
-    from carbon_sched.service.statements import Statements
 
 Value = TypeVar("Value")
 KEPT, KEPT_FACTS = 64, 4_096
@@ -35,18 +34,25 @@ class Answer(Generic[Value]):
 class Answers:
     """One thread computes; every other only looks."""
 
-    def __init__(self, statements: Statements, *, patience_s: float = PATIENCE_S) -> None:
-        self._statements, self._patience_s = statements, patience_s
+    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Answer[Any]] = OrderedDict()
         self._coming: dict[Hashable, Future[Answer[Any]]] = {}
         self._facts: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def of(self, key: Hashable, question: Callable[[Book], Value], *, size: int) -> Answer[Value] | None:
+    def of(
+        self,
+        key: Hashable,
+        read: Callable[[Callable[[Book], Any]], Any],
+        question: Callable[[Book], Value],
+        *,
+        size: int,
+    ) -> Answer[Value] | None:
         """The answer as of `size` entries or more where it comes soon, else the last one.
 
-        `key` says which question it is. What the question raises is raised.
+        `key` says which question it is, and `read` asks it of a book that holds enough. What either raises is raised.
         """
         with self._lock:
             known = self._known.get(key)
@@ -54,7 +60,7 @@ class Answers:
                 self._known.move_to_end(key)
                 return known
             if key not in self._coming:
-                self._coming[key] = self._thread.submit(self._ask, question)
+                self._coming[key] = self._thread.submit(read, lambda book: Answer(question(book), book.size))
             coming = self._coming[key]
         if not wait([coming], self._patience_s).done:
             return known
@@ -76,9 +82,6 @@ class Answers:
     def close(self) -> None:
         """Compute nothing more."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def _ask(self, question: Callable[[Book], Value]) -> Answer[Value]:
-        return self._statements.ask(lambda book: Answer(question(book), book.size))
 
     def _keep(self, key: Hashable, coming: Future[Answer[Value]]) -> Answer[Value]:
         with self._lock:

@@ -88,7 +88,7 @@ class Book:
         self, job: Job, spans: Sequence[EnergySpan], places: Mapping[str, Place]
     ) -> list[tuple[str, str | None, timedelta]]:
         """The best start on the best cluster, of those the decision allowed and of times that are over by now."""
-        decision = self._statements.ask(lambda book: book.jobs[job.job_id].placed)
+        decision = self._statements.of([job.job_id], lambda book: book.jobs[job.job_id].placed)
         if decision is None or decision.get("latest_start") is None:
             return []
         start, end = min(span.start for span in spans), max(span.end for span in spans)

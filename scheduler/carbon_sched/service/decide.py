@@ -263,6 +263,7 @@ class Decide:
                 bounded[job.job_id] = self._bounded(job, done, snapshot, policies, had)
         jobs = tuple(bounded.get(one.job_id, one) for one in snapshot.jobs)
         versions = {job.job_id: job.version for job in queued}
+        self._estimates.keep(job.spec for job in (*live, *coming))
         return _Read(replace(snapshot, jobs=jobs), versions, policies, had, untold, running)
 
     def _bounded(self, job: Job, done: Progress, snapshot: Snapshot, policies: PolicySet, had: Shares) -> WaitingJob:

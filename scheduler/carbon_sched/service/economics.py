@@ -6,8 +6,8 @@ energy of its stretches: a job that never says when it has its state back keeps 
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from statistics import NormalDist, fmean, pvariance
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.energy import Window
     from carbon_sched.domain.job import Job, JobSpec
-    from carbon_sched.ledger.book import Book
+    from carbon_sched.ledger.index import Index
     from carbon_sched.ledger.records import AttemptRecord
     from carbon_sched.service.statements import Statements
 
@@ -30,6 +30,8 @@ SHARES = {Overhead.LOST: 0.5, Overhead.SAVING: 0.25, Overhead.RESTART: 0.25}
 """How a said cost is divided while only some of its parts were metered."""
 SCATTER = 0.5
 """Of a cost that was said, or metered once, so much of itself is its standard deviation."""
+KEPT = 1_024
+"""Suspended jobs of which what they show is kept."""
 HISTORY = 20
 """Jobs of one name that are learnt from; what is older had other code or data."""
 
@@ -62,41 +64,52 @@ class Metered:
     overheads: Mapping[str, Sequence[Window]]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What a suspended job shows: its stretches by attempt, and of each settled one the seconds by part of the cost."""
+
+    overheads: Mapping[str, Sequence[Window]]
+    seconds: Sequence[Mapping[str, float]]
+
+
 class Economics:
-    """Learns from the ledger; what was computed of a settled attempt is kept."""
+    """Learns from the ledger; what was computed of a job is kept while nothing new is known of it."""
 
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
-        self._lock = threading.Lock()
-        self._known: dict[str, Mapping[str, float]] = {}
+        self._taken = lru_cache(maxsize=KEPT)(self._read)
 
     def metered(self, job: Job) -> Metered:
         """What the ledger knows of it by now."""
+        own, alike = self._statements.look(lambda index: _alike(index, job.job_id))
+        samples: dict[str, list[float]] = {}
+        for one in alike:
+            for seconds in self._taken(*one).seconds:
+                for part, value in seconds.items():
+                    samples.setdefault(part, []).append(value)
+        return Metered(cost(job.spec, samples), self._taken(*own).overheads if own else {})
 
-        def found(book: Book) -> Metered:
-            attempts = book.jobs[job.job_id].attempts if job.job_id in book.jobs else {}
-            taken = {name: tuple(one.overhead) for name, one in attempts.items()}
-            return Metered(cost(job.spec, self._samples(book, job.job_id)), taken)
+    def _read(self, job_id: str, _newest: int) -> Taken:
+        attempts = self._statements.of([job_id], lambda book: book.jobs[job_id].attempts)
+        return Taken(
+            {name: tuple(one.overhead) for name, one in attempts.items()},
+            [seconds_of_running(one) for one in attempts.values() if one.overhead and one.settled],
+        )
 
-        return self._statements.ask(found)
 
-    def _samples(self, book: Book, job_id: str) -> dict[str, list[float]]:
-        """By part of the cost, seconds of running that it took each time, of jobs like this one."""
-        known, found = book.jobs.get(job_id), dict[str, list[float]]()
-        alike = book.suspended.get((known.name, known.submitter), {}) if known else {}
-        for one in islice(reversed(alike.values()), HISTORY):
-            for attempt in one.attempts.values():
-                for part, seconds in self._of(attempt).items():
-                    found.setdefault(part, []).append(seconds)
-        return found
-
-    def _of(self, attempt: AttemptRecord) -> Mapping[str, float]:
-        if not attempt.overhead or not attempt.settled:
-            return {}
-        with self._lock:
-            if attempt.attempt_id not in self._known:
-                self._known[attempt.attempt_id] = seconds_of_running(attempt)
-            return self._known[attempt.attempt_id]
+def _alike(index: Index, job_id: str) -> tuple[tuple[str, int] | None, list[tuple[str, int]]]:
+    """The job, where it was suspended, and the newest of its like that were, each with its newest entry."""
+    (number,) = index.numbers([job_id]) or [-1]
+    if number < 0:
+        return None, []
+    job = index.jobs[number]
+    own = (job_id, index.suspended[number]) if number in index.suspended else None
+    alike = (
+        (one.job_id, newest)
+        for one, newest in ((index.jobs[each], newest) for each, newest in reversed(index.suspended.items()))
+        if (one.name, one.submitter) == (job.name, job.submitter)
+    )
+    return own, list(islice(alike, HISTORY))
 
 
 def cost(spec: JobSpec, samples: Mapping[str, Sequence[float]]) -> Cost:

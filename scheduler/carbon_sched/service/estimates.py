@@ -13,7 +13,7 @@ from carbon_sched.planning.belief import belief
 from carbon_sched.planning.experience import Classes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster, ClusterStatus
@@ -61,6 +61,13 @@ class Estimates:
             if known is None:
                 known = self._made[alike] = self._new(spec)
             return known
+
+    def keep(self, specs: Iterable[JobSpec]) -> None:
+        """Forget what is known of other names than theirs; it is read anew where it is asked for again."""
+        names = {spec.name for spec in specs}
+        with self._lock:
+            self._names = {name: runs for name, runs in self._names.items() if name in names}
+            self._made = {alike: known for alike, known in self._made.items() if alike[0] in names}
 
     def _new(self, spec: JobSpec) -> Belief:
         if spec.name not in self._names:

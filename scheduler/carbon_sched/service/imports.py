@@ -44,7 +44,7 @@ class Imports:
         return len(runs)
 
     def _refuse_known(self, runs: set[str]) -> None:
-        known = self._statements.ask(lambda book: book.imported_runs & runs)
+        known = self._statements.of((), lambda book: book.imported_runs & runs, others=True)
         if known:
             held = ", ".join(sorted(known)[:10])
             raise Conflict(f"{len(known)} of these runs were imported already ({held}). Leave their rows out")

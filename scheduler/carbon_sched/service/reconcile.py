@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
-    from carbon_sched.ledger.book import Book
-    from carbon_sched.ledger.records import Listing
     from carbon_sched.ports import Clock, RayJob, Store
     from carbon_sched.service.fleet import Fleet
     from carbon_sched.service.lanes import Lanes
@@ -62,10 +60,15 @@ class Reconcile:
             self._note(cluster.name, jobs)
 
     def _note(self, cluster: str, jobs: Sequence[RayJob]) -> None:
-        listings, attempts = self._statements.ask(lambda book: _known(book, cluster))
+        listings = self._statements.of(
+            (), lambda book: [one for one in book.listings if one.cluster == cluster], others=True
+        )
         noted = {name for one in listings for name in (*one.ours, *(item["job"] for item in one.others))}
         ended = {job.submission_id: job for job in jobs if job.status in ENDED}
-        named = {name for name in ended if name in attempts or OURS.fullmatch(name)}
+        known = self._statements.look(
+            lambda index: {name for name in ended if index.attempts.get(name, (0, ""))[1] == cluster}
+        )
+        named = known | {name for name in ended if OURS.fullmatch(name)}
         ours, now = sorted(named - noted), self._clock.now()
         others = [_other(job, now) for name, job in ended.items() if name not in named]
         new = [item for item in others if item["job"] not in noted]
@@ -80,14 +83,6 @@ class Reconcile:
         }
         with self._store.transaction() as tx:
             tx.append_fact(Fact(FactKind.CLUSTER_JOBS_LISTED, now, body))
-
-
-def _known(book: Book, cluster: str) -> tuple[list[Listing], set[str]]:
-    """The listings of a cluster so far, and the names of our attempts there."""
-    attempts = {
-        name for job in book.jobs.values() for name, attempt in job.attempts.items() if attempt.cluster == cluster
-    }
-    return [listing for listing in book.listings if listing.cluster == cluster], attempts
 
 
 def _other(job: RayJob, now: datetime) -> dict[str, Any]:

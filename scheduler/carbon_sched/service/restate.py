@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from carbon_sched.ledger.book import Book as Ledger
+    from carbon_sched.ledger.index import Index
     from carbon_sched.ports import Clock, Store
     from carbon_sched.service.book import Book
     from carbon_sched.service.statements import Statements
@@ -42,13 +42,20 @@ class Restate:
     def step(self) -> float:
         """Look at each attempt whose time has come; returns the seconds until the next time."""
         now = self._clock.now()
-        booked = self._statements.ask(lambda ledger: _booked(ledger, now - WITHIN))
-        self._looked = {name: self._looked.get(name, used.at) for name, used in booked.items()}
-        for name in booked:
-            if now - self._looked[name] >= AGAIN:
+        recent = self._statements.look(lambda index: _attempts(index, now - WITHIN))
+        looked = ((name, self._looked.get(name) or self._booked(name)) for name in recent)
+        self._looked = {name: at for name, at in looked if at is not None}
+        for name, at in list(self._looked.items()):
+            if now - at >= AGAIN:
                 self._looked[name] = now
                 self._again(name)
         return EVERY_S
+
+    def _booked(self, attempt_id: str) -> datetime | None:
+        """When a collected attempt was booked last."""
+        attempt = self._statements.attempt(attempt_id)
+        used = attempt.newest(ACTUAL)
+        return used.at if attempt.collected and used and used.readings else None
 
     def _again(self, attempt_id: str) -> None:
         with self._store.transaction(write=False) as tx:
@@ -68,14 +75,10 @@ class Restate:
         log.info("attempt restated attempt=%s roles=%s", attempt_id, [fact.body["role"] for fact in better])
 
 
-def _booked(ledger: Ledger, since: datetime) -> dict[str, Used]:
-    """The newest booking of every collected attempt that ended since then."""
-    return {
-        name: used
-        for job in ledger.jobs.values()
-        for name, attempt in job.attempts.items()
-        if attempt.collected and (used := attempt.newest(ACTUAL)) and used.readings and used.readings[-1].end > since
-    }
+def _attempts(index: Index, since: datetime) -> list[str]:
+    """Those of jobs that used energy, or began or ended, since then."""
+    jobs = set(index.since(since))
+    return [name for name, (number, _) in index.attempts.items() if number in jobs]
 
 
 def _better(before: Used | None, body: Mapping[str, Any]) -> bool:

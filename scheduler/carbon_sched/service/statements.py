@@ -1,14 +1,16 @@
-"""Receipts, reports and verification: follows the ledger with a book in memory, computes in `ledger/`.
+"""Receipts, reports, verification: follows the ledger with an index, books what is asked for, computes in `ledger/`.
 
-Of a long ledger, a question about a period books anew what it needs, found by an index that follows the ledger, too.
+No book outlives its question: what a server keeps of a job that is over are a few hundred bytes.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from carbon_sched.ledger.book import Book
+from carbon_sched.ledger.account import ALWAYS
+from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.index import Index
 from carbon_sched.ledger.receipt import receipt
 from carbon_sched.ledger.report import report
@@ -16,9 +18,12 @@ from carbon_sched.ledger.verify import Verification, verify_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from carbon_sched.domain.facts import Entry
     from carbon_sched.ledger.account import Period
+    from carbon_sched.ledger.book import Book
+    from carbon_sched.ledger.index import Job, Needed
     from carbon_sched.ledger.records import AttemptRecord
     from carbon_sched.ledger.report import Report
     from carbon_sched.ledger.selection import Selection
@@ -27,65 +32,82 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 PAGE = 2_000
-LONG = 200_000
-"""From so many entries on, a question about a period is answered from the entries that it needs."""
+GAP = 32
+"""So many entries that are not needed are read along rather than left out by a query of their own."""
 
 
 class Statements:
-    """What the ledger says, computed from its facts alone. The book is read on from where it was left."""
+    """What the ledger says, computed from its facts alone. Between questions only the index is kept."""
 
-    def __init__(self, store: Store, *, long: int = LONG) -> None:
-        self._store, self._long = store, long
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._lock = threading.Lock()
-        self._book = Book()
-        self._index_lock = threading.Lock()
         self._index = Index()
 
     def receipt(self, job_id: str) -> Receipt:
         """The job's receipt as the ledger stands; `state` is the job's own, which moves between facts too."""
         with self._store.transaction(write=False) as tx:
             state = tx.job(job_id).state.value
-        with self._lock:
-            return {**receipt(self._read_on(), job_id), "state": state}
+        return {**self.of([job_id], lambda book: receipt(book, job_id)), "state": state}
 
     def attempt(self, attempt_id: str) -> AttemptRecord:
         """One attempt as its facts tell; NotFound where none does."""
-        with self._lock:
-            return self._read_on().attempt(attempt_id)
+        with self._followed() as index:
+            known = index.attempts.get(attempt_id)
+            needed = index.about([] if known is None else [known[0]])
+        return self._book(needed).attempt(attempt_id)
 
     def report(self, selection: Selection) -> Report:
         """A report over the selected jobs."""
         return self.over(selection.period, lambda book: report(book, selection))
 
+    def look(self, question: Callable[[Index], Answer]) -> Answer:
+        """What the index knows by itself, as the ledger stands; quick, for nobody else may look meanwhile."""
+        with self._followed() as index:
+            return question(index)
+
+    def jobs(self, wanted: Callable[[Job], bool]) -> list[str]:
+        """Ids of the jobs that were accepted like this, oldest first."""
+        return self.look(lambda index: [job.job_id for job in index.jobs if wanted(job)])
+
+    def of(
+        self,
+        jobs: Iterable[str],
+        question: Callable[[Book], Answer],
+        *,
+        since: datetime | None = None,
+        others: bool = False,
+    ) -> Answer:
+        """A pure function of the book about some jobs, as the ledger stands (`Index.about`)."""
+        return question(
+            self._book(self.look(lambda index: index.about(index.numbers(jobs), since=since, others=others)))
+        )
+
     def over(self, period: Period, question: Callable[[Book], Answer]) -> Answer:
         """A pure function of the book about a period, as the ledger stands."""
-        with self._store.transaction(write=False) as tx:
-            size, _ = tx.ledger_head()
-        if period.since is None or size < self._long:
+        if period == ALWAYS:
             return self.ask(question)
-        with self._index_lock:
-            for entry in self._entries(after=self._index.size):
-                self._index.add(entry)
-            needed = self._index.needed(period)
-        return question(needed.book(self._stretches(needed.runs(gap=PAGE))))
+        return question(self._book(self.look(lambda index: index.needed(period))))
 
     def ask(self, question: Callable[[Book], Answer]) -> Answer:
-        """Any pure function of the book, as the ledger stands."""
-        with self._lock:
-            return question(self._read_on())
+        """Any pure function of the whole book, as the ledger stands: all of it is read for this."""
+        return question(read_book(self._entries(after=0)))
 
     def verify(self) -> Verification:
         """Walk the whole chain, from its first entry."""
         return verify_entries(self._entries(after=0))
 
-    def _read_on(self) -> Book:
-        for entry in self._entries(after=self._book.size):
-            self._book.add(entry)
-        return self._book
+    @contextmanager
+    def _followed(self) -> Iterator[Index]:
+        with self._lock:
+            for entry in self._entries(after=self._index.size):
+                self._index.add(entry)
+            yield self._index
 
-    def _stretches(self, runs: Iterable[tuple[int, int]]) -> Iterator[Entry]:
-        for first, last in runs:
-            yield from self._entries(after=first - 1, until=last)
+    def _book(self, needed: Needed) -> Book:
+        return needed.book(
+            entry for first, last in needed.runs(gap=GAP) for entry in self._entries(after=first - 1, until=last)
+        )
 
     def _entries(self, *, after: int, until: int | None = None) -> Iterator[Entry]:
         """Those behind `after`, to `until` or the end."""

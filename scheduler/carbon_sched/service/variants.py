@@ -34,10 +34,11 @@ class Offers:
             return {}
         variants, settings = spec.variants, self._policies.now().settings(spec)
         keys = {name: _key(spec, name, text) for name, text in variants.arguments}
-        known = self._statements.ask(
+        known = self._statements.of(
+            self._statements.jobs(lambda job: (job.name, job.team) == (spec.name, spec.team)),
             partial(
                 measured, job=spec.name, team=spec.team, cluster=attempt.cluster, variants=variants, keys=keys,
-            )
+            ),
         )  # fmt: skip
         told = {
             "arguments": dict(variants.arguments),

@@ -38,6 +38,9 @@ WAIT_S = 30
 POOL = {"pool_size": 32, "max_overflow": 32, "pool_use_lifo": True}
 """Connections beyond the first 32 are closed after use. Opening one costs PostgreSQL more than a submission does; with
 the last one used taken first, a quiet server uses few of them."""
+CACHE_KIB = 256
+"""Of each connection to SQLite, whose own default is eight times that: many threads read, and the system's cache is
+behind them all."""
 
 
 def open_store(url: str, clock: Clock, *, wait_s: float = WAIT_S) -> SqlStore:
@@ -153,7 +156,7 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIB}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

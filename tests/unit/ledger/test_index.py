@@ -15,6 +15,7 @@ from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.chargeback import chargeback
 from carbon_sched.ledger.index import Index
+from carbon_sched.ledger.receipt import receipt
 from carbon_sched.ledger.report import report
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
@@ -141,6 +142,19 @@ def test_a_period_comes_out_the_same_from_what_it_needs_as_from_everything(ledge
         assert statement(book, selection) == statement(whole, selection)
         assert report(book, selection) == report(whole, selection)
     assert chargeback(book, "team", period) == chargeback(whole, "team", period)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ledgers())
+def test_a_job_comes_out_the_same_from_what_it_needs_as_from_everything(ledger):
+    index, whole = Index(), read_book(ledger.entries)
+    for entry in ledger.entries:
+        index.add(entry)
+    for job_id in whole.jobs:
+        book = index.about(index.numbers([job_id])).book(ledger.entries)
+        assert receipt(book, job_id) == receipt(whole, job_id)
+        selection = Selection(jobs=(job_id,))
+        assert statement(book, selection).lines == statement(whole, selection).lines
 
 
 def test_what_a_period_does_not_need_is_not_read():

@@ -277,7 +277,7 @@ def test_what_a_job_reports_of_a_watched_time_is_never_booked(world, key, forged
 
     assert reporters(receipt)["independent"] == 3600
     assert receipt["energy_kwh"] == pytest.approx(0.001)
-    report = world.statements._book.machine_energy_uj
+    report = world.statements.ask(lambda book: book.machine_energy_uj)
     assert report == {(MACHINE, wire.IDLE): 7}
     if not (same_name and not forged_first):
         assert any("evidence only" in note for note in receipt["notes"])
@@ -355,7 +355,7 @@ def test_what_was_stored_before_its_key_was_registered_is_not_booked_a_second_ti
     receipt = finish(world, job, attempt, segments=1)
 
     assert reporters(receipt) == {"self-reported": 3600}
-    assert world.statements._book.machine_energy_uj == {(MACHINE, wire.IDLE): 7}
+    assert world.statements.ask(lambda book: book.machine_energy_uj) == {(MACHINE, wire.IDLE): 7}
 
 
 # Those who use what they do not hold, and those who stay ------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
@@ -75,15 +76,19 @@ def show(
     now, mine = seen(context), team_of(caller, team)
     first, end = days_of(since, until, now)
     period, last = Period(first, end), end - timedelta(days=1)
-    found = answer(context, ("footprint", by, period, mine), lambda book: _footprint(book, by, period, mine))
+    found = answer(
+        context,
+        ("footprint", by, period, mine),
+        partial(context.statements.over, period),
+        lambda book: _footprint(book, by, period, mine),
+    )
     asked = {"since": to_rfc3339(first), "until": to_rfc3339(end)} | ({"team": mine} if mine else {})
-    models = answer(context, ("models", mine), lambda book: _models(book, mine))
     return render(
         request, caller, "footprint.html", now=now,
         by=by, dimensions=BY, team=mine, since=first.date().isoformat(), until=last.date().isoformat(), found=found,
         chart=_days_chart(found.value.days, first) if found else None,
         budgets=[_budget_row(view, now) for view in budgets.list_budgets(context, caller)],
-        models=models.value if models else [], model=model or "", life=_life(context, model, mine),
+        models=_models(context, mine), model=model or "", life=_life(context, model, mine),
         trends=_trends(context, model, mine, now) if model else [],
         downloads=DOWNLOADS, query=urlencode(asked),
     )  # fmt: skip
@@ -123,13 +128,24 @@ def _days_chart(found: Sequence[Day], since: datetime) -> Markup | None:
     return plots.columns(values, f"CO2e by day, {co2e(total)} in all", co2e, unit="ug CO2e")
 
 
-def _models(book: Book, team: str | None) -> list[str]:
-    return sorted({job.model for job in book.jobs.values() if job.model and team in (None, job.team)})
+def _models(context: Context, team: str | None) -> list[str]:
+    return context.statements.look(
+        lambda index: sorted({job.model for job in index.jobs if job.model and team in (None, job.team)})
+    )
+
+
+def _of_model(context: Context, model: str) -> Callable[[Callable[[Book], Any]], Any]:
+    jobs = context.statements.jobs(lambda job: job.model == model)
+    return lambda question: context.statements.of(jobs, question, others=True)
 
 
 def _life(context: Context, model: str | None, team: str | None) -> Answer[Lifecycle] | None:
     """A model's whole life, not that of the period; None without a model, or while it is computed."""
-    return answer(context, ("life", model, team), lambda book: lifecycle(book, model, team=team)) if model else None
+    if not model:
+        return None
+    return answer(
+        context, ("life", model, team), _of_model(context, model), lambda book: lifecycle(book, model, team=team)
+    )
 
 
 def _trends(context: Context, model: str | None, team: str | None, now: datetime) -> list[tuple[str, Markup]]:
@@ -138,7 +154,12 @@ def _trends(context: Context, model: str | None, team: str | None, now: datetime
         return []
     monday = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=now.weekday())
     weeks = [monday - timedelta(weeks=number) for number in reversed(range(WEEKS))]
-    found = answer(context, ("trend", model, team, monday), lambda book: _weeks(book, model, team, weeks))
+    found = answer(
+        context,
+        ("trend", model, team, monday),
+        _of_model(context, model),
+        lambda book: _weeks(book, model, team, weeks),
+    )
     if found is None:
         return []
     return [

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from carbon_sched.api import clusters, ledger, server
 from carbon_sched.api.access import Auditor, Reader
-from carbon_sched.api.context import Ctx
+from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen
 from carbon_sched.domain.access import GRANTS, Permission
@@ -57,7 +60,12 @@ def show(request: Request, context: Ctx, caller: Reader) -> Response:
     """The page; the seal is shown to who may audit."""
     now = seen(context)
     audits = Permission.AUDIT in GRANTS[caller.role]
-    machines = answer(context, ("machines", now.date()), lambda book: _machines(book, now - RECENT))
+    machines = answer(
+        context,
+        ("machines", now.date()),
+        partial(_recently, context, now - RECENT),
+        lambda book: _machines(book, now - RECENT),
+    )
     return render(
         request, caller, "health.html", now=now,
         server=server.show(context, caller), faults=context.faults(),
@@ -73,6 +81,11 @@ def show(request: Request, context: Ctx, caller: Reader) -> Response:
 def verified(request: Request, context: Ctx, caller: Auditor) -> Response:
     """The whole chain, walked now."""
     return render(request, caller, "verified.html", now=seen(context), found=ledger.verify(context, caller))
+
+
+def _recently(context: Context, since: datetime, question: Callable[[Book], Any]) -> Any:
+    jobs = context.statements.look(lambda index: [index.jobs[number].job_id for number in index.since(since)])
+    return context.statements.of(jobs, question, since=since)
 
 
 def _machines(book: Book, since: datetime) -> list[Machine]:

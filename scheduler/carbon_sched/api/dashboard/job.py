@@ -110,7 +110,7 @@ def _starts(decision: DecisionView) -> Any:
 def power(job_id: str, context: Ctx, caller: Reader) -> dict[str, Any]:
     """Power by kind of device over the job's life, and the intensity that each moment is booked with."""
     api.require_visible(context, caller, job_id)
-    parts = context.statements.ask(lambda book: _parts(book, job_id))
+    parts = context.statements.of([job_id], lambda book: _parts(book, job_id))
     return curves(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from carbon_sched.api.context import Context
 from carbon_sched.api.dashboard.answers import answer
@@ -29,7 +30,12 @@ class Month:
 
 def month(context: Context, since: datetime, team: str | None) -> Answer[Month] | None:
     """What a period came to until now; None while it is computed for the first time."""
-    return answer(context, ("month", since, team), lambda book: _month(book, since, team))
+    return answer(
+        context,
+        ("month", since, team),
+        partial(context.statements.over, Period(since)),
+        lambda book: _month(book, since, team),
+    )
 
 
 def _month(book: Book, since: datetime, team: str | None) -> Month:

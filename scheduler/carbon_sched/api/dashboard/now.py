@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -139,7 +140,14 @@ def rate(context: Context, teams: frozenset[str] | None, views: Iterable[Cluster
     places = {view["name"]: view["pue"] * view["intensity_g_per_kwh"] / 1000 for view in views}
     with context.store.transaction(write=False) as tx:
         there = {one.attempt_id: one for one in tx.attempts(open_only=True) if one.cluster in places}
-    found = answer(context, ("watts", teams), lambda book: _metered(book, there.values(), teams, context.clock.now()))
+    now = context.clock.now()
+    jobs = [one.job_id for one in there.values()]
+    found = answer(
+        context,
+        ("watts", teams),
+        partial(context.statements.of, jobs, since=now - STALE - RECENT),
+        lambda book: _metered(book, there.values(), teams, now),
+    )
     if found is None:
         return None
     metered = {name: one for name, one in found.value.items() if name in there}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -20,7 +21,7 @@ from carbon_sched.api.views import decision_view
 from carbon_sched.domain.cluster import Cluster
 from carbon_sched.domain.intensity import Reading
 from carbon_sched.domain.job import JobState
-from carbon_sched.domain.time import from_rfc3339
+from carbon_sched.domain.time import UTC, from_rfc3339
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.figures import shown
 from carbon_sched.wire import DecisionView, JobView
@@ -135,11 +136,21 @@ def _bars(
     context: Context, teams: frozenset[str] | None, waiting: Sequence[Row], now: datetime
 ) -> tuple[list[Bar], int]:
     """Attempts of the last hours by the ledger, and planned runs; the second number counts bars that are left out."""
-    found = answer(context, ("attempts", teams), lambda book: _attempts(book, teams, now))
+    found = answer(
+        context, ("attempts", teams), partial(_of_late, context, now - PAST), lambda book: _attempts(book, teams, now)
+    )
     past = [_until(bar, now) for bar in found.value] if found else []
     planned = [bar for row in waiting if (bar := _planned(row, now))]
     newest = sorted(past, key=lambda bar: bar.start)[-MOST_BARS:]
     return [*newest, *planned], len(past) - len(newest)
+
+
+def _of_late(context: Context, since: datetime, question: Callable[[Book], Any]) -> Any:
+    """A book of the jobs that are not over since long, without their energy."""
+    jobs = context.statements.look(
+        lambda index: [index.jobs[number].job_id for number in {*index.since(since), *index.live}]
+    )
+    return context.statements.of(jobs, question, since=datetime.max.replace(tzinfo=UTC))
 
 
 def _until(bar: Bar, now: datetime) -> Bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -45,7 +46,8 @@ def show(
         raise NotFound(f"no policy is called {name!r}")
     versions = _versions(context, chosen, caller)
     newer = next((one for one in versions if one["version"] == to), versions[0] if versions else None)
-    older, trials = _before(versions, newer), answer(context, ("trials",), _trials)
+    older = _before(versions, newer)
+    trials = answer(context, ("trials",), partial(context.statements.of, (), others=True), _trials)
     policy = chosen["name"] if chosen else ""
     job = JobSpec("", "", team=team, project=project, model=model, phase=phase, policy=policy)
     return render(

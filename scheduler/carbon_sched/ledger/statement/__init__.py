@@ -16,6 +16,7 @@ from carbon_sched.ledger.statement.elsewhere import imported
 from carbon_sched.ledger.statement.lines import Used
 from carbon_sched.ledger.statement.model import JobRow, Period, Statement, Unowned
 from carbon_sched.ledger.statement.uncertainty import uncertainty
+from carbon_sched.ledger.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +49,11 @@ def selected(book: Book, selection: Selection) -> list[tuple[JobRecord, list[Use
 
 def statement(book: Book, selection: Selection) -> Statement:
     """The statement; the same entries and selection give the same, field by field, wherever it is computed."""
+    with uncollected():
+        return _statement(book, selection)
+
+
+def _statement(book: Book, selection: Selection) -> Statement:
     jobs, period = selected(book, selection), selection.period
     used = [one for _, mine in jobs for one in mine]
     rows = lines.lines(used)
