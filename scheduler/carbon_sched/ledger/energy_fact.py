@@ -63,7 +63,13 @@ def energy_of(payload: bytes) -> Energy | None:
         return None
     body = fact.body
     spans = [_span(astuple(item), body.cluster, body.sha256) for item in body.spans]
-    return Energy(body.attempt, body.segment, body.sha256, spans, None if body.compared is msgspec.UNSET else Compared(*astuple(body.compared)))
+    return Energy(
+        body.attempt,
+        body.segment,
+        body.sha256,
+        spans,
+        None if body.compared is msgspec.UNSET else Compared(*astuple(body.compared)),
+    )
 
 
 def energy_in(body: Mapping[str, Any]) -> Energy:

@@ -1,7 +1,7 @@
 """Which entries a question rests on, so that the rest of a ledger need not be booked for it, nor kept in memory.
 
 Made by one walk over the chain, from its first entry on: every hash is checked on the way, nothing is taken on trust.
-It takes 25 bytes for each entry and some hundred for each job. What it chooses is closed: the figures of a period or of
+It takes 21 bytes for each entry and some hundred for each job. What it chooses is closed: the figures of a period or of
 jobs come out the same, to the last digit, as from the whole book. The entries chosen are checked again when they are
 booked.
 """

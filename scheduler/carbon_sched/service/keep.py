@@ -78,7 +78,7 @@ def _by_cluster(tx: Transaction, cluster: str, segment: Segment) -> dict[str, li
     for span in segment.spans:
         home = homes.get(span.owner)
         if home is not None and (home == cluster or {home, cluster} <= local):
-            rows.setdefault(home, []).append(replace(span, cluster=home))
+            rows.setdefault(home, []).append(span._replace(cluster=home))
     return rows
 
 

@@ -83,12 +83,13 @@ def show(
         lambda book: _footprint(book, by, period, mine),
     )
     asked = {"since": to_rfc3339(first), "until": to_rfc3339(end)} | ({"team": mine} if mine else {})
+    models = answer(context, ("models", mine), partial(context.statements.of, ()), lambda _: _models(context, mine))
     return render(
         request, caller, "footprint.html", now=now,
         by=by, dimensions=BY, team=mine, since=first.date().isoformat(), until=last.date().isoformat(), found=found,
         chart=_days_chart(found.value.days, first) if found else None,
         budgets=[_budget_row(view, now) for view in budgets.list_budgets(context, caller)],
-        models=_models(context, mine), model=model or "", life=_life(context, model, mine),
+        models=models.value if models else [], model=model or "", life=_life(context, model, mine),
         trends=_trends(context, model, mine, now) if model else [],
         downloads=DOWNLOADS, query=urlencode(asked),
     )  # fmt: skip
@@ -135,8 +136,13 @@ def _models(context: Context, team: str | None) -> list[str]:
 
 
 def _of_model(context: Context, model: str) -> Callable[[Callable[[Book], Any]], Any]:
-    jobs = context.statements.jobs(lambda job: job.model == model)
-    return lambda question: context.statements.of(jobs, question, others=True)
+    """Asked where the answer is computed: the ledger may be long to follow."""
+
+    def read(question: Callable[[Book], Any]) -> Any:
+        jobs = context.statements.jobs(lambda job: job.model == model)
+        return context.statements.of(jobs, question, others=True)
+
+    return read
 
 
 def _life(context: Context, model: str | None, team: str | None) -> Answer[Lifecycle] | None:
