@@ -46,7 +46,7 @@
   // ---- live curves: a place names where its data are; they are asked for again when news arrive ----
   const COLOURS = ["--s1", "--s3", "--s4", "--s5", "--s6", "--s2", "--t4", "--t0", "--t6", "--soft"];
   const plots = new Map();
-  window.carbonSched = { colours: () => COLOURS.map(css) };
+  window.carbonSched = { toast, colours: () => COLOURS.map(css) };
 
   function options(place, data) {
     const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px Inter, system-ui, sans-serif" };

@@ -73,7 +73,7 @@
   function stacked(gantt) {
     const soft = getComputedStyle(gantt).color, left = 160, pieces = [];
     let y = 0;
-    for (const row of gantt.querySelectorAll(".row, .axis")) {
+    for (const row of gantt.querySelectorAll(":scope > .row, :scope > .axis")) {
       const svg = row.querySelector("svg"), copy = copied(svg, svg.clientWidth);
       copy.setAttribute("x", left);
       copy.setAttribute("y", y);
@@ -109,13 +109,16 @@
   }
 
   const KINDS = { csv: ["text/csv", async (section) => csv(await rowsOf(section))], json: ["application/json", async (section) => json(await rowsOf(section))], svg: ["image/svg+xml", pictureOf] };
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-export]");
-    if (!button) return;
+
+  async function save(button) {
     const [type, made] = KINDS[button.dataset.export], link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([await made(button.closest("section, article"))], { type }));
     link.download = `${button.dataset.name}.${button.dataset.export}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-export]");
+    if (button) save(button).catch((error) => window.carbonSched.toast(`It cannot be exported: ${error}`, true));
   });
 })();
