@@ -9,7 +9,7 @@ import pytest
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.errors import Internal
-from carbon_sched.service.planner import PIECE, ChildPlanner, OwnPlanner
+from carbon_sched.service.planner import PIECE, ChildPlanner, OwnPlanner, is_news
 from tests.fakes.planning import NOW, cluster, job, snapshot
 
 
@@ -31,6 +31,36 @@ def test_both_decide_alike(child):
     assert told == OwnPlanner().plan(snapshot(CLUSTERS, MANY), whole=True)
     assert len(told.decisions) == len(MANY)
     assert {decision.verdict for decision in told.decisions} == {Verdict.DELAY}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_outlines_are_explained_when_asked(child, own):
+    planner = OwnPlanner() if own else child
+    outlines = {one.job_id: one for one in planner.plan(snapshot(CLUSTERS, MANY), whole=True).decisions}
+    assert not any(one.reason or one.candidates for one in outlines.values())
+    whole = planner.explain(["j0007", "j0002"])
+    assert [one.job_id for one in whole] == ["j0007", "j0002"]
+    assert all("waits until" in one.reason and len(one.candidates) == len(CLUSTERS) for one in whole)
+    assert not any(is_news(one, outlines[one.job_id]) for one in whole)
+
+
+def test_a_plan_that_went_with_its_child_is_not_explained(child):
+    child.plan(snapshot(CLUSTERS, MANY), whole=True)
+    child._child.kill()
+    child._child.join()
+    with pytest.raises(Internal, match="KeyError"):
+        child.explain(["j0001"])
+
+
+def test_who_waits_is_told_again_when_the_grams_have_moved():
+    planner = OwnPlanner()
+    planner.plan(snapshot(CLUSTERS, MANY), whole=True)
+
+    def told(clean):
+        now = snapshot([cluster("de", [400, 400, clean, 400])], MANY)
+        return len(planner.plan(now, whole=False).decisions)
+
+    assert (told(104), told(108), told(109)) == (0, len(MANY), 0), "by five in a hundred since it was told last"
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -81,7 +111,7 @@ def test_a_placement_is_told_until_the_job_is_gone():
 
 
 def test_a_preview_is_not_gone_on_from(child):
-    assert len(child.preview(snapshot(CLUSTERS, MANY))) == len(MANY)
+    assert child.preview(snapshot(CLUSTERS, MANY), "j0003").job_id == "j0003"
     assert len(child.plan(snapshot(CLUSTERS, MANY), whole=False).decisions) == len(MANY)
 
 
@@ -95,7 +125,7 @@ def test_a_child_that_is_killed_fails_one_plan_and_is_replaced(child):
     line.send(())
     child._child.join(60)
     with pytest.raises(Internal, match="the next plan starts it again"):
-        child._converse(line, "plan", snapshot(CLUSTERS, MANY))
+        child._converse(line, "plan", (), snapshot(CLUSTERS, MANY))
     assert child.plan(snapshot(CLUSTERS, MANY[:1]), whole=False).decisions
 
 

@@ -94,6 +94,11 @@ class View:
         out: Floats = run + self.overhead_g[rows, slots] + self.transfer_g[rows, slots]
         return out
 
+    def gram(self, belief: Belief, site: int, slot: int) -> float:
+        """The same for one start on one site."""
+        run = self.rate[site, slot] * (belief.power_w / W_PER_KW * belief.mean_duration_s)
+        return float(run + self.overhead_g[site, slot] + self.transfer_g[site, slot])
+
     def curve(self, belief: Belief, site: int) -> Floats:
         """`[S]` grams of every start on one site."""
         run = self.rate[site] * (belief.power_w / W_PER_KW * belief.mean_duration_s)

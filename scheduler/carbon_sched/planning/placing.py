@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
 
 PRICE_FACTORS = (0.91, 0.97, 0.94)
 """When placing, jobs see the prices times one of these factors in turn: at full prices, or all at the same, too many
@@ -26,6 +27,7 @@ PLACINGS, MOST_TRIES = 16_000, 8
 """A placing is tried in several orders, as often as this many placed jobs allow: the fewer jobs there are, the more it
 depends on the order where a large one ends up."""
 EPSILON = 1e-6
+CLOSED = np.float32(np.inf)
 
 
 class Field:
@@ -84,12 +86,9 @@ class Field:
         problem = self.problem
         first, last = int(problem.first[job]), int(problem.last[job])
         units, length = np.float32(problem.units[job] - EPSILON), int(problem.slots[problem.group[job]])
-        taken = np.zeros((problem.lanes, last - first + length + 1), dtype=np.int32)
-        np.cumsum(self.free[:, first : last + length] < units, axis=1, out=taken[:, 1:])
-        open_ = np.where(taken[:, length:] == taken[:, :-length], offers, np.float32(np.inf))
-        flat = int(open_.argmin())
-        lane, start = divmod(flat, last - first + 1)
-        return (lane, first + start) if np.isfinite(open_[lane, start]) else (NOWHERE, NOWHERE)
+        open_ = np.where(_room(self.free[:, first : last + length] >= units, length), offers, CLOSED)
+        lane, start = divmod(int(open_.argmin()), last - first + 1)
+        return (lane, first + start) if open_[lane, start] < CLOSED else (NOWHERE, NOWHERE)
 
     def cost_of(self, job: int) -> float:
         """Grams of `job` where it is; infinite when it is nowhere."""
@@ -108,6 +107,18 @@ class Field:
         """Grams of all placed jobs."""
         costs = self.costs()
         return float(costs[np.isfinite(costs)].sum())
+
+
+def _room(free: Bools, length: int) -> Bools:
+    """`[L, W]` whether `length` slots in a row are free from each of the first W on; `free` is `[L, W + length - 1]`.
+
+    Twice as many in each step: two overlapping stretches without a gap make a longer one.
+    """
+    known = 1
+    while known < length:
+        more = min(known, length - known)
+        free, known = free[:, :-more] & free[:, more:], known + more
+    return free
 
 
 def order(problem: Problem, *, by_length: bool = True) -> Ints:
@@ -198,17 +209,15 @@ def _reinsert(field: Field, jobs: Ints) -> None:
             field.put(job, lane, start)
 
 
-def _could_gain(field: Field) -> NDArray[np.bool_]:
+def _could_gain(field: Field) -> Bools:
     """`[J]` which jobs have a cheaper start in their window for which there is room beside their own place."""
     problem = field.problem
     kinds, kind = np.unique(np.stack([problem.group, problem.units]), axis=1, return_inverse=True)
     least = np.empty((kinds.shape[1], problem.starts), dtype=np.float32)
     for number, (group, units) in enumerate(zip(kinds[0].astype(np.int64).tolist(), kinds[1].tolist(), strict=True)):
         length = int(problem.slots[group])
-        taken = np.zeros((problem.lanes, problem.starts + length), dtype=np.int32)
-        np.cumsum(field.free[:, : problem.starts + length - 1] < units - EPSILON, axis=1, out=taken[:, 1:])
-        room = taken[:, length:] == taken[:, : problem.starts]
-        least[number] = np.where(room, problem.cost[group], np.float32(np.inf)).min(axis=0, initial=np.inf)
+        room = _room(field.free[:, : problem.starts + length - 1] >= units - EPSILON, length)
+        least[number] = np.where(room, problem.cost[group], CLOSED).min(axis=0)
     best = Segments.of(kind.ravel(), problem.first, problem.last, problem.starts).least(least)
-    out: NDArray[np.bool_] = best * problem.units < field.costs()
+    out: Bools = best * problem.units < field.costs()
     return out

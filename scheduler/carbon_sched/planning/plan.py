@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carbon_sched.domain.decision import Decision, Verdict
+from carbon_sched.domain.decision import Verdict
 from carbon_sched.planning import wording
 from carbon_sched.planning.columns import Columns, build, columns, expected, window_of
+from carbon_sched.planning.explaining import Explanations, Undecided
 from carbon_sched.planning.options import Board
-from carbon_sched.planning.outcome import Outcomes, settle
+from carbon_sched.planning.outcome import Outcomes
+from carbon_sched.planning.settling import settle
 from carbon_sched.planning.solving import solve
 from carbon_sched.planning.waiting import promised
 from carbon_sched.planning.warm import WarmStart, leave, reuse
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from carbon_sched.domain.decision import Decision
     from carbon_sched.planning.snapshot import Snapshot, WaitingJob
     from carbon_sched.planning.waiting import Gate
 
@@ -33,50 +37,48 @@ DAY_S = 86_400.0
 OVERDUE_S = DAY_S
 SHARE_STEP = 0.1
 """Teams whose shares differ by less are planned together: what they gain jointly is worth more than the order."""
-SAME_START_S = 1.0
-SAME_GRAMS = 0.05
-"""A decision whose place and time stand is repeated word for word until its CO2e has moved by more than this share."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """One decision per waiting job, in the order of the snapshot, and when to look again at the latest."""
+    """What becomes of every waiting job, in the order of the snapshot, and when to look again at the latest.
 
-    decisions: tuple[Decision, ...]
+    `outlines` say what is decided: where, when, at which expected grams, and in words only why a job is held or
+    refused. `explained` says of single jobs why, with every cluster's offer.
+    """
+
+    outlines: tuple[Decision, ...]
     next_look: datetime
     state: WarmStart = field(default_factory=WarmStart)
+    explanations: Explanations | None = None
+
+    def explained(self, job_ids: Iterable[str]) -> tuple[Decision, ...]:
+        """The whole decisions about some of the jobs; KeyError for one that the plan is not about."""
+        return tuple(self._decision(job_id) for job_id in job_ids)
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The whole decision about every job."""
+        return self.explained(outline.job_id for outline in self.outlines)
+
+    def _decision(self, job_id: str) -> Decision:
+        if self.explanations is None:
+            raise KeyError(job_id)
+        return self.explanations.decision(job_id)
 
 
-def plan(snapshot: Snapshot, previous: Plan | None = None, *, brief: bool = False) -> Plan:
+def plan(snapshot: Snapshot, previous: Plan | None = None) -> Plan:
     """Decide about every waiting job of a snapshot, all at once.
 
     Higher priorities, then smaller shares, then jobs that may not wait come first; among equals the expected CO2e of
     all together is what counts. The order of jobs and clusters in the snapshot does not matter. A `previous` plan saves
-    time, and keeps jobs and words where they were; from any of them a plan of few jobs (`solving.MOST_COMPARED`) is
-    within half a percent of a fresh one, and one of many keeps near (`make bench-plan-speed` prints how near).
-
-    A `brief` plan leaves out what explains a decision (candidates, numbers, words): for backtests, which decide alike
-    and read none of it.
+    time, and keeps jobs where they were; from any of them a plan of few jobs (`solving.MOST_COMPARED`) is within half a
+    percent of a fresh one, and one of many keeps near (`make bench-plan-speed` prints how near).
     """
-    state = previous.state if previous is not None else WarmStart()
     jobs = sorted(snapshot.jobs, key=lambda job: job.job_id)
     of = columns(snapshot, Board.of(snapshot), jobs)
     lost = {job.job_id: reason for job in jobs if (reason := _hopeless(job, snapshot))}
-    decided, state = _solve(of, lost, state, _still_asked(jobs, previous), brief=brief)
-    decisions = tuple(_knowing(job, decided[job.job_id]) for job in snapshot.jobs)
-    return Plan(decisions, _next_look(snapshot, decisions), state)
-
-
-def _still_asked(jobs: Iterable[WaitingJob], previous: Plan | None) -> dict[str, Decision]:
-    """The earlier decisions about jobs that ask for the same as they did then, by job id."""
-    before = {decision.job_id: decision for decision in previous.decisions} if previous is not None else {}
-    amended = {job.job_id: job.amendments for job in jobs if job.amendments}
-    return {name: one for name, one in before.items() if one.amendments == amended.get(name, 0)}
-
-
-def _knowing(job: WaitingJob, decision: Decision) -> Decision:
-    """The decision with the number of amendments that it knew."""
-    return decision if decision.amendments == job.amendments else replace(decision, amendments=job.amendments)
+    return _solve(of, lost, previous.state if previous is not None else WarmStart())
 
 
 def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:
@@ -88,34 +90,29 @@ def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:
     return wording.hopeless(deadline, shortest)
 
 
-def _solve(
-    of: Columns, lost: Mapping[str, str], state: WarmStart, before: Mapping[str, Decision], *, brief: bool
-) -> tuple[dict[str, Decision], WarmStart]:
-    """Decisions by job id, and what to remember for the next plan."""
+def _solve(of: Columns, lost: Mapping[str, str], state: WarmStart) -> Plan:
     able = [i for i, job in enumerate(of.jobs) if of.shapes[i].lanes and job.job_id not in lost]
     out = of.only(able)
     levels = _Levels.of(out.jobs, of.snapshot.now)
     build(out, [job.min_gain for job in out.jobs], [levels.level(job) for job in out.jobs])
     spared, gate = _spared(out, state)
-    warm = reuse(state, out)
     coming = expected(out, levels.level) if of.snapshot.expected else None
-    solution = solve(out.problem, warm, expected=coming, seed=of.snapshot.seed)
-    outcomes = Outcomes(out, solution, *settle(out, solution, spared))
-    decided = {}
-    for i, job in enumerate(out.jobs):
-        old, at = before.get(job.job_id), outcomes.start(i)
-        if brief:
-            decided[job.job_id] = old if old is not None and _same_place(old, at) else outcomes.brief(i)
-        elif old is not None and warm is not None and warm.stands and _same_place(old, at):
-            decided[job.job_id] = old
-        else:
-            now = outcomes.decision(i)
-            decided[job.job_id] = _repeated(old, now) if old is not None and _stands(old, now, at) else now
-    for i in sorted(set(range(len(of.jobs))) - set(able)):
-        job = of.jobs[i]
-        decided[job.job_id] = outcomes.undecided(job, of.shapes[i], lost.get(job.job_id, ""))
+    solution = solve(out.problem, reuse(state, out), expected=coming, seed=of.snapshot.seed)
+    outcomes = Outcomes(out, *settle(out, solution, spared))
+    unable = {
+        of.jobs[i].job_id: Undecided(of.jobs[i], of.shapes[i], lost.get(of.jobs[i].job_id, ""))
+        for i in sorted(set(range(len(of.jobs))) - set(able))
+    }
+    decided = {job.job_id: outcomes.outline(i) for i, job in enumerate(out.jobs)}
+    decided |= {name: outcomes.undecided(what.job, what.shape, what.lost) for name, what in unable.items()}
     waiting = frozenset(d.job_id for d in decided.values() if d.verdict is Verdict.DELAY)
-    return decided, leave(out, solution, waiting, gate)
+    outlines = tuple(decided[job.job_id] for job in of.snapshot.jobs)
+    return Plan(
+        outlines,
+        _next_look(of.snapshot, outlines),
+        leave(out, solution, waiting, gate),
+        Explanations(out, solution, outcomes, unable),
+    )
 
 
 @dataclass(frozen=True)
@@ -177,25 +174,6 @@ def _class(job: WaitingJob) -> str:
     hours = next((limit for limit in (1, 6, 24) if patience <= limit * 3600), 168)
     hardware = job.spec.resources.gpu_type or ("gpu" if job.spec.resources.gpus else "cpu")
     return f"{job.spec.phase.value}/{hardware}/{hours}h"
-
-
-def _same_place(old: Decision, at: tuple[str, datetime] | None) -> bool:
-    """Whether a job that was told to wait still waits for the same start on the same cluster."""
-    if old.verdict is not Verdict.DELAY or at is None or old.start is None or old.cluster != at[0]:
-        return False
-    return abs((old.start - at[1]).total_seconds()) <= SAME_START_S
-
-
-def _stands(old: Decision, now: Decision, at: tuple[str, datetime] | None) -> bool:
-    if now.verdict is not Verdict.DELAY or not _same_place(old, at):
-        return False
-    was, grams = old.expected_co2e_g, now.expected_co2e_g
-    return was == grams or (was is not None and grams is not None and abs(grams - was) <= SAME_GRAMS * abs(was))
-
-
-def _repeated(old: Decision, now: Decision) -> Decision:
-    """The earlier words at the present start, so that nothing is announced twice."""
-    return replace(old, start=now.start, next_look=now.next_look)
 
 
 def _next_look(snapshot: Snapshot, decisions: Iterable[Decision]) -> datetime:

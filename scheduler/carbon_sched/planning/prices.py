@@ -31,6 +31,9 @@ CONVERGING_ROUNDS = 120
 SETTLED = 1e-3
 WARM_COOLING = (0.0125,)
 WARM_ROUNDS = 10
+FAINT = np.float32(-80.0)
+"""Offers that are dearer by more temperatures than this count as if by this many: nothing, and `exp` of much less is
+ten times as slow."""
 NEAR_ENOUGH, AS_NEAR = 0.2, 2.0
 """Warm prices must leave at most this share of the load out of balance, or this multiple of what they left before."""
 
@@ -158,12 +161,11 @@ class _Dual:
     def evaluate(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
         """The smoothed bound in grams, and its slope per price in units of capacity (load / capacity - 1)."""
         heat = np.float32(temperature)
-        lanes = self._cost + self._charges(prices)
-        least = lanes.min(axis=0, initial=np.inf)
+        lanes = self._charges(prices)
+        lanes += self._cost
+        least = lanes.min(axis=0)
         np.subtract(least, lanes, out=lanes)
-        lanes /= heat
-        np.exp(lanes, out=lanes)
-        over = lanes.sum(axis=0)
+        over = _shares(lanes, heat).sum(axis=0)
         choice, value = self._jobs(least - heat * np.log(over), heat)
         mass = np.bincount(self._window.flat, weights=choice, minlength=len(least))
         lanes *= (mass / over / self._slots).astype(np.float32)
@@ -178,7 +180,7 @@ class _Dual:
             return np.empty(0), 0.0
         seen = best[window.flat]
         least = np.minimum.reduceat(seen, window.begin)
-        share = np.exp((least[window.owner] - seen) / heat)
+        share = _shares(least[window.owner] - seen, heat)
         over = np.add.reduceat(share, window.begin)
         value = least - heat * np.log(over)
         return share * (self._amount / over)[window.owner], float(np.sum(self._amount * value))
@@ -186,8 +188,8 @@ class _Dual:
     def _charges(self, prices: Floats) -> Singles:
         """`[L, A]` price per unit-hour of a run, averaged over its length."""
         paid = self._problem.paid(prices).astype(np.float32)
-        out: Singles = paid[:, self._ends]
-        out -= paid[:, self._begins]
+        out: Singles = paid.take(self._ends, axis=1)
+        out -= paid.take(self._begins, axis=1)
         out /= self._hours
         return out
 
@@ -205,6 +207,13 @@ class _Dual:
         """Load above capacity, and room left where it is priced, as a share of all load."""
         moves = np.where(prices > 0, np.abs(slope), np.maximum(slope, 0.0))
         return float(np.sum(moves * self.weight * self._limited) / max(self._amount.sum(), 1e-9))
+
+
+def _shares(below: Singles, heat: np.float32) -> Singles:
+    """In place: how much offers count that are `below` nought by this many grams."""
+    below /= heat
+    np.maximum(below, FAINT, out=below)
+    return np.exp(below, out=below)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,5 +234,5 @@ class _Runs:
     def add(self, into: Floats, columns: Singles, sign: float) -> None:
         """Add the sum of each slot's columns to it."""
         if len(self.slots):
-            ordered = columns if self.order is None else columns[:, self.order]
+            ordered = columns if self.order is None else columns.take(self.order, axis=1)
             into[:, self.slots] += sign * np.add.reduceat(ordered, self.begins, axis=1)

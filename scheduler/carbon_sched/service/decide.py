@@ -14,13 +14,13 @@ from carbon_sched.domain.errors import CarbonSchedError, NotLeading, StoreError
 from carbon_sched.domain.facts import Fact, FactKind
 from carbon_sched.domain.job import Attempt, Job, JobEvent, JobState, submission_id
 from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.domain.units import UG_PER_G, UJ_PER_KWH
 from carbon_sched.planning.explained import StartCurves
 from carbon_sched.planning.snapshot import ClusterView, Reservation, Snapshot, WaitingJob
 from carbon_sched.ports import Wait
 from carbon_sched.service.accept import record_job_end
 from carbon_sched.service.after import block, verdict
 from carbon_sched.service.arrivals import Arrivals
+from carbon_sched.service.decided import explained, fact_of
 from carbon_sched.service.outlooks import home_of
 from carbon_sched.service.planner import FOR_GOOD, OwnPlanner, is_news
 from carbon_sched.service.reserved import reserved
@@ -30,7 +30,7 @@ from carbon_sched.service.waiting import waiting_job
 from carbon_sched.service.windows import BEGIN, Progress, Windows, gone, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.cluster import Cluster
@@ -57,6 +57,8 @@ VISIBLE_AFTER_S = 20.0
 LONGEST_LOOK_S = 60.0
 BATCH = 32
 """Decisions per transaction: a handful of statements and one wait for the disk, for which other writers wait."""
+PIECE = 3 * BATCH
+"""Decisions that are explained at a time."""
 DRY_RUN = ""
 
 
@@ -186,8 +188,7 @@ class Decide:
         job = Job(DRY_RUN, spec, JobState.QUEUED, read.snapshot.now)
         waiting = self._waiting(job, read.snapshot.clusters, read.snapshot.now, read.policies, read.shares)
         snapshot = replace(read.snapshot, jobs=(*read.snapshot.jobs, waiting))
-        found = next(decision for decision in self._planner.preview(snapshot) if decision.job_id == DRY_RUN)
-        return _explained(found, waiting, read.curves)
+        return explained(self._planner.preview(snapshot, DRY_RUN), waiting, read.curves)
 
     def _remember(self) -> None:
         """The first plan goes on from the last one of the server before."""
@@ -302,17 +303,25 @@ class Decide:
 
     # committing ----------------------------------------------------------------------------------
 
-    def _commit_all(self, decisions: Sequence[Decision], read: _Read) -> bool:
+    def _commit_all(self, outlines: Sequence[Decision], read: _Read) -> bool:
         """Commit in batches; whether every job was still as it was read."""
         current = True
-        for first in range(0, len(decisions), BATCH):
-            batch = decisions[first : first + BATCH]
+        for batch in (batch for piece in _pieces(outlines, PIECE) for batch in _pieces(self._worded(piece), BATCH)):
             with self._store.transaction() as tx:
                 current &= self._commit(tx, batch, read)
             if any(decision.verdict is Verdict.PLACE for decision in batch):
                 self._signals.dispatch.set()
             self._signals.job_changed()
         return current
+
+    def _worded(self, outlines: Sequence[Decision]) -> list[Decision]:
+        """The whole decisions; for who is told nothing new, the one that was told last."""
+        with self._store.transaction(write=False) as tx:
+            whole = tx.decisions([outline.job_id for outline in outlines])
+        news = [outline.job_id for outline in outlines if is_news(whole.get(outline.job_id), outline)]
+        if news:
+            whole |= {decision.job_id: decision for decision in self._planner.explain(news)}
+        return [whole[outline.job_id] for outline in outlines]
 
     def _commit(self, tx: Transaction, decisions: Sequence[Decision], read: _Read) -> bool:
         """Those of jobs that stand as they were read; whether all do. Budgets have their say on each start in turn."""
@@ -333,12 +342,12 @@ class Decide:
         """Store those that are news, each with its fact."""
         before = tx.decisions([decision.job_id for decision in decisions])
         news = [
-            _explained(decision, read.waiting[decision.job_id], read.curves)
+            explained(decision, read.waiting[decision.job_id], read.curves)
             for decision in decisions
             if is_news(before.get(decision.job_id), decision)
         ]
         tx.put_decisions(news)
-        tx.append_facts([_decided(decision, read.snapshot.ranked_by) for decision in news])
+        tx.append_facts([fact_of(decision, read.snapshot.ranked_by) for decision in news])
 
     def _apply(self, tx: Transaction, job: Job, decision: Decision) -> None:
         if decision.verdict is Verdict.PLACE and decision.cluster is not None:
@@ -402,57 +411,5 @@ def _tell(tx: Transaction, jobs: Mapping[str, Job], decisions: Sequence[Decision
     tx.tell_waiting(waits)
 
 
-def _explained(decision: Decision, job: WaitingJob, curves: StartCurves) -> Decision:
-    """With the curve of starts on the chosen cluster and the bounds that were kept; nothing for a job that must go.
-
-    A brief plan's decisions, which name no candidates, are left as they are: nobody will read them.
-    """
-    if decision.cluster is None or not decision.candidates or job.latest_start <= job.earliest_start:
-        return decision
-    return replace(
-        decision,
-        curve=curves.of(job, decision.cluster),
-        latest_start=job.latest_start,
-        deadline_confidence=job.confidence if job.spec.flexibility.deadline else None,
-    )
-
-
-def _ug(co2e_g: float | None) -> int | None:
-    return None if co2e_g is None else round(co2e_g * UG_PER_G)
-
-
-def _uj(energy_kwh: float | None) -> int | None:
-    return None if energy_kwh is None else round(energy_kwh * UJ_PER_KWH)
-
-
-def _decided(decision: Decision, ranked_by: str) -> Fact:
-    candidates = [
-        {
-            "cluster": c.cluster,
-            "zone": c.zone,
-            "feasible": c.feasible,
-            "reason": c.reason,
-            "start": to_rfc3339(c.start) if c.start else None,
-            "co2e_ug": _ug(c.co2e_g),
-            "now_co2e_ug": _ug(c.now_co2e_g),
-            "energy_uj": _uj(c.energy_kwh),
-        }
-        for c in decision.candidates
-    ]
-    body = {
-        "job": decision.job_id,
-        "verdict": decision.verdict.value,
-        "cluster": decision.cluster,
-        "start": to_rfc3339(decision.start) if decision.start else None,
-        "reason": decision.reason,
-        "expected_energy_uj": _uj(decision.expected_energy_kwh),
-        "expected_co2e_ug": _ug(decision.expected_co2e_g),
-        "estimate_source": decision.estimate_source,
-        "candidates": candidates,
-        "references": {name: _ug(value) for name, value in decision.references},
-        "policy": decision.policy,
-        "latest_start": to_rfc3339(decision.latest_start) if decision.latest_start else None,
-        **({"amendments": decision.amendments} if decision.amendments else {}),
-        **({"ranked_by": ranked_by} if ranked_by else {}),
-    }
-    return Fact(FactKind.JOB_DECIDED, decision.decided_at, body)
+def _pieces(decisions: Sequence[Decision], size: int) -> Iterator[Sequence[Decision]]:
+    return (decisions[first : first + size] for first in range(0, len(decisions), size))

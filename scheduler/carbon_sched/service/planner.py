@@ -1,7 +1,8 @@
 """Where plans are made: in a process of its own, so that a long plan never delays an answer of the API.
 
-The child keeps the plan before, and tells only what the new one changed. Snapshots and decisions travel in pieces,
-since pickling holds the interpreter's lock. A child that dies fails one plan; the next one starts another child,
+The child keeps the plan before, and tells in outline what the new one changed; what explains a decision it tells when
+asked for the decisions that will be written down. Snapshots and decisions travel in pieces, since pickling holds the
+interpreter's lock. A child that dies fails one plan; the next one starts another child,
 which goes on from the state that the last one left, as a new server does from the state that was stored.
 """
 
@@ -39,13 +40,16 @@ NICENESS = 5
 """Planning yields to the API where both want the last core."""
 END_S = 5.0
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
+SAME_START_S = 1.0
+SAME_GRAMS = 0.05
+"""Who waits is told again when the CO2e has moved by more than this share."""
 FOR_GOOD = (Verdict.PLACE, Verdict.REFUSE)
 """A job that a plan takes out of the queue is told again should it still be there at the next plan."""
 
 
 @dataclass(frozen=True)
 class News:
-    """What a plan decided otherwise than the plan before, or for good, and when to look again at the latest.
+    """What a plan decided otherwise than was told, or for good, in outline, and when to look again at the latest.
 
     `state` is what it leaves to the next plan, as JSON; None while the world stands, so that little was planned anew.
     """
@@ -58,13 +62,25 @@ class News:
 def is_news(before: Decision | None, now: Decision) -> bool:
     """Whether a decision says something else of its job than the one before, or knows more of what was asked.
 
-    When it was made is nothing else.
+    When it was made is nothing else. Who waits for the same start on the same cluster is told again when the grams have
+    moved.
     """
-    return before is None or _said(before) != _said(now)
+    if before is None or _which(before) != _which(now):
+        return True
+    if now.verdict is not Verdict.DELAY or before.start is None or now.start is None:
+        return (before.start, before.reason) != (now.start, now.reason)
+    moved = abs((before.start - now.start).total_seconds()) > SAME_START_S
+    return moved or _moved(before.expected_co2e_g, now.expected_co2e_g)
 
 
-def _said(decision: Decision) -> tuple[object, ...]:
-    return decision.verdict, decision.cluster, decision.start, decision.reason, decision.amendments
+def _which(decision: Decision) -> tuple[object, ...]:
+    return decision.verdict, decision.cluster, decision.amendments
+
+
+def _moved(was: float | None, grams: float | None) -> bool:
+    if was is None or grams is None:
+        return was is not grams
+    return abs(grams - was) > SAME_GRAMS * abs(was)
 
 
 class Planner(Protocol):
@@ -76,8 +92,11 @@ class Planner(Protocol):
     def plan(self, snapshot: Snapshot, *, whole: bool) -> News:
         """Plan, going on from the plan before; with `whole`, tell every decision and not what changed alone."""
 
-    def preview(self, snapshot: Snapshot) -> Sequence[Decision]:
-        """Every decision of a plan that starts from nothing and is not gone on from."""
+    def explain(self, job_ids: Sequence[str]) -> Sequence[Decision]:
+        """The whole decisions of the last plan about these jobs, in this order."""
+
+    def preview(self, snapshot: Snapshot, job_id: str) -> Decision:
+        """The whole decision about one job, of a plan that starts from nothing and is not gone on from."""
 
     def close(self) -> None:
         """Make no more plans."""
@@ -89,6 +108,7 @@ class OwnPlanner:
     def __init__(self, *, brief: bool = False) -> None:
         self._brief = brief
         self._previous: Plan | None = None
+        self._told: Mapping[str, Decision] = {}
 
     def remember(self, state: Json) -> None:
         """Its decisions were told by the planner that made them."""
@@ -96,16 +116,26 @@ class OwnPlanner:
 
     def plan(self, snapshot: Snapshot, *, whole: bool) -> News:
         """Plan, going on from the plan before."""
-        told = self._previous.decisions if self._previous is not None and not whole else ()
-        before = {decision.job_id: decision for decision in told if decision.verdict not in FOR_GOOD}
+        before = {} if whole else self._told
         world = self._previous.state.world if self._previous is not None else None
-        self._previous = made = plan(snapshot, self._previous, brief=self._brief)
+        self._previous = made = plan(snapshot, self._previous)
         state = to_json(made.state) if made.state.world != world and not self._brief else None
-        return News(tuple(d for d in made.decisions if is_news(before.get(d.job_id), d)), made.next_look, state)
+        news = {now.job_id: now for now in made.outlines if is_news(before.get(now.job_id), now)}
+        told = (news.get(now.job_id) or before[now.job_id] for now in made.outlines)
+        self._told = {one.job_id: one for one in told if one.verdict not in FOR_GOOD}
+        return News(tuple(news.values()), made.next_look, state)
 
-    def preview(self, snapshot: Snapshot) -> Sequence[Decision]:
+    def explain(self, job_ids: Sequence[str]) -> Sequence[Decision]:
+        """A brief one tells the outlines again; KeyError for jobs that no plan was made for yet."""
+        made = self._previous or Plan((), NEVER)
+        if self._brief:
+            outlines = {outline.job_id: outline for outline in made.outlines}
+            return [outlines[job_id] for job_id in job_ids]
+        return made.explained(job_ids)
+
+    def preview(self, snapshot: Snapshot, job_id: str) -> Decision:
         """From nothing."""
-        return plan(snapshot, None).decisions
+        return plan(snapshot).explained([job_id])[0]
 
     def close(self) -> None:
         """Nothing to end."""
@@ -127,14 +157,19 @@ class ChildPlanner:
     def plan(self, snapshot: Snapshot, *, whole: bool) -> News:
         """Raises Internal when the child failed or died."""
         with self._turn:
-            news = self._ask("whole plan" if whole else "plan", snapshot)
+            news = self._ask("whole plan" if whole else "plan", snapshot=snapshot)
             self._state = news.state or self._state
         return news
 
-    def preview(self, snapshot: Snapshot) -> Sequence[Decision]:
+    def explain(self, job_ids: Sequence[str]) -> Sequence[Decision]:
+        """Raises Internal when the child failed or died; so it does after a child died that made the plan."""
+        with self._turn:
+            return self._ask("explain", job_ids).decisions
+
+    def preview(self, snapshot: Snapshot, job_id: str) -> Decision:
         """Raises Internal when the child failed or died."""
         with self._turn:
-            return self._ask("preview", snapshot).decisions
+            return self._ask("preview", [job_id], snapshot).decisions[0]
 
     def close(self) -> None:
         """End the child, also amid a plan."""
@@ -143,13 +178,13 @@ class ChildPlanner:
             child.terminate()
             child.join(END_S)
 
-    def _ask(self, what: str, snapshot: Snapshot) -> News:
-        return self._converse(self._connected(), what, snapshot)
+    def _ask(self, what: str, about: Sequence[str] = (), snapshot: Snapshot | None = None) -> News:
+        return self._converse(self._connected(), what, about, snapshot)
 
-    def _converse(self, line: Connection, what: str, snapshot: Snapshot) -> News:
+    def _converse(self, line: Connection, what: str, about: Sequence[str], snapshot: Snapshot | None) -> News:
         try:
-            line.send((what, replace(snapshot, jobs=())))
-            _send_all(line, snapshot.jobs)
+            line.send((what, tuple(about), replace(snapshot, jobs=()) if snapshot is not None else None))
+            _send_all(line, snapshot.jobs if snapshot is not None else ())
             failure, next_look, state = line.recv()
             decisions = tuple(_receive_all(line)) if not failure else ()
         except (EOFError, OSError) as error:
@@ -187,21 +222,23 @@ def serve(line: Connection, state: Json | None) -> None:
         planner.remember(state)
     while True:
         try:
-            what, empty = line.recv()
-            snapshot = replace(empty, jobs=tuple(_receive_all(line)))
-            _answer(line, planner, what, snapshot)
+            what, about, empty = line.recv()
+            jobs = tuple(_receive_all(line))
+            _answer(line, planner, what, about, replace(empty, jobs=jobs) if empty is not None else None)
         except (EOFError, OSError):
             return
 
 
-def _answer(line: Connection, planner: OwnPlanner, what: str, snapshot: Snapshot) -> None:
+def _answer(line: Connection, planner: OwnPlanner, what: str, about: Sequence[str], snapshot: Snapshot | None) -> None:
     try:
-        if what == "preview":
-            made = News(tuple(planner.preview(snapshot)), snapshot.now)
+        if snapshot is None:
+            made = News(tuple(planner.explain(about)), NEVER)
+        elif what == "preview":
+            made = News((planner.preview(snapshot, about[0]),), NEVER)
         else:
             made = planner.plan(snapshot, whole=what == "whole plan")
     except Exception as error:
-        log.exception("a plan failed jobs=%d", len(snapshot.jobs))
+        log.exception("a plan failed jobs=%d", len(snapshot.jobs if snapshot is not None else about))
         line.send((f"{type(error).__name__}: {error}", None, None))
         return
     line.send(("", made.next_look, made.state))

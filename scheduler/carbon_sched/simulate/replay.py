@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.decision import Decision
     from carbon_sched.domain.job import Attempt
+    from carbon_sched.planning.nodes import Held
     from carbon_sched.planning.snapshot import Belief
     from carbon_sched.policy.model import Policy
     from carbon_sched.ports import Store, Transaction
-    from carbon_sched.simulate.world import Held
 
     Floats = NDArray[np.float64]
 

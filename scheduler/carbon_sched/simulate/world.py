@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.intensity import Outlook
     from carbon_sched.domain.job import Resources
-    from carbon_sched.planning.room import NodeRoom
+    from carbon_sched.planning.nodes import Held
     from carbon_sched.ports import GpuPower, RayJob, RaySubmission, Served
-
-    Held = list[tuple[NodeRoom, dict[str, float]]]
 
 EPOCH = Epoch("backtest", "backtest")
 
@@ -52,29 +51,28 @@ class Machines:
         nodes = _nodes(cluster)
         view = ClusterView(cluster, ClusterStatus(cluster.name, clock.now(), nodes=nodes), outlook)
         self._room = ClusterRoom(view, clock.now())
-        self._names = [node.node_id for node in nodes]
+        self._nodes = nodes
 
     def take(self, resources: Resources) -> Held | None:
         """Nodes for a job, which holds them from now on; None where there is no room."""
         held = self._room.assign(resources)
-        for node, need in held or ():
-            node.take(need)
+        self._room.nodes.take(held or [])
         return held
 
     def give_back(self, held: Held) -> None:
         """End what a job holds."""
-        for node, need in held:
-            node.take({name: -amount for name, amount in need.items()})
+        self._room.nodes.give_back(held)
 
     # ports.ClusterClient -------------------------------------------------------------------------
 
     def status(self) -> ClusterStatus:
         """Every pool, as one node, with what is in use there."""
-        nodes = [
-            Node(name, "", is_head=False, resources=node.total, used=_used(node))
-            for name, node in zip(self._names, self._room.nodes, strict=True)
-        ]
-        return ClusterStatus(self._cluster.name, self._clock.now(), epoch=EPOCH, nodes=tuple(nodes))
+        nodes = tuple(replace(node, used=self._used(number, node)) for number, node in enumerate(self._nodes))
+        return ClusterStatus(self._cluster.name, self._clock.now(), epoch=EPOCH, nodes=nodes)
+
+    def _used(self, number: int, node: Node) -> dict[str, float]:
+        free = self._room.nodes.column
+        return {name: amount - float(free(name, free=True)[number]) for name, amount in node.resources.items()}
 
     def epoch(self) -> Epoch:
         """Always the same."""
@@ -152,10 +150,6 @@ class Fields:
 
 def _nodes(cluster: Cluster) -> tuple[Node, ...]:
     return tuple(Node(pool.name, "", is_head=False, resources=pool.node_resources, used={}) for pool in cluster.pools)
-
-
-def _used(node: NodeRoom) -> dict[str, float]:
-    return {name: amount - node.free[name] for name, amount in node.total.items()}
 
 
 def _never(*_: object) -> NoReturn:

@@ -15,6 +15,7 @@ from carbon_sched.planning.memory import from_json, to_json
 from carbon_sched.planning.plan import Plan, plan
 from carbon_sched.planning.snapshot import Reservation
 from carbon_sched.planning.warm import PriceBook, WarmStart
+from carbon_sched.service.planner import is_news
 from tests.fakes.planning import NOW, cluster, job, node, snapshot
 
 H = timedelta(hours=1)
@@ -100,13 +101,27 @@ def test_data_is_left_where_it_is_when_moving_it_costs_more():
     assert a.expected_co2e_g == pytest.approx(100 + 0.06 * 200)
 
 
-def test_the_next_plan_repeats_what_stands_word_for_word():
+def test_the_next_plan_says_nothing_new_of_what_stands():
     clusters = [cluster("de", [400, 300, 100, 400])]
     first = plan(snapshot(clusters, [job(wait_h=3)]))
     later = snapshot(clusters, [job(wait_h=3)], now=NOW + timedelta(minutes=7))
     again = plan(later, first)
-    assert (again.decisions[0].reason, again.decisions[0].decided_at) == (first.decisions[0].reason, NOW)
-    assert plan(later).decisions[0].reason != first.decisions[0].reason
+    assert not is_news(first.outlines[0], again.outlines[0])
+    assert again.decisions[0].reason != first.decisions[0].reason, "asked for, it is explained by the present hour"
+
+
+def test_outlines_say_what_the_whole_decisions_say():
+    clusters = [cluster("de", [400, 300, 100, 400]), cluster("fr", [90] * 4, nodes=[node(cpus=4, gpus=1)])]
+    waits = job("waits", wait_h=3, clusters=("de",))
+    jobs = [waits, job("now"), job("huge", gpus=64), job("busy", gpus=1), job("late", gpus=1)]
+    made = plan(snapshot(clusters, jobs))
+    assert {one.verdict for one in made.outlines} >= {Verdict.DELAY, Verdict.PLACE, Verdict.REFUSE}
+    for outline, whole in zip(made.outlines, made.decisions, strict=True):
+        words = {"candidates": (), "estimate_source": "", "references": ()}
+        if outline.verdict in (Verdict.PLACE, Verdict.DELAY):
+            assert whole.reason
+            words["reason"] = ""
+        assert replace(whole, **words) == outline
 
 
 def test_changed_numbers_are_said_anew():
