@@ -36,6 +36,7 @@ TABLE = {
     "GET /compare": EVERYBODY,
     "GET /footprint": EVERYBODY,
     "GET /policies": EVERYBODY,
+    "GET /policies/backtest": KEEPERS,
     "GET /policies/skill": EVERYBODY,
     "GET /health": EVERYBODY,
     "GET /health/verified": AUDITORS,

@@ -764,7 +764,7 @@ def test_more_owners_than_a_statement_takes(store):
 @given(drawn=strategies.spans)
 def test_any_span_survives(store, drawn):
     owner = f"owner-{next(NUMBERS)}"
-    drawn = replace(drawn, owner=owner)
+    drawn = drawn._replace(owner=owner)
     add_segment(store, owner, [drawn])
     with store.transaction(write=False) as tx:
         assert tx.spans([owner]) == [drawn]
