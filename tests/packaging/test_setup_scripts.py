@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.fakes.kubernetes import KUBERNETES
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -116,6 +118,13 @@ def test_provision_installs_only_what_is_missing(checkout, programs):
     assert asked[0].startswith("update")
     assert asked[1].endswith("redis-server")
     assert len(asked) == 2
+
+
+def test_the_api_server_the_schemas_and_the_fakes_are_of_one_version():
+    version = re.search(r"^KUBERNETES_VERSION=(\S+)", (ROOT / ".ci" / "provision").read_text(), re.MULTILINE)[1]
+    modules = (ROOT / ".ci" / "kube-apiserver" / "go.mod").read_text()
+    assert f"k8s.io/kubernetes {version}\n" in modules
+    assert f"k8s.io/kubernetes@{version}" == KUBERNETES
 
 
 def test_provision_knows_its_names(checkout, programs):
