@@ -33,6 +33,8 @@ class Crowd:
         while len(self.started) < len(self.jobs) or self.running():
             for _ in range(2):  # what has ended makes room for what starts in the same moment
                 self.world.settle()
+                while any(attempt.accepted is None for attempt in self.open_attempts()):
+                    self.world.settle()  # a turn of the dispatcher submits some of them
                 for attempt in self.open_attempts():
                     self.carry_on(attempt)
                 self.most = max(self.most, len(self.running()))
