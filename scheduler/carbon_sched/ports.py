@@ -226,6 +226,9 @@ class Transaction(Protocol):
     def decisions(self, job_ids: Sequence[str]) -> dict[str, Decision]:
         """The newest decision of each of these jobs that has one."""
 
+    def decision_numbers(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """A number for the newest decision of each of these jobs, no other one's; those without one are left out."""
+
     # attempts ------------------------------------------------------------------------------------
     def add_attempt(self, attempt: Attempt) -> None:
         """Insert; at most one open attempt per job can exist (the database refuses a second: Conflict)."""
@@ -237,6 +240,9 @@ class Transaction(Protocol):
         self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False
     ) -> list[Attempt]:
         """Oldest first."""
+
+    def attempts_of(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """The attempts of each of these jobs, oldest first; those without any are left out."""
 
     def put_attempt(self, attempt: Attempt) -> Attempt:
         """Write the attempt, guarded by `attempt.version` (StaleVersion); returns it with the next version."""

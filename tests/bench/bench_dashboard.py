@@ -28,6 +28,7 @@ import requests
 from playwright.sync_api import Page, sync_playwright
 
 from carbon_sched.domain.job import Job, JobEvent, JobSpec, JobState
+from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.encoding import decode_fact
 from carbon_sched.service.answers import PATIENCE_S
 from tests.bench.fleet_ledger import BEGIN, Fleet
@@ -78,8 +79,9 @@ def fill(served: Served, days: int) -> None:
             job = Job(one.job_id, spec, JobState.QUEUED, one.submitted_at)
             job = tx.add_job(job, idempotency_key=None, request_sha256="0" * 64)
             tx.move_job(job, JobEvent.STOPPED, at=one.submitted_at + timedelta(hours=1))
+    later = {"earliest": to_rfc3339(served.world.clock.now() + timedelta(hours=6)), "max_delay_s": 43_200.0}
     for number in range(WAITING):
-        served.world.submit(name=f"waits-{number}", max_delay_s=43_200.0, duration_s=3600.0, power_w=700.0)
+        served.world.submit(name=f"waits-{number}", **later, duration_s=3600.0, power_w=700.0)
     served.world.settle()
     jobs, took = served.world.statements.ask(lambda book: len(book.jobs)), time.monotonic() - begin
     print(f"{jobs:,} jobs of {days} days, {size:,} entries, {CLUSTERS} clusters, {ZONES} zones; filled in {took:.0f} s")

@@ -240,6 +240,25 @@ def test_jobs_are_told_together_why_they_wait(store):
         assert tx.live_jobs() == told
 
 
+def test_attempts_of_many_jobs_are_those_of_each_and_every_decision_has_a_number_of_its_own(store):
+    jobs = [add(store, job(number)) for number in (1, 2, 3)]
+    with store.transaction() as tx:
+        numbers = []
+        for one in (jobs[0], jobs[1], jobs[0]):
+            tx.put_decisions([Decision(one.job_id, Verdict.HOLD, START, "waits")])
+            numbers.append(tx.decision_numbers([one.job_id])[one.job_id])
+        assert len(set(numbers)) == 3
+        tx.add_attempt(attempt_of(jobs[0]))
+        tx.put_attempt(replace(attempt_of(jobs[0]), outcome="failed"))
+        tx.add_attempt(attempt_of(jobs[0], 2))
+        tx.add_attempt(attempt_of(jobs[2]))
+    ids = [one.job_id for one in jobs]
+    with store.transaction(write=False) as tx:
+        assert tx.decision_numbers(ids) == {ids[0]: numbers[2], ids[1]: numbers[1]}
+        assert tx.attempts_of(ids) == {name: tx.attempts(job_id=name) for name in (ids[0], ids[2])}
+        assert tx.decision_numbers([]) == tx.attempts_of([]) == {}
+
+
 def test_live_jobs_are_those_not_final_oldest_first(store):
     by_state = {state: add(store, job(n)) for n, state in enumerate(PATHS)}
     with store.transaction() as tx:

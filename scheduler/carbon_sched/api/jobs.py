@@ -127,11 +127,11 @@ def list_jobs(
         jobs = tx.jobs(where, limit=limit)
         queued = [job.job_id for job in jobs if job.state is JobState.QUEUED]
         places = tx.queue_positions(queued) if queued else {}
-        batches = tx.batch_states([job.job_id for job in jobs])
-        views = [
-            job_view(job, tx.attempts(job_id=job.job_id), places.get(job.job_id), batches.get(job.job_id, ()))
-            for job in jobs
-        ]
+        ids = [job.job_id for job in jobs]
+        batches, attempts = tx.batch_states(ids), tx.attempts_of(ids)
+    views = [
+        job_view(job, attempts.get(job.job_id, ()), places.get(job.job_id), batches.get(job.job_id, ())) for job in jobs
+    ]
     return {"jobs": views, "next": jobs[-1].job_id if len(jobs) == limit else None}
 
 

@@ -21,6 +21,8 @@ Value = TypeVar("Value")
 KEPT, KEPT_FACTS = 64, 4_096
 PATIENCE_S = 0.1
 """How long a reader waits for an answer that is being computed."""
+SOON = 0.2
+"""Of that time, for a newer answer where an older one is there."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Answers:
             if key not in self._coming:
                 self._coming[key] = self._thread.submit(read, lambda book: Answer(question(book), book.size))
             coming = self._coming[key]
-        if not wait([coming], self._patience_s).done:
+        patience_s = self._patience_s if known is None else SOON * self._patience_s
+        if not wait([coming], patience_s).done:
             return known
         return self._keep(key, coming)
 

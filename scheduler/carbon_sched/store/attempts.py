@@ -13,12 +13,16 @@ from carbon_sched.store.columns import clean_text
 from carbon_sched.store.tables import OPEN, UNCOLLECTED, attempts, jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Row
 
     from carbon_sched.store.session import Session
 
 _OF_JOB = attempts.c.job_id == bindparam("job_id")
 _BY_ID = select(attempts).where(attempts.c.attempt_id == bindparam("attempt_id"))
+_OLDEST_FIRST = (attempts.c.opened_at, attempts.c.number, attempts.c.attempt_id)
+_OF_JOBS = select(attempts).where(attempts.c.job_id.in_(bindparam("job_ids", expanding=True))).order_by(*_OLDEST_FIRST)
 _OPEN_OF_JOB = select(attempts.c.attempt_id).where(_OF_JOB, OPEN)
 _WRITTEN_ONCE = {"attempt_id", "job_id", "number"}
 _CHANGING: dict[str, Any] = {c.name: bindparam(c.name) for c in attempts.columns if c.name not in _WRITTEN_ONCE}
@@ -54,7 +58,7 @@ class AttemptRows:
         self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False
     ) -> list[Attempt]:
         """Oldest first; the conditions hold together."""
-        query = select(attempts).order_by(attempts.c.opened_at, attempts.c.number, attempts.c.attempt_id)
+        query = select(attempts).order_by(*_OLDEST_FIRST)
         if job_id is not None:
             query = query.where(attempts.c.job_id == job_id)
         if open_only:
@@ -62,6 +66,13 @@ class AttemptRows:
         if uncollected_only:
             query = query.where(UNCOLLECTED)
         return [_attempt(row) for row in self._db.rows(query)]
+
+    def attempts_of(self, job_ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """By one look, oldest first."""
+        found: dict[str, list[Attempt]] = {}
+        for row in self._db.rows(_OF_JOBS, {"job_ids": list(job_ids)}):
+            found.setdefault(row.job_id, []).append(_attempt(row))
+        return found
 
     def put_attempt(self, attempt: Attempt) -> Attempt:
         """Write all but identity and number, guarded by `attempt.version`."""

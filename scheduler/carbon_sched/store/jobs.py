@@ -53,12 +53,13 @@ _NEWEST_DECISION = (
     .order_by(decisions.c.id.desc())
     .limit(1)
 )
+_DECISION_NUMBERS = (
+    select(decisions.c.job_id, func.max(decisions.c.id).label("number"))
+    .where(decisions.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .group_by(decisions.c.job_id)
+)
 _NEWEST_DECISIONS = select(decisions.c.job_id, decisions.c.document).where(
-    decisions.c.id.in_(
-        select(func.max(decisions.c.id))
-        .where(decisions.c.job_id.in_(bindparam("job_ids", expanding=True)))
-        .group_by(decisions.c.job_id)
-    )
+    decisions.c.id.in_(_DECISION_NUMBERS.with_only_columns(func.max(decisions.c.id)))
 )
 
 _QUEUE = (
@@ -245,6 +246,10 @@ class JobRows:
         """By one look."""
         rows = self._db.rows(_NEWEST_DECISIONS, {"job_ids": list(job_ids)})
         return {row.job_id: decision_from_json(row.document) for row in rows}
+
+    def decision_numbers(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The key of the newest one of each."""
+        return {row.job_id: row.number for row in self._db.rows(_DECISION_NUMBERS, {"job_ids": list(job_ids)})}
 
     def _update(self, job: Job, new: Job, changes: dict[str, Any]) -> None:
         values = changes | {"version": new.version, "reason": new.reason, "cause": new.cause}

@@ -48,7 +48,7 @@ def show(request: Request, job_id: str, context: Ctx, caller: Reader) -> Respons
         job=view,
         events=api.show_events(job_id, context, caller),
         decision=decision,
-        row=priced(view, decision) if decision else None,
+        row=priced(context, [view])[0] if decision else None,
         curve=_starts(decision) if decision else None,
         receipt=receipt,
         devices=_by_kind(receipt),

@@ -107,22 +107,35 @@ def line(points: Sequence[tuple[float, float, float]], most: float, kind: str = 
 
 def forecast(readings: Sequence[Reading], span: Span, label: str, most_mg: int) -> Markup:
     """A small picture of one zone: its expected intensity with the band of the forecast, and a ribbon of colours."""
-    inside = [one for one in readings if one.start < span.end and one.end > span.start]
-    points = [(span.at(one.start), span.at(one.end), float(one.intensity_mg_per_kwh)) for one in inside]
+    inside = [(span.at(one.start), span.at(one.end), one) for one in readings if _within(one, span)]
+    points = [(a, b, float(one.intensity_mg_per_kwh)) for a, b, one in inside]
     bands = [
-        (span.at(one.start), span.at(one.end), float(one.low_mg_per_kwh), float(one.high_mg_per_kwh))
-        for one in inside
+        (a, b, float(one.low_mg_per_kwh), float(one.high_mg_per_kwh))
+        for a, b, one in inside
         if one.low_mg_per_kwh is not None and one.high_mg_per_kwh is not None
     ]
     curve = stretched(0, 52, area(points, most_mg), band(bands, most_mg), line(points, most_mg))
-    return picture(60, label, curve, *ribbon(inside, span, 55, 5))
+    return picture(60, label, curve, *ribbon(points, 55, 5))
 
 
-def ribbon(readings: Iterable[Reading], span: Span, top: float, height: float) -> list[str]:
-    """A strip coloured by intensity; neighbours of one colour are one piece."""
+def _within(reading: Reading, span: Span) -> bool:
+    return reading.start < span.end and reading.end > span.start
+
+
+def intensities(readings: Iterable[Reading], span: Span) -> list[tuple[float, float, float]]:
+    """What of the readings lies in the time of a chart: from and to in percent of the width, mg/kWh."""
+    return [
+        (span.at(one.start), span.at(one.end), float(one.intensity_mg_per_kwh))
+        for one in readings
+        if _within(one, span)
+    ]
+
+
+def ribbon(points: Iterable[tuple[float, float, float]], top: float, height: float) -> list[str]:
+    """A strip coloured by intensity (`from, to, mg/kWh`); neighbours of one colour are one piece."""
     pieces: list[tuple[str, float, float]] = []
-    for one in readings:
-        kind, a, b = tone(one.intensity_mg_per_kwh / 1000), span.at(one.start), span.at(one.end)
+    for a, b, mg_per_kwh in points:
+        kind = tone(mg_per_kwh / 1000)
         if pieces and pieces[-1][0] == kind and abs(pieces[-1][2] - a) < 0.01:
             pieces[-1] = (kind, pieces[-1][1], b)
         else:

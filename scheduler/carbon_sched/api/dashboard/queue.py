@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from carbon_sched.api import jobs as api
 from carbon_sched.api.access import Reader
@@ -17,14 +18,14 @@ from carbon_sched.api.context import Context, Ctx
 from carbon_sched.api.dashboard import plots
 from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen
-from carbon_sched.api.views import decision_view
 from carbon_sched.domain.cluster import Cluster
 from carbon_sched.domain.intensity import Reading
 from carbon_sched.domain.job import JobState
-from carbon_sched.domain.time import UTC, from_rfc3339
+from carbon_sched.domain.time import UTC
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.figures import shown
-from carbon_sched.wire import DecisionView, JobView
+from carbon_sched.ports import Transaction
+from carbon_sched.wire import JobView
 
 router = APIRouter(route_class=PageRoute)
 
@@ -46,21 +47,28 @@ VIEWS = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """A job of the table; `now_g` is the least that it would emit if it started now, on any cluster that can take it.
+class Planned:
+    """What a decision expects: `best_g` of the plan, `now_g` the least of a start at once on any cluster that can."""
 
-    `best_g` is what is expected of the plan; None where nothing was planned.
-    """
-
-    job: JobView
-    decision: DecisionView | None
+    cluster: str | None
+    start: datetime | None
+    length: timedelta
     best_g: float | None
     now_g: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job of the table, with what is planned while it waits."""
+
+    job: JobView
+    plan: Planned | None
 
     @property
     def cost_g(self) -> float | None:
         """What starting now would cost beyond the plan."""
-        return None if self.best_g is None or self.now_g is None else self.now_g - self.best_g
+        plan = self.plan
+        return None if plan is None or plan.best_g is None or plan.now_g is None else plan.now_g - plan.best_g
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def show(
     found = api.list_jobs(
         context, caller, state=VIEWS[show], team=team or None, name=name or None, after=after, limit=PAGE
     )
-    rows = [_row(context, view) for view in found["jobs"]]
+    rows = priced(context, found["jobs"])
     waiting = rows if show in ("live", "waiting") else []
     bars, left_out = _bars(context, caller.teams, waiting, now)
     return render(
@@ -115,18 +123,24 @@ def _counts(context: Context) -> dict[str, int]:
         return {state.value: number for state, number in tx.live_counts().items()}
 
 
-def _row(context: Context, view: JobView) -> Row:
-    if view["state"] != JobState.QUEUED.value:
-        return Row(view, None, None, None)
+def priced(context: Context, views: Sequence[JobView]) -> list[Row]:
+    """The jobs with what their plans and a start at once would emit."""
+    waiting = [view["job_id"] for view in views if view["state"] == JobState.QUEUED.value]
     with context.store.transaction(write=False) as tx:
-        decision = tx.decision(view["job_id"])
-    return Row(view, None, None, None) if decision is None else priced(view, decision_view(decision))
+        numbers = tx.decision_numbers(waiting) if waiting else {}
+        plans = {
+            name: context.answers.once(("plan", number), partial(_plan, tx, name)) for name, number in numbers.items()
+        }
+    return [Row(view, plans.get(view["job_id"])) for view in views]
 
 
-def priced(view: JobView, decision: DecisionView) -> Row:
-    """The job with what its plan and a start at once would emit."""
-    nows = [one["now_co2e_g"] for one in decision["candidates"] if one["feasible"] and one["now_co2e_g"] is not None]
-    return Row(view, decision, decision["expected_co2e_g"], min(nows, default=None))
+def _plan(tx: Transaction, job_id: str) -> Planned | None:
+    decision = tx.decision(job_id)
+    if decision is None:
+        return None
+    nows = (one.now_co2e_g for one in decision.candidates if one.feasible and one.now_co2e_g is not None)
+    length = timedelta(seconds=decision.expected_duration_s or 0)
+    return Planned(decision.cluster, decision.start, length, decision.expected_co2e_g, min(nows, default=None))
 
 
 # ---------------------------------------------------------------------------------------------------------- the plan
@@ -172,12 +186,11 @@ def _attempts(book: Book, teams: frozenset[str] | None, now: datetime) -> list[B
 
 
 def _planned(row: Row, now: datetime) -> Bar | None:
-    decision = row.decision
-    if decision is None or decision["cluster"] is None or decision["start"] is None:
+    plan = row.plan
+    if plan is None or plan.cluster is None or plan.start is None:
         return None
-    start = max(from_rfc3339(decision["start"]), now)
-    length = timedelta(seconds=decision["expected_duration_s"] or 0)
-    return Bar(row.job["job_id"], row.job["name"], decision["cluster"], start, start + length, "planned")
+    start = max(plan.start, now)
+    return Bar(row.job["job_id"], row.job["name"], plan.cluster, start, start + plan.length, "planned")
 
 
 def _lanes(context: Context, bars: Sequence[Bar], now: datetime) -> list[Lane]:
@@ -188,13 +201,13 @@ def _lanes(context: Context, bars: Sequence[Bar], now: datetime) -> list[Lane]:
     span = plots.Span(now - PAST, now + AHEAD)
     outlooks = context.outlooks.of([cluster.zone for cluster in drawn], now, span.end)
     curves: dict[str, list[Reading]] = {}
+    by_cluster: dict[str, list[Bar]] = defaultdict(list)
+    for bar in bars:
+        by_cluster[bar.cluster].append(bar)
     for zone, outlook in outlooks.items():
         curves[zone] = [*context.outlooks.actual(zone, span.start, now, now), *outlook.readings]
     most = max((one.intensity_mg_per_kwh for readings in curves.values() for one in readings), default=1)
-    return [
-        _lane(cluster, [bar for bar in bars if bar.cluster == cluster.name], curves[cluster.zone], span, now, most)
-        for cluster in drawn
-    ]
+    return [_lane(cluster, by_cluster[cluster.name], curves[cluster.zone], span, now, most) for cluster in drawn]
 
 
 def _lane(
@@ -202,17 +215,13 @@ def _lane(
 ) -> Lane:
     placed = stacked(bars)
     height = max(40, 14 + LANE * (1 + max((lane for _, lane in placed), default=0)))
-    points = [
-        (span.at(one.start), span.at(one.end), float(one.intensity_mg_per_kwh))
-        for one in readings
-        if one.start < span.end and one.end > span.start
-    ]
+    points = plots.intensities(readings, span)
     present = next((one for one in readings if one.start <= now < one.end), None)
     g_per_kwh = present.intensity_mg_per_kwh / 1000 if present else None
     label = f"{cluster.name}: {len(bars)} jobs over the intensity of {cluster.zone}"
     parts: list[Any] = [
         plots.stretched(0, height - 5, plots.area(points, most), plots.line(points, most)),
-        *plots.ribbon(readings, span, height - 4, 4),
+        *plots.ribbon(points, height - 4, 4),
         *(_drawn(bar, lane, span) for bar, lane in placed),
         plots.upright(span, now, height, "present"),
     ]
@@ -234,16 +243,12 @@ def stacked(bars: Iterable[Bar]) -> list[tuple[Bar, int]]:
     return placed
 
 
-def _drawn(bar: Bar, lane: int, span: plots.Span) -> Markup:
+def _drawn(bar: Bar, lane: int, span: plots.Span) -> str:
     a, b = span.at(bar.start), span.at(bar.end)
-    title = f"{bar.name}: {bar.kind}, {bar.start:%-d %b %H:%M} to {bar.end:%-d %b %H:%M}"
-    return Markup(
-        '<a href="/jobs/{id}" aria-label="{title}"><rect class="bar bar-{kind}" x="{a}%" width="{width}%" y="{y}" '
-        'height="{height}" rx="2"><title>{title}</title></rect></a>'
-    ).format(
-        id=bar.job_id, title=shown(title), kind=bar.kind, a=f"{a:.2f}", width=f"{max(b - a, 0.25):.2f}",
-        y=5 + lane * LANE, height=LANE - 2,
-    )  # fmt: skip
+    title = escape(shown(f"{bar.name}: {bar.kind}, {bar.start:%-d %b %H:%M} to {bar.end:%-d %b %H:%M}"))
+    place = f'x="{a:.2f}%" width="{max(b - a, 0.25):.2f}%" y="{5 + lane * LANE}" height="{LANE - 2}" rx="2"'
+    drawn = f'<rect class="bar bar-{escape(bar.kind)}" {place}><title>{title}</title></rect>'
+    return f'<a href="/jobs/{escape(bar.job_id)}" aria-label="{title}">{drawn}</a>'
 
 
 def _axis(now: datetime) -> Markup:
