@@ -214,7 +214,7 @@ def test_a_planned_move_fails_no_request_and_energy_per_request_adds_up(tmp_path
         installation.run("serve-app", "delete", "chat")
         stays = eventually(
             lambda: installation.json("audit", "service", "chat")["stays"],
-            lambda found: all(stay["left_at"] for stay in found),
+            lambda found: found and all(stay["left_at"] for stay in found),
             patience_s=PATIENCE_S,
         )
         receipts = {stay["job"]: installation.finished(stay["job"]) for stay in stays}

@@ -16,7 +16,6 @@ from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.chargeback import chargeback
 from carbon_sched.ledger.compare import JOB, Compared, compare, mentioned, sides_of
 from carbon_sched.ledger.lifecycle import lifecycle
-from carbon_sched.ledger.service import service_history
 
 router = APIRouter()
 
@@ -39,8 +38,7 @@ def show_lifecycle(
 @router.get("/service")
 def show_service(context: Ctx, caller: Reader, name: str) -> dict[str, Any]:
     """Where an online service ran, from when to when and why, as the ledger says."""
-    jobs = context.statements.jobs(lambda job: job.name == name)
-    return asdict(context.statements.of(jobs, lambda book: service_history(book, name, caller.sees), others=True))
+    return asdict(context.statements.service(name, caller.sees))
 
 
 @router.get("/compare")

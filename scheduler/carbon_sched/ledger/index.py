@@ -58,7 +58,8 @@ class Index:
     That of energy is from its first span to its last. Of a job's acceptance, an attempt's opening and a job's end it is
     an instant, which is an empty interval; all other facts have none. `attempts` holds the number of its job and the
     cluster of every attempt, `jobs` every job by number. `live` are numbers of jobs; `suspended` too, in the order of
-    their first suspension, with the newest entry about each but for energy.
+    their first suspension, with the newest entry about each but for energy. `services` holds the ids of the jobs that
+    each online service ran as.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,7 @@ class Index:
         self.attempts: dict[str, tuple[int, str]] = {}
         self.live: dict[int, None] = {}
         self.suspended: dict[int, int] = {}
+        self.services: dict[str, list[str]] = {}
         self._numbers: dict[str, int] = {}
         self._job, self._since, self._until, self._word = array("i"), array("q"), array("q"), array("b")
 
@@ -98,6 +100,8 @@ class Index:
         number = self._numbers[body.job]
         if kind == FactKind.JOB_SUSPENDED.value or number in self.suspended:
             self.suspended[number] = self.size + 1
+        if kind == FactKind.SERVICE_PLACED.value:
+            self.services.setdefault(body.service, []).append(body.job)
         if kind == FactKind.ATTEMPT_OPENED.value:
             self.attempts[body.attempt] = number, body.cluster
         elif kind == FactKind.JOB_ENDED.value:
@@ -217,6 +221,7 @@ class _Body(msgspec.Struct):
     job: Any = None
     attempt: Any = None
     cluster: Any = None
+    service: Any = None
     name: Any = None
     team: Any = None
     model: Any = None

@@ -14,6 +14,7 @@ from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.index import Index
 from carbon_sched.ledger.receipt import receipt
 from carbon_sched.ledger.report import report
+from carbon_sched.ledger.service import service_history
 from carbon_sched.ledger.verify import Verification, verify_entries
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from carbon_sched.ledger.records import AttemptRecord
     from carbon_sched.ledger.report import Report
     from carbon_sched.ledger.selection import Selection
+    from carbon_sched.ledger.service import ServiceHistory
     from carbon_sched.ports import Store
     from carbon_sched.wire import Receipt
 
@@ -60,6 +62,11 @@ class Statements:
     def report(self, selection: Selection) -> Report:
         """A report over the selected jobs."""
         return self.over(selection.period, lambda book: report(book, selection))
+
+    def service(self, name: str, sees: Callable[[str], bool]) -> ServiceHistory:
+        """Where an online service ran; NotFound where nothing is known of it, or where `sees(team)` forbids a look."""
+        jobs = self.look(lambda index: list(index.services.get(name, [])))
+        return self.of(jobs, lambda book: service_history(book, name, sees), others=True)
 
     def look(self, question: Callable[[Index], Answer]) -> Answer:
         """What the index knows by itself, as the ledger stands; quick, for nobody else may look meanwhile."""

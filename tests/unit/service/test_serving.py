@@ -10,7 +10,6 @@ import pytest
 from carbon_sched.domain.errors import ClusterUnclear, Conflict, InvalidInput, NotFound
 from carbon_sched.domain.job import JobState
 from carbon_sched.domain.serve_app import AppState
-from carbon_sched.ledger.service import service_history
 from carbon_sched.ports import ServedApp
 from carbon_sched_runtime.request_counts import SERVE, Counts, ReplicaCounts, counts_name, format_counts
 from tests.fakes.world import START, World, a_cluster
@@ -312,7 +311,7 @@ def test_delete_takes_it_from_everywhere_and_its_job_ends(world):
 
 
 def history(world, sees=lambda _team: True):
-    return world.statements.ask(lambda book: service_history(book, "chat", sees))
+    return world.statements.service("chat", sees)
 
 
 def test_the_ledger_says_where_a_service_ran_and_why_from_its_first_moment_to_its_last(world):
