@@ -308,14 +308,14 @@ def test_a_token_is_stored_as_a_hash_and_listed_without_its_secret(served, tmp_p
 
 
 def test_a_route_that_says_nothing_about_who_may_use_it_is_not_served():
-    router = APIRouter()
+    router = APIRouter(prefix="/v1")
 
     @router.get("/jobs/secret")
     def leak() -> str:
         return "everything"
 
     with pytest.raises(RuntimeError, match="/v1/jobs/secret is open to everybody"):
-        guarded(router, "/v1")
+        guarded(router)
 
 
 # browsers ----------------------------------------------------------------------------------------

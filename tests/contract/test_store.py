@@ -974,6 +974,20 @@ def test_a_server_that_drops_connections_is_a_store_error_and_then_works_again(p
     store.close()
 
 
+@pytest.mark.postgres
+def test_who_is_paused_amid_a_write_holds_the_others_up_for_a_time_only(postgres_url, clock):
+    paused, other = open_store(postgres_url, clock, wait_s=0.6), open_store(postgres_url, clock)
+    with pytest.raises(StoreError, match="cannot be used right now"), paused.transaction() as tx:  # noqa: PT012
+        tx.append_fact(fact())
+        add(other)
+        tx.append_fact(fact())
+    with paused.transaction() as tx:
+        assert tx.job(job().job_id) == job()
+        assert tx.append_fact(fact()).seq == 1, "nothing of it was written"
+    paused.close()
+    other.close()
+
+
 # leases ----------------------------------------------------------------------------------------------------------
 
 

@@ -84,16 +84,15 @@ class Guarded:
     permission: Permission | None
 
 
-def guarded(router: APIRouter, prefix: str) -> list[Guarded]:
+def guarded(router: APIRouter) -> list[Guarded]:
     """Every route of a router; RuntimeError for one that says neither who may use it nor that anybody may."""
     found = []
     for route in router.routes:
         if not isinstance(route, (APIRoute, APIWebSocketRoute)):
             raise RuntimeError(f"{route} is no route that can say who may use it")  # noqa: TRY004 - a bug, not a type
         asked = [one.call.permission for one in route.dependant.dependencies if isinstance(one.call, Requires)]
-        path = prefix + route.path
-        if not asked and path not in PUBLIC:
-            raise RuntimeError(f"{path} is open to everybody: let it depend on an api.access.Requires")
+        if not asked and route.path not in PUBLIC:
+            raise RuntimeError(f"{route.path} is open to everybody: let it depend on an api.access.Requires")
         methods = sorted(route.methods or ()) if isinstance(route, APIRoute) else ["WS"]
-        found += [Guarded(method, path, asked[0] if asked else None) for method in methods]
+        found += [Guarded(method, route.path, asked[0] if asked else None) for method in methods]
     return found

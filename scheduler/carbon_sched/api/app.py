@@ -40,14 +40,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUTERS = (
-    (server.public, ""),
-    (tokens.public, ""),
-    (metrics.router, ""),
-    (ray.router, "/api"),
-    (assets, ""),
-    *((router, "") for router in DASHBOARD),
-    *((module.router, "/v1") for module in (server, tokens, jobs, schedules, streams, journal, clusters)),
-    *((module.router, "/v1") for module in (policies, budgets, grid, ledger, footprints, serve_apps)),
+    jobs.router,  # first, as they are asked for most
+    server.public,
+    tokens.public,
+    metrics.router,
+    ray.router,
+    assets,
+    *DASHBOARD,
+    *(module.router for module in (server, tokens, schedules, streams, journal, clusters, policies, budgets, grid)),
+    *(module.router for module in (ledger, footprints, serve_apps)),
 )
 
 
@@ -61,9 +62,9 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(metrics.Timed, metrics=context.metrics)
     app.add_middleware(Gate, names=context.names)
     table: list[Guarded] = []
-    for router, prefix in ROUTERS:
-        table += guarded(router, prefix)
-        app.include_router(router, prefix=prefix)
+    for router in ROUTERS:
+        table += guarded(router)
+        app.router.routes += router.routes  # including a router makes every route anew, at the first request
     app.state.routes = table
     app.add_exception_handler(CarbonSchedError, problems.domain_error)
     app.add_exception_handler(RequestValidationError, problems.request_error)

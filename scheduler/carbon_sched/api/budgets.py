@@ -15,7 +15,7 @@ from carbon_sched.wire import Approval, ApproveRequest, BudgetView
 if TYPE_CHECKING:
     from carbon_sched.service.budgets import Standing
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.get("/budgets")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.domain.cluster import Cluster
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:

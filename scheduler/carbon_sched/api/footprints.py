@@ -17,7 +17,7 @@ from carbon_sched.ledger.chargeback import chargeback
 from carbon_sched.ledger.compare import JOB, Compared, compare, mentioned, sides_of
 from carbon_sched.ledger.lifecycle import lifecycle
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.get("/lifecycle")

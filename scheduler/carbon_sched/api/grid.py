@@ -14,7 +14,7 @@ from carbon_sched.api.views import intensity_view, skill_view
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.wire import GridCheck, GridForecast, GridHistory, GridNow, ProviderView
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 NOW = timedelta(hours=1)
 LEAST_HOURS, MAX_HOURS = 0.1, 168.0

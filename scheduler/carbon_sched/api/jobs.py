@@ -34,7 +34,7 @@ from carbon_sched.wire import (
     ResolveRequest,
 )
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 MAX_PAGE = 1000
 MAX_WAIT_S = 60.0

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.following import upload
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.post("/journal/{attempt}/{name}", status_code=204)

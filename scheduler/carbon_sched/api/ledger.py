@@ -24,7 +24,7 @@ from carbon_sched.service.declare import Declarations
 from carbon_sched.service.imports import Imports
 from carbon_sched.wire import Imported, ImportRequest, SealView, VerifyView
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 PAGE = 1000
 LAST = 2**63 - 1

@@ -14,7 +14,7 @@ from carbon_sched.domain.errors import NotFound
 from carbon_sched.service.access import visible
 from carbon_sched.wire import EffectiveView, JobRequest, PolicyRequest, PolicyView, RollbackRequest
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.get("/policies")

@@ -16,7 +16,7 @@ from carbon_sched.wire import ScheduleRequest, ScheduleView
 if TYPE_CHECKING:
     from carbon_sched.domain.schedule import Schedule
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.post("/schedules", status_code=201)

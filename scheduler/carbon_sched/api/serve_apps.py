@@ -17,7 +17,7 @@ from carbon_sched.domain.units import grams, joules
 from carbon_sched.service.requests import BOUNDARY, Answered
 from carbon_sched.wire import AppRequest, AppView, EndpointView, RequestsView, SiteView
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 LONGEST_WINDOW_S = 7 * 86_400
 

@@ -16,7 +16,7 @@ from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.wire import ServerView
 
 public = APIRouter()
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 class Shutdown(TypedDict, total=False):

@@ -20,7 +20,7 @@ from carbon_sched.domain.access import Principal
 from carbon_sched.domain.errors import InvalidInput
 from carbon_sched.domain.job import FINAL_STATES
 
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 QUIET_S = 15.0
 """After so long without an event a comment is sent, so that proxies see a living connection."""

@@ -14,7 +14,7 @@ from carbon_sched.service.access import SESSION_LIFE
 from carbon_sched.wire import Erased, EraseRequest, LoginCode, NewToken, SessionView, TokenRequest, TokenView
 
 public = APIRouter()
-router = APIRouter()
+router = APIRouter(prefix="/v1")
 
 
 @router.post("/tokens", status_code=201)

@@ -22,7 +22,7 @@ from carbon_sched.domain.job import Job
 from carbon_sched.ports import JobFilter, Transaction
 from carbon_sched.service.access import visible
 
-router = APIRouter(tags=["Ray's job protocol"])
+router = APIRouter(prefix="/api", tags=["Ray's job protocol"])
 
 PROTOCOL = "4"
 RAY_VERSION = "2.60.0"
