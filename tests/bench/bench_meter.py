@@ -32,10 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "scheduler")]
 
 from carbon_sched_runtime.wire import parse_segment  # noqa: E402
+from tests.bench.processor_time import children  # noqa: E402
 from tests.fakes.nvml import StubbedNvml, build_stub  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SETTLE_S, SETTLE_LIMIT_S = 8, 30  # the slowest of them imports for half of the first, on a machine with nothing else
 QUIET_CPU_S = 0.05  # in a second: start-up is over
@@ -165,12 +166,6 @@ def settle(pid: int) -> None:
         time.sleep(1)
         if cost(pid).cpu_s - before < QUIET_CPU_S:
             return
-
-
-def children(pid: int) -> Iterator[int]:
-    """The processes that any thread of this one started."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        yield from map(int, (task / "children").read_text(encoding="utf-8").split())
 
 
 def empty_interpreter_mb(python: str) -> float:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from carbon_sched.service.fleet import POLL_S
+from tests.bench.processor_time import spent_by_children_s, spent_s
 from tests.fakes.ray_head import FakeRayHead
 from tests.fakes.real_server import eventually
 from tests.fakes.replicas import Replica
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tests.fakes.ray_head_http import Reply
 
 SETTLE_S = 15.0
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class CountingHead(FakeRayHead):
@@ -62,25 +62,23 @@ def measure(heads: list[CountingHead], seconds: float, folder: Path) -> None:
             server.client.put_cluster(f"c{number}", {"address": head.address, "zone": "NO"})
         eventually(server.client.clusters, lambda views: all(not view["problem"] for view in views))
         time.sleep(SETTLE_S)
-        before, asked, begin = cpu_s(server.process.pid), answers(heads), time.monotonic()
+        before, asked, begin = cost_s(server), answers(heads), time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - begin
-        used, answered = cpu_s(server.process.pid) - before, answers(heads) - asked
+        used, answered = cost_s(server) - before, answers(heads) - asked
         print(f"{len(heads):>9} {answered / took:>10.1f} {100 * used / took:>12.1f}", flush=True)
     finally:
         server.stop()
 
 
+def cost_s(server: Replica) -> float:
+    """Processor seconds of a server and of its children so far."""
+    return spent_s(server.process.pid) + spent_by_children_s(server.process.pid)
+
+
 def answers(heads: list[CountingHead]) -> int:
     """Requests that the heads have been sent."""
     return sum(head.asked for head in heads)
-
-
-def cpu_s(pid: int) -> float:
-    """Processor seconds of a process and of its children so far."""
-    pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in pids]
-    return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS_PER_S
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ second, two on PostgreSQL at 200. Requests start on a fixed schedule, whatever b
 counts from the scheduled moment, so that a stall is counted by everybody who would have met it. In the second run of
 each, `queue` jobs wait already, and every submission makes the planner plan again. At the end every acknowledged job is
 looked for in the database.
+
+The last columns are milliseconds of processor time per submission: of this process (clients, and a fake Ray head), of
+the servers, of their planners, and of PostgreSQL. Together they say how many submissions a second the cores can do.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from carbon_sched.domain.job import Bundle, Flexibility, Job, JobSpec, JobState,
 from carbon_sched.local_server import ServerFiles
 from carbon_sched.ports import JobFilter
 from carbon_sched.store.engine import open_store
+from tests.bench.processor_time import spent_by_children_s, spent_s
 from tests.fakes.clock import StoppedClock
 from tests.fakes.postgres import PostgresServer, programs
 from tests.fakes.ray_head import FakeRayHead
@@ -38,6 +42,9 @@ RATES = {"sqlite": 100, "postgresql": 200}
 SERVERS = {"sqlite": 1, "postgresql": 2}
 CONNECTIONS = 32
 BATCH = 500
+LEASE_S = 15.0
+HEADS = ("waiting jobs", "asked/s", "answered/s", "p50 ms", "p99 ms", "longest ms", "errors", "lost", "plans")
+PARTS = ("client", "servers", "planners", "database")
 
 
 def main() -> None:
@@ -48,8 +55,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(RATES))
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the first run")
-    heads = ("waiting jobs", "asked/s", "answered/s", "p50 ms", "p99 ms", "longest ms", "errors", "lost", "plans")
-    print(f"{'database':<11}", *(f"{head:>12}" for head in heads))
+    print(f"{'database':<11}", *(f"{head:>12}" for head in HEADS), *(f"{part:>9}" for part in PARTS))
     for kind in [arguments.only] if arguments.only else sorted(RATES, reverse=True):
         for queue in (0, arguments.queue):
             with tempfile.TemporaryDirectory(prefix="cs-bench-") as folder, FakeRayHead(cpus=64, execute=False) as head:
@@ -70,19 +76,30 @@ def measure(kind: str, queue: int, seconds: float, folder: Path, head: FakeRayHe
     replicas: list[Replica] = []
     try:
         fill(url, queue)
-        replicas += [Replica(folder / f"server-{n}", folder / "shared", url) for n in range(SERVERS[kind])]
+        homes = [folder / f"server-{number}" for number in range(SERVERS[kind])]
+        replicas += [Replica(home, folder / "shared", url, lease_s=LEASE_S) for home in homes]
         replicas[0].client.put_cluster("north", {"address": head.address, "zone": "NO", "home": True})
         load = Load(replicas, RATES[kind], seconds)
+        before = spent(replicas, server)
         load.run()
+        took = [(now - then) / load.count for then, now in zip(before, spent(replicas, server), strict=True)]
         plans = sum(planned(replica) for replica in replicas)
         for replica in replicas:
             replica.stop()
-        print(f"{kind:<11} {queue:>12,}", load.row(), f"{lost(url, load):>12}", f"{plans:>12}", flush=True)
+        row = [f"{kind:<11} {queue:>12,}", load.row(), f"{lost(url, load):>12}", f"{plans:>12}"]
+        print(*row, *(f"{1000 * part:>9.2f}" for part in took), flush=True)
     finally:
         for replica in replicas:
             replica.stop()
         if server is not None:
             server.stop()
+
+
+def spent(replicas: list[Replica], server: PostgresServer | None) -> list[float]:
+    """Seconds of processor time so far, by `PARTS`."""
+    servers = [replica.process.pid for replica in replicas]
+    database = 0.0 if server is None else spent_s(server.pid()) + spent_by_children_s(server.pid())
+    return [time.process_time(), sum(map(spent_s, servers)), sum(map(spent_by_children_s, servers)), database]
 
 
 def fill(url: str, count: int) -> None:

@@ -974,6 +974,50 @@ def test_a_server_that_drops_connections_is_a_store_error_and_then_works_again(p
     store.close()
 
 
+CHANGE = sa.text("UPDATE jobs SET reason = 'by hand'")
+
+
+@pytest.mark.postgres
+def test_a_row_that_somebody_else_changed_amid_a_write_is_a_store_error_that_may_pass(postgres_url, clock):
+    store = open_store(postgres_url, clock)
+    stored = add(store)
+    with pytest.raises(StoreError, match="could not serialize") as told, store.transaction() as tx:  # noqa: PT012
+        tx.job(stored.job_id)
+        with store._engine.connect() as connection, connection.begin():  # which does not wait for its turn
+            connection.execute(CHANGE)
+        drive(tx, stored, JobEvent.DISPATCH)
+    assert told.value.retryable
+    with store.transaction() as tx:
+        assert drive(tx, tx.job(stored.job_id), JobEvent.DISPATCH).state is JobState.DISPATCHING
+    store.close()
+
+
+@pytest.mark.postgres
+def test_a_deadlock_with_somebody_else_is_a_store_error_that_may_pass(postgres_url, clock):
+    store = open_store(postgres_url, clock)
+    stored, changed, over = add(store), threading.Event(), threading.Event()
+
+    def by_hand() -> None:
+        with store._engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("SET LOCAL deadlock_timeout = '1min'")  # it is ours that finds out
+            connection.execute(CHANGE)
+            changed.set()
+            connection.exec_driver_sql("LOCK TABLE schema_info IN EXCLUSIVE MODE")
+        over.set()
+
+    other = threading.Thread(target=by_hand)
+    with pytest.raises(StoreError, match="deadlock") as told, store.transaction() as tx:  # noqa: PT012
+        other.start()
+        assert changed.wait(10)
+        drive(tx, stored, JobEvent.DISPATCH)
+    assert told.value.retryable
+    assert over.wait(10), "the other one goes on"
+    with store.transaction() as tx:
+        assert drive(tx, tx.job(stored.job_id), JobEvent.DISPATCH).state is JobState.DISPATCHING
+    other.join()
+    store.close()
+
+
 @pytest.mark.postgres
 def test_who_is_paused_amid_a_write_holds_the_others_up_for_a_time_only(postgres_url, clock):
     paused, other = open_store(postgres_url, clock, wait_s=0.6), open_store(postgres_url, clock)

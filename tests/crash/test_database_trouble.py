@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 import threading
 import time
+from pathlib import Path
 
+import psycopg
 import pytest
 import requests
 
 from carbon_sched.client import Client
 from carbon_sched.domain.errors import CarbonSchedError, ServerUnavailable, StoreError
-from tests.fakes.postgres import PostgresServer, programs, why_not
+from tests.fakes.disks import mounted
+from tests.fakes.postgres import SUPERUSER, PostgresServer, programs, why_not
 from tests.fakes.ray_head import FakeRayHead
 from tests.fakes.real_server import eventually, place
 from tests.fakes.replicas import Replica
@@ -71,30 +75,91 @@ def refusal(url: str, token: str) -> requests.Response:
     return requests.post(f"{url}/v1/jobs", json={"entrypoint": "true", "name": "told"}, headers=headers, timeout=150)
 
 
-@pytest.mark.postgres
-@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-def test_postgresql_dies_and_comes_back(tmp_path):
-    database = PostgresServer(programs())
-    database.start()
-    try:
-        with FakeRayHead(cpus=64) as head:
-            server = Replica(tmp_path / "server", tmp_path / "shared", database.url(database.create_database()))
+@pytest.fixture
+def database():
+    """A server that a test may do to what it likes."""
+    if reason := why_not():
+        pytest.skip(reason)
+    made = PostgresServer(programs())
+    made.start()
+    yield made
+    made.stop()
+
+
+@contextlib.contextmanager
+def serving(folder, url):
+    """One server of ours on this database, and a client that submits all the time; all must be well at the end."""
+    with FakeRayHead(cpus=64) as head:
+        server = Replica(folder / "server", folder / "shared", url)
+        try:
             server.client.put_cluster("north", {"address": head.address, "zone": "NO", "home": True})
-            token = (server.data_dir / "token").read_text().strip()
-            submitting = Submitting(server.url, token)
-            for _ in range(ROUNDS):
+            submitting = Submitting(server.url, token_of(server))
+            try:
                 submitting.goes_on()
-                database.crash()
-                answer = refusal(server.url, token)
-                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-                assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200, "it is no reason to end"
-                assert requests.get(f"{server.url}/readyz", timeout=60).status_code == 503
-                database.resume()
-                assert submitting.goes_on() < RECOVERED_S
-            check(submitting, server.client)
+                yield server, submitting
+                check(submitting, server.client)
+            finally:
+                submitting.stop()
+        finally:
             server.stop()
+
+
+def token_of(server: Replica) -> str:
+    return (server.data_dir / "token").read_text().strip()
+
+
+@pytest.mark.postgres
+def test_postgresql_dies_and_comes_back(database, tmp_path):
+    with serving(tmp_path, database.url(database.create_database())) as (server, submitting):
+        for _ in range(ROUNDS):
+            submitting.goes_on()
+            database.crash()
+            answer = refusal(server.url, token_of(server))
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200, "it is no reason to end"
+            assert requests.get(f"{server.url}/readyz", timeout=60).status_code == 503
+            database.resume()
+            assert submitting.goes_on() < RECOVERED_S
+
+
+@pytest.mark.postgres
+def test_postgresql_fails_over_to_its_standby(database, tmp_path):
+    name = database.create_database()
+    standby = database.standby()
+    both = f"{database.folder},{standby.folder}&target_session_attrs=read-write"
+    try:
+        with serving(tmp_path, f"postgresql://{SUPERUSER}@/{name}?host={both}") as (_server, submitting):
+            database.crash()
+            standby.promote()
+            assert submitting.goes_on() < RECOVERED_S
     finally:
-        database.stop()
+        standby.stop()
+        database.resume()
+
+
+@pytest.mark.postgres
+def test_postgresqls_disk_is_full(database, tmp_path):
+    with tempfile.TemporaryDirectory(prefix="cs-t-disk-") as folder, mounted(Path(folder) / "disk", "24m") as disk:
+        Path(folder).chmod(0o755)  # PostgreSQL is another user
+        with serving(tmp_path, database.url(database.create_database(disk.folder))) as (_server, submitting):
+            disk.fill()
+            eventually(lambda: submitting.refused)
+            assert "Free some space where it lies" in str(submitting.refused[0])
+            disk.free()
+            assert submitting.goes_on() < RECOVERED_S
+
+
+@pytest.mark.postgres
+def test_postgresql_is_slow(database, tmp_path):
+    name = database.create_database()
+    with serving(tmp_path, database.url(name)) as (_server, submitting):
+        with psycopg.connect(host=str(database.folder), user=SUPERUSER, dbname=name) as slow:
+            for _ in range(5):
+                slow.execute("LOCK TABLE schema_info IN EXCLUSIVE MODE")
+                time.sleep(2)
+                slow.rollback()
+                submitting.goes_on()
+        assert submitting.refused == []
 
 
 def test_sqlite_is_locked_by_somebody_else(place):

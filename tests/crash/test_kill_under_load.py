@@ -1,11 +1,14 @@
-"""kill -9 again and again while many clients submit: nothing acknowledged is lost, and nothing is started twice."""
+"""A server ends while many clients submit, in order or by kill -9: nothing acknowledged is lost or started twice."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +19,15 @@ from carbon_sched.domain.errors import CarbonSchedError
 from tests.fakes.real_server import Place, eventually, place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.fakes.ray_head import FakeRayHead
 
 __all__ = ["place"]
 
 CLIENTS = 20
 RUN_S = 0.2
+DRAINED_S = 20.0
 
 
 class Ray:
@@ -86,16 +92,14 @@ def restart(place: Place) -> float:
     return time.monotonic() - begin
 
 
-def run(place: Place, *, kills: int, jobs: int) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
+@contextmanager
+def load(place: Place, jobs: int) -> Iterator[None]:
+    """Clients submit meanwhile; then all their jobs must be acknowledged and end, and each must have started once."""
     place.head.execute = False
     place.add_cluster()
-    ray, clients, ready = Ray(place.head), Clients(place, jobs), []
+    ray, clients = Ray(place.head), Clients(place, jobs)
     try:
-        for _ in range(kills):
-            time.sleep(draw.uniform(0.0, 1.0))
-            ready.append(restart(place))
+        yield
         clients.join()
         client = place.server.up()
         left = ["queued", "dispatching", "starting", "running", "stopping"]
@@ -104,14 +108,23 @@ def run(place: Place, *, kills: int, jobs: int) -> None:
         clients.over.set()
         clients.join()
         ray.stop()
-    print(f"seed {seed}: {kills} kills, {jobs} jobs; ready after {sorted(ready)[len(ready) // 2]:.1f} s (median), "
-          f"{max(ready):.1f} s (longest)")  # fmt: skip
     states = Counter(client.job(job_id)["state"] for job_id in clients.acknowledged.values())
     assert states == {"succeeded": jobs}, "0 lost"
     started = Counter(submission_id.rpartition("-")[0] for submission_id in ray.starts.elements())
     assert set(started) == {f"cs-{job_id}" for job_id in clients.acknowledged.values()}
     assert set(started.values()) == {1}, "0 started twice"
     assert client.verify()["ok"]
+
+
+def run(place: Place, *, kills: int, jobs: int) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    draw, ready = random.Random(seed), list[float]()
+    with load(place, jobs):
+        for _ in range(kills):
+            time.sleep(draw.uniform(0.0, 1.0))
+            ready.append(restart(place))
+    print(f"seed {seed}: {kills} kills, {jobs} jobs; ready after {sorted(ready)[len(ready) // 2]:.1f} s (median), "
+          f"{max(ready):.1f} s (longest)")  # fmt: skip
 
 
 def test_killed_while_clients_submit(place):
@@ -123,3 +136,19 @@ def test_killed_while_clients_submit(place):
 def test_killed_a_hundred_times_while_twenty_clients_submit_two_thousand_jobs(place, monkeypatch):
     monkeypatch.setattr("tests.fakes.real_server.PATIENCE_S", 600.0)
     run(place, kills=100, jobs=2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [None, signal.SIGTERM, signal.SIGKILL], ids=["once", "twice", "and killed"])
+def test_told_to_end_with_a_hundred_submissions_under_way(place, then):
+    place.head.lie("late", "/api/jobs/", method="POST", times=100, delay_s=1.0)
+    with load(place, 100):
+        eventually(lambda: place.head.count("POST", "/api/jobs/"))
+        process, begin = place.server.signal(signal.SIGTERM), time.monotonic()
+        if then is not None:
+            os.kill(process.pid, then)
+        place.server.gone(process)
+        took = time.monotonic() - begin
+        place.server.up()
+    print(f"gone after {took:.1f} s")
+    assert took < DRAINED_S

@@ -28,10 +28,14 @@ class PostgresServer:
         self.folder = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has at most 107 bytes
         self.numbers = itertools.count(1)
 
-    def start(self) -> None:
+    def own(self, folder: Path) -> None:
+        """Give it a folder."""
         if os.geteuid() == 0:
             account = pwd.getpwnam(SUPERUSER)
-            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            os.chown(folder, account.pw_uid, account.pw_gid)
+
+    def start(self) -> None:
+        self.own(self.folder)
         data = self.folder / "data"
         self.run("initdb", "-D", data, "--username", SUPERUSER, "--encoding", "UTF8", "--auth=trust", "-N")
         self.resume()
@@ -44,6 +48,25 @@ class PostgresServer:
         log = self.folder / "log"
         self.run("pg_ctl", "start", "-w", "-t", START_TIMEOUT_S, "-D", self.folder / "data", "-l", log, "-o", options)
 
+    def pid(self) -> int:
+        """Of the process that all others of it come from."""
+        return int((self.folder / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+
+    def standby(self) -> PostgresServer:
+        """Another server that repeats all that this one does; from now on nothing is committed before it has it."""
+        other = PostgresServer(self.programs, durable=self.durable)
+        other.own(other.folder)
+        data = other.folder / "data"
+        other.run("pg_basebackup", "-h", self.folder, "-U", SUPERUSER, "-D", data, "-X", "stream", "-R", "-c", "fast")
+        other.resume()
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.sql("SELECT pg_reload_conf()")
+        return other
+
+    def promote(self) -> None:
+        """From a standby to a server that others write to."""
+        self.run("pg_ctl", "promote", "-w", "-D", self.folder / "data")
+
     def crash(self) -> None:
         """End every process of it at once, as a fault would; what it had acknowledged is there when it comes back."""
         self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self.folder / "data")
@@ -52,10 +75,14 @@ class PostgresServer:
         self.crash()
         shutil.rmtree(self.folder)
 
-    def create_database(self) -> str:
-        """Make an empty database and return its name."""
-        name = f"test_{next(self.numbers)}"
-        self.sql(f'CREATE DATABASE "{name}"')
+    def create_database(self, disk: Path | None = None) -> str:
+        """Make an empty database, on a disk of its own if one is given, and return its name."""
+        name, where = f"test_{next(self.numbers)}", ""
+        if disk is not None:
+            self.own(disk)
+            self.sql(f"CREATE TABLESPACE \"{name}\" LOCATION '{disk}'")
+            where = f' TABLESPACE "{name}"'
+        self.sql(f'CREATE DATABASE "{name}"{where}')
         return name
 
     def drop_database(self, name: str) -> None:

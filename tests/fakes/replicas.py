@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.fakes.ray_head import FakeRayHead
 
 LEASE_S = 1.0
+"""Short, so that a test of takeovers need not wait long; a busy machine can miss it."""
 
 
 def write_grid(data_dir: Path) -> None:
@@ -37,17 +38,17 @@ def write_grid(data_dir: Path) -> None:
 class Replica:
     """One server: its process, its data folder and a client of it."""
 
-    def __init__(self, data_dir: Path, shared_dir: Path, database: str) -> None:
+    def __init__(self, data_dir: Path, shared_dir: Path, database: str, *, lease_s: float = LEASE_S) -> None:
         write_grid(data_dir)
         self.data_dir = data_dir
         self.command = [*CLI, "serve", "--data-dir", str(data_dir), "--shared-dir", str(shared_dir)]
         self.command += ["--database", database]
-        self.environment: dict[str, str] = {}
+        self.lease_s, self.environment = lease_s, dict[str, str]()
         self.start()
 
     def start(self) -> None:
         files = ServerFiles(self.data_dir)
-        environment = {**os.environ, "CARBON_SCHED_LEADER_LEASE_S": str(LEASE_S), **self.environment}
+        environment = {**os.environ, "CARBON_SCHED_LEADER_LEASE_S": str(self.lease_s), **self.environment}
         with (self.data_dir / "server.log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
         running = eventually(files.read, self.announced)

@@ -6,7 +6,6 @@ the machine does. Sleep and clocks: tests/unit/service/test_setbacks.py; locks: 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
@@ -23,14 +22,16 @@ import pytest
 
 from carbon_sched.cli.main import run
 from carbon_sched.store.location import check_local_filesystem
+from tests.fakes.disks import mounted
 from tests.fakes.real_server import eventually, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.fakes.disks import Disk
+
 __all__ = ["place"]
 
-DISK = "8m"
 AS_NOBODY = """
 import os
 from carbon_sched.cli import connection, job_source, parcel, submit  # as nobody, files of Python may be out of reach
@@ -43,41 +44,11 @@ print([run(words) for words in commands])
 """
 
 
-class Disk:
-    """A small disk of its own for the data folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.filler = folder, folder / "filler"
-
-    def fill(self) -> None:
-        with self.filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"x" * 4096):
-                pass
-
-    def free(self) -> None:
-        self.filler.unlink()
-
-    def read_only(self) -> None:
-        subprocess.run(["mount", "--bind", self.folder, self.folder], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", self.folder], check=True)
-
-    def writable(self) -> None:
-        subprocess.run(["umount", "--lazy", self.folder], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     """Mounted where `place` has its data; asked for before `place`, so that it outlives the server."""
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "none", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield Disk(folder)
-    while os.path.ismount(folder):
-        subprocess.run(["umount", "--lazy", folder], check=True)
+    with mounted(tmp_path / "data", "8m") as made:
+        yield made
 
 
 def test_on_a_full_disk_nothing_is_accepted_and_nothing_lost(disk, place, tmp_path):
