@@ -15,7 +15,7 @@ from carbon_sched.domain.time import US
 from carbon_sched.domain.units import UJ_PPM_MG_PER_UG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from carbon_sched.domain.intensity import Reading
@@ -40,18 +40,20 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
 
 def co2e_ug(energy_uj: int, pue_ppm: int, intensity_mg_per_kwh: int) -> int:
     """Micrograms CO2e of `energy_uj` IT energy, rounded half up."""
-    product = energy_uj * pue_ppm * intensity_mg_per_kwh
-    return (2 * product + UJ_PPM_MG_PER_UG) // (2 * UJ_PPM_MG_PER_UG)
+    return each_co2e_ug((energy_uj,), pue_ppm, intensity_mg_per_kwh)[0]
+
+
+def each_co2e_ug(energy_uj: Iterable[int], pue_ppm: int, intensity_mg_per_kwh: int) -> list[int]:
+    """`co2e_ug` of each."""
+    twice, whole, half = 2 * pue_ppm * intensity_mg_per_kwh, 2 * UJ_PPM_MG_PER_UG, UJ_PPM_MG_PER_UG
+    return [(used_uj * twice + half) // whole for used_uj in energy_uj]
 
 
 _END = attrgetter("end")
 
 
 class Piece(NamedTuple):
-    """The part of a span that one reading covers; `reading` is None where nothing was known.
-
-    A tuple, for there are millions of them in a statement.
-    """
+    """The part of a span that one reading covers; `reading` is None where nothing was known."""
 
     start: datetime
     end: datetime
@@ -74,16 +76,22 @@ class Cut(NamedTuple):
 
 def split_at_readings(start: datetime, end: datetime, energy_uj: int, readings: Sequence[Reading]) -> list[Piece]:
     """Cut `[start, end)` at the borders of `readings` (ordered, not overlapping); energy follows time, exactly."""
-    cuts = cut_at_readings(start, end, readings)
-    return [Piece(*cut[:2], uj, cut.reading) for cut, uj in zip(cuts, shared(energy_uj, cuts), strict=True)]
+    pieces = split_each_at_readings(start, end, (energy_uj,), readings)
+    return [Piece(cut.start, cut.end, uj, cut.reading) for cut, (uj,) in pieces]
 
 
-def shared(energy_uj: int, cuts: Sequence[Cut]) -> list[int]:
-    """The energy of each cut of a stretch."""
-    return [energy_uj] if len(cuts) == 1 else apportion(energy_uj, [cut.length_us for cut in cuts])
+def split_each_at_readings(
+    start: datetime, end: datetime, energy_uj: tuple[int, ...], readings: Sequence[Reading]
+) -> list[tuple[Cut, tuple[int, ...]]]:
+    """The same for several energies that share `[start, end)`."""
+    cuts = _cut_at_readings(start, end, readings)
+    if len(cuts) == 1:
+        return [(cuts[0], energy_uj)]
+    lengths = [cut.length_us for cut in cuts]
+    return list(zip(cuts, zip(*(apportion(uj, lengths) for uj in energy_uj), strict=True), strict=True))
 
 
-def cut_at_readings(start: datetime, end: datetime, readings: Sequence[Reading]) -> list[Cut]:
+def _cut_at_readings(start: datetime, end: datetime, readings: Sequence[Reading]) -> list[Cut]:
     """`[start, end)` by what is known of it, in order."""
     first = bisect_right(readings, start, key=_END)
     cuts: list[Cut] = []

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 
@@ -75,6 +77,66 @@ class EnergySpan(_Fields):
             message = f"not an energy span: {span.energy_uj} uJ over [{span.start!r}, {span.end!r})"
             raise ValueError(message)
         return span
+
+
+class Channel(NamedTuple):
+    """What one reporter says of one device for one owner: all of an energy span but its time and its joules."""
+
+    owner: str
+    cluster: str
+    machine: str
+    device: str
+    device_kind: str
+    source: SourceClass
+    reporter: Reporter
+    scope: str
+    rule: str
+    error_ppm: int
+    flags: tuple[str, ...] = ()
+
+
+class Stretch(NamedTuple):
+    """Spans of one segment that share `[start, end)`: the microjoules of each channel, in their order.
+
+    A ledger has millions of spans and few channels: what is the same for many is kept once, and looked at once.
+    """
+
+    channels: tuple[Channel, ...]
+    start: datetime
+    end: datetime
+    energy_uj: tuple[int, ...]
+    segment_sha256: str
+
+    @classmethod
+    def of(cls, fields: tuple[Any, ...]) -> Stretch:
+        """From its fields. Raises ValueError as an energy span does."""
+        stretch = _new(cls, fields)
+        _, start, end, energy_uj, _ = fields
+        if min(energy_uj) < 0 or end <= start:
+            message = f"not an energy span: one of {energy_uj} uJ over [{start!r}, {end!r})"
+            raise ValueError(message)
+        return stretch
+
+    @property
+    def spans(self) -> Iterator[EnergySpan]:
+        """One by one."""
+        for channel, energy_uj in zip(self.channels, self.energy_uj, strict=True):
+            yield EnergySpan.of(
+                (*channel[:5], self.start, self.end, energy_uj, *channel[5:10], self.segment_sha256, channel.flags)
+            )
+
+    def only(self, kept: Sequence[bool]) -> Stretch | None:
+        """Without the channels that are not kept; None when none is left."""
+        if all(kept):
+            return self
+        energy_uj = tuple(compress(self.energy_uj, kept))
+        return self._replace(channels=_only(self.channels, tuple(kept)), energy_uj=energy_uj) if energy_uj else None
+
+
+@lru_cache(maxsize=256)
+def _only(channels: tuple[Channel, ...], kept: tuple[bool, ...]) -> tuple[Channel, ...]:
+    """The same object for the same channels, as for those that were read."""
+    return tuple(compress(channels, kept))
 
 
 QUALITY = "quality"
@@ -146,20 +208,38 @@ class IndependentCover:
                 last += 1
             spans[index:last] = [(low, high)]
 
-    def add_read(self, span: EnergySpan) -> None:
-        """Note that a reader of ours read a GPU; no machine has an empty name, so that these times stand apart."""
-        if span.device_kind == "gpu" and span.reporter is not Reporter.RAY:
-            self.add("", [span.device], span.start, span.end)
+    def add_read(self, channels: Iterable[Channel | EnergySpan], start: datetime, end: datetime) -> None:
+        """Note that readers of ours read GPUs; no machine has an empty name, so that these times stand apart."""
+        read = [one.device for one in channels if one.device_kind == "gpu" and one.reporter is not Reporter.RAY]
+        if read:
+            self.add("", read, start, end)
 
     def supersedes(self, span: EnergySpan) -> bool:
         """Whether any of a span's time was watched by somebody whose word goes before that of its reporter."""
-        key = ("", span.device) if span.reporter is Reporter.RAY else (span.machine, span.device_kind)
-        spans = self._spans.get(key)
-        if span.reporter is Reporter.INDEPENDENT or not spans:
-            return False
-        index = bisect_right(spans, (span.start, span.start))
-        before = index > 0 and spans[index - 1][1] > span.start
-        return before or (index < len(spans) and spans[index][0] < span.end)
+        return self._speaks_before(span, span.start, span.end)
+
+    def _speaks_before(self, channel: Channel | EnergySpan, start: datetime, end: datetime) -> bool:
+        spans = self._before(channel)
+        index = bisect_right(spans, (start, start))
+        before = index > 0 and spans[index - 1][1] > start
+        return before or (index < len(spans) and spans[index][0] < end)
+
+    def _before(self, channel: Channel | EnergySpan) -> list[tuple[datetime, datetime]]:
+        """When somebody spoke whose word goes before that of the channel's reporter."""
+        if channel.reporter is Reporter.INDEPENDENT:
+            return []
+        key = ("", channel.device) if channel.reporter is Reporter.RAY else (channel.machine, channel.device_kind)
+        return self._spans.get(key, [])
+
+    def counting(self, stretches: list[Stretch], channels: Iterable[Channel]) -> list[Stretch]:
+        """What of them counts, without what others' word goes before; no other `channels` than these are in them."""
+        if not any(map(self._before, channels)):
+            return stretches
+        counting = (
+            stretch.only([not self._speaks_before(one, stretch.start, stretch.end) for one in stretch.channels])
+            for stretch in stretches
+        )
+        return [stretch for stretch in counting if stretch is not None]
 
 
 def booked(spans: Sequence[EnergySpan]) -> list[EnergySpan]:
@@ -169,7 +249,7 @@ def booked(spans: Sequence[EnergySpan]) -> list[EnergySpan]:
     """
     cover = IndependentCover()
     for span in spans:
-        cover.add_read(span)
+        cover.add_read([span], span.start, span.end)
         if span.reporter is Reporter.INDEPENDENT:
             cover.add(span.machine, [span.device_kind], span.start, span.end)
     return [span for span in spans if not cover.supersedes(span)]

@@ -5,14 +5,14 @@ All in exact integers. References go through the same code with their own readin
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import groupby
-from operator import attrgetter
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
-from carbon_sched.domain.emissions import co2e_ug, cut_at_readings, shared
+from carbon_sched.domain.emissions import apportion, each_co2e_ug, split_each_at_readings
 from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM
@@ -20,9 +20,9 @@ from carbon_sched.ledger.records import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
-    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.energy import Channel, Stretch
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.records import AttemptRecord, ReadingsUsed
 
@@ -64,18 +64,26 @@ def within(inside: tuple[datetime, datetime], start: datetime, end: datetime, en
     return last - first
 
 
-_STRETCH = attrgetter("start", "end")
-"""Spans of one segment share it: what holds for it is looked up once."""
+NOTHING = ((0, 0),)
+
+
+class Share(NamedTuple):
+    """Energy of one stretch under one reading, by channel; `reading` None: no intensity is known.
+
+    `[start, end)` is when it was used (for a reference: when it would have been used).
+    """
+
+    channels: tuple[Channel, ...]
+    start: datetime
+    end: datetime
+    energy_uj: tuple[int, ...]
+    reading: Reading | None
 
 
 class Part(NamedTuple):
-    """Energy of one span under one reading. `reading` None: no intensity is known, so `co2e_ug` is None, not zero.
+    """Energy of one channel in a share; without a reading `co2e_ug` is None, not zero."""
 
-    `[start, end)` is when it was used (for a reference: when it would have been used). A tuple, for there are millions
-    of them in a statement.
-    """
-
-    span: EnergySpan
+    channel: Channel
     start: datetime
     end: datetime
     energy_uj: int
@@ -84,68 +92,158 @@ class Part(NamedTuple):
     co2e_ug: int | None
 
 
-_new = tuple.__new__
+class Sum(NamedTuple):
+    """Parts of one channel, reading and UTC day (of their start) together.
+
+    `separated_ug` is what of `co2e_ug` belongs to energy whose direct intensity is known too, `direct_ug` the direct
+    CO2e of that. `error_uj` is the meter's, at its worst.
+    """
+
+    channel: Channel
+    reading: Reading | None
+    day: date
+    energy_uj: int
+    facility_uj: int
+    co2e_ug: int
+    separated_ug: int
+    direct_ug: int
+    error_uj: int
 
 
 @dataclass(frozen=True)
 class Account:
-    """All parts of one attempt in one role; sums are over exact integers."""
+    """All energy of one attempt in one role, cut into shares; sums are over exact integers.
+
+    `direct` are readings of basis direct, beside those of the shares.
+    """
 
     attempt: AttemptRecord
     cluster: str
     zone: str
     pue_ppm: int
     pue_source: str
-    parts: tuple[Part, ...]
+    shares: tuple[Share, ...]
+    direct: tuple[Reading, ...] = ()
 
     @cached_property
     def energy_uj(self) -> int:
         """IT energy."""
-        return sum(part.energy_uj for part in self.parts)
+        return sum(one.energy_uj for one in self.sums)
 
     @cached_property
     def facility_uj(self) -> int:
         """IT energy times PUE."""
-        return sum(part.facility_uj for part in self.parts)
+        return sum(one.facility_uj for one in self.sums)
 
     @cached_property
     def covered_uj(self) -> int:
         """IT energy whose intensity is known."""
-        return sum(part.energy_uj for part in self.parts if part.reading is not None)
+        return sum(one.energy_uj for one in self.sums if one.reading is not None)
 
     @cached_property
     def co2e_ug(self) -> int:
         """CO2e of the covered energy."""
-        return sum(part.co2e_ug for part in self.parts if part.co2e_ug is not None)
+        return sum(one.co2e_ug for one in self.sums)
 
     @cached_property
     def times(self) -> tuple[datetime, datetime] | None:
         """When the first of its energy was used and the last; None without any."""
-        if not self.parts:
+        if not self.shares:
             return None
-        return min(part.start for part in self.parts), max(part.end for part in self.parts)
+        return min(share.start for share in self.shares), max(share.end for share in self.shares)
 
     @cached_property
     def complete(self) -> bool:
         """Whether every joule has an intensity."""
-        return all(part.reading is not None for part in self.parts)
+        return all(share.reading is not None for share in self.shares)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Channel by channel."""
+        return tuple(part for share in self.shares for part in self._parts(share))
+
+    def _parts(self, share: Share) -> Iterator[Part]:
+        channels, start, end, energy_uj, reading = share
+        columns = zip(channels, energy_uj, self._facility_uj(energy_uj), self.emitted_ug(share), strict=True)
+        for channel, used_uj, drawn_uj, emitted_ug in columns:
+            yield Part(channel, start, end, used_uj, drawn_uj, reading, emitted_ug if reading else None)
+
+    def emitted_ug(self, share: Share) -> list[int]:
+        """CO2e of each channel of a share; zero without a reading."""
+        return self._co2e_ug(share.energy_uj, share.reading)
+
+    @cached_property
+    def sums(self) -> list[Sum]:
+        """What the parts add up to; each is rounded for itself."""
+        alike: dict[tuple[int, int, date], list[Share]] = defaultdict(list)
+        for share in self.shares:
+            alike[id(share.channels), id(share.reading), share.start.date()].append(share)
+        return [one for shares in alike.values() for one in self._summed(shares)]
+
+    def _summed(self, shares: Sequence[Share]) -> Iterator[Sum]:
+        channels, start, _, _, reading = shares[0]
+        energies = zip(*(share.energy_uj for share in shares), strict=True)
+        apart = zip(*map(self._separated, shares), strict=True) if self.direct else repeat(NOTHING)
+        for channel, energy_uj, both in zip(channels, energies, apart):  # noqa: B905 - `repeat` has no end
+            separated_ug, direct_ug = map(sum, zip(*both, strict=True))
+            yield Sum(
+                channel,
+                reading,
+                start.date(),
+                sum(energy_uj),
+                sum(self._facility_uj(energy_uj)),
+                sum(self._co2e_ug(energy_uj, reading)),
+                separated_ug,
+                direct_ug,
+                sum(each_times_ppm(energy_uj, channel.error_ppm)),
+            )
+
+    def _separated(self, share: Share) -> Sequence[tuple[int, int]]:
+        """By channel, `separated_ug` and `direct_ug`: cut at the direct readings' borders, CO2e follows its energy."""
+        emitted_ug = self.emitted_ug(share)
+        if share.reading is None:
+            return NOTHING * len(emitted_ug)
+        pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
+        direct_ug = [self._co2e_ug(energy_uj, cut.reading) for cut, energy_uj in pieces]
+        known = [cut.reading is not None for cut, _ in pieces]
+        if len(pieces) == 1:
+            return list(zip(emitted_ug, direct_ug[0], strict=True)) if known[0] else NOTHING * len(emitted_ug)
+        return [
+            (sum(compress(apportion(all_ug, energy_uj), known)), sum(theirs_ug)) if any(energy_uj) else (0, 0)
+            for all_ug, energy_uj, theirs_ug in zip(
+                emitted_ug, zip(*(uj for _, uj in pieces), strict=True), zip(*direct_ug, strict=True), strict=True
+            )
+        ]
+
+    def _facility_uj(self, energy_uj: Iterable[int]) -> list[int]:
+        return each_times_ppm(energy_uj, self.pue_ppm)
+
+    def _co2e_ug(self, energy_uj: Sequence[int], reading: Reading | None) -> list[int]:
+        if reading is None:
+            return [0] * len(energy_uj)
+        return each_co2e_ug(energy_uj, self.pue_ppm, reading.intensity_mg_per_kwh)
 
 
 def account(
-    attempt: AttemptRecord, used: ReadingsUsed | None, period: Period, spans: Sequence[EnergySpan] | None = None
+    attempt: AttemptRecord, used: ReadingsUsed | None, period: Period, stretches: Sequence[Stretch] | None = None
 ) -> Account:
     """Book `attempt` with the readings `used`; without any no energy is covered, and PUE is that of its opening.
 
-    `spans` are those that count; others than today's only where an earlier figure is to be shown again.
+    `stretches` are those that count; others than today's only where an earlier figure is to be shown again.
     """
-    spans = attempt.spans if spans is None else spans
+    stretches = attempt.stretches if stretches is None else stretches
     if used is None:
-        parts = _parts(spans, period, attempt.pue_ppm, (), timedelta(0))
-        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, tuple(parts))
+        shares = _shares(stretches, period, (), timedelta(0))
+        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, tuple(shares))
     # what a marginal signal says of a change is no share of the total: it is never booked
-    readings = [reading for reading in used.readings if reading.signal is Signal.AVERAGE]
-    parts = _parts(spans, period, used.pue_ppm, readings, used.shift)
-    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, tuple(parts))
+    readings = _averages(used.readings)
+    shares = _shares(stretches, period, readings, used.shift)
+    direct = _averages(used.direct)
+    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, tuple(shares), direct)
+
+
+def _averages(readings: Iterable[Reading]) -> tuple[Reading, ...]:
+    return tuple(reading for reading in readings if reading.signal is Signal.AVERAGE)
 
 
 def actual(attempt: AttemptRecord, period: Period = ALWAYS) -> Account:
@@ -181,7 +279,7 @@ def references(accounts: Sequence[Account], period: Period = ALWAYS) -> list[Ref
 
     `accounts` are those of the attempts by `actual`, over the same period.
     """
-    ours = [account for account in accounts if account.parts]
+    ours = [account for account in accounts if account.shares]
     roles = sorted({role for account in ours for role in account.attempt.readings if role != ACTUAL})
     return [_reference(role, ours, period) for role in roles]
 
@@ -196,23 +294,25 @@ def _reference(role: str, ours: Sequence[Account], period: Period) -> Reference:
     return Reference(role, theirs, sum(account.co2e_ug for account in ours), problem)
 
 
-def _parts(
-    spans: Iterable[EnergySpan], period: Period, pue_ppm: int, readings: Sequence[Reading], shift: timedelta
-) -> Iterator[Part]:
-    for (start, end), together in groupby(spans, key=_STRETCH):
+def _shares(
+    stretches: Iterable[Stretch], period: Period, readings: Sequence[Reading], shift: timedelta
+) -> Iterator[Share]:
+    for channels, start, end, energy_uj, _ in stretches:
         inside = period.cut(start, end)
         if inside is None:
             continue
-        cuts = cut_at_readings(inside[0] + shift, inside[1] + shift, readings)
         whole = inside == (start, end)
-        for span in together:
-            energy_uj = span.energy_uj if whole else within(inside, start, end, span.energy_uj)
-            for (since, until, reading), used_uj in zip(cuts, shared(energy_uj, cuts), strict=True):
-                emitted_ug = co2e_ug(used_uj, pue_ppm, reading.intensity_mg_per_kwh) if reading else None
-                fields = (span, since, until, used_uj, facility_uj(used_uj, pue_ppm), reading, emitted_ug)
-                yield _new(Part, fields)
+        inside_uj = energy_uj if whole else tuple(within(inside, start, end, one_uj) for one_uj in energy_uj)
+        pieces = split_each_at_readings(inside[0] + shift, inside[1] + shift, inside_uj, readings)
+        for (since, until, reading), used_uj in pieces:
+            yield Share(channels, since, until, used_uj, reading)
 
 
 def facility_uj(energy_uj: int, pue_ppm: int) -> int:
     """IT energy times PUE, rounded half up."""
-    return (2 * energy_uj * pue_ppm + PPM) // (2 * PPM)
+    return each_times_ppm((energy_uj,), pue_ppm)[0]
+
+
+def each_times_ppm(energy_uj: Iterable[int], factor_ppm: int) -> list[int]:
+    """Each energy times a factor, rounded half up."""
+    return [(2 * used_uj * factor_ppm + PPM) // (2 * PPM) for used_uj in energy_uj]

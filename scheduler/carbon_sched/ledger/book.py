@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from carbon_sched.domain.energy import EnergySpan
+    from carbon_sched.domain.energy import EnergySpan, Stretch
     from carbon_sched.domain.facts import Entry, Fact
     from carbon_sched.ledger.energy_fact import Energy
 
@@ -201,19 +201,25 @@ class Book:
             attempt.quality.update(told.units)
 
     def _heard(self, energy: Energy) -> None:
-        for span in energy.spans:
-            self._watched.add_read(span)
+        self._note(energy.stretches({}))
+
+    def _note(self, stretches: Iterable[Stretch]) -> None:
+        for channels, start, end, *_ in stretches:
+            self._watched.add_read(channels, start, end)
 
     def _energy(self, energy: Energy) -> None:
-        attempt, segment, spans = self._attempts[energy.attempt], energy.segment, energy.spans
-        _refuse(segment in attempt.segments, f"segment {segment} of {attempt.attempt_id} is booked twice")
-        _refuse(any(span.owner != attempt.attempt_id for span in spans), f"segment {segment} holds others' energy")
-        attempt.segments[segment] = energy.sha256
+        attempt, segment = self._attempts[energy.attempt], energy.segment
+        stretches = energy.stretches(attempt.channels)
+        if segment in attempt.segments:
+            raise ValueError(f"segment {segment} of {attempt.attempt_id} is booked twice")
+        if any(channel.owner != attempt.attempt_id for stretch in stretches for channel in stretch.channels):
+            raise ValueError(f"segment {segment} holds others' energy")
+        attempt.segments.add(segment)
         if told := energy.compared:
             counter_uj, integral_uj = attempt.compared.get(told.machine, (0, 0))
             attempt.compared[told.machine] = counter_uj + told.counter_uj, integral_uj + told.integral_uj
-        self._heard(energy)
-        attempt.recorded += spans
+        self._note(stretches)
+        attempt.recorded += stretches
         attempt.collected = False  # energy that comes late wants its readings too, which are booked with it
 
     def _machine_energy_recorded(self, _fact: Fact, body: Mapping[str, Any]) -> None:
@@ -222,7 +228,7 @@ class Book:
         _refuse(segment in self.machine_segments, f"segment {segment} of machine {body['machine']} is booked twice")
         self.machine_segments.add(segment)
         for span in spans_in(body):
-            self._watched.add_read(span)
+            self._watched.add_read([span], span.start, span.end)
             # Where no meter is vouched for, no independent word can follow: the sum is all that is needed.
             vouched = self.clusters.get(span.cluster, {}).get("meter_keys")
             if vouched and span.reporter is Reporter.SELF_REPORTED:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.emissions import co2e_ug
+from carbon_sched.domain.energy import Reporter, SourceClass
 from carbon_sched.domain.errors import InvalidInput, NotFound
 from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM, UJ_PPM_MG_PER_UG
@@ -201,15 +202,15 @@ def _run(job: JobRecord, accounts: Sequence[Account], per: str) -> Run:
     if not job.settled or not any(part.energy_uj for part in parts):
         problem = "has no energy in the ledger" if job.settled else "is not settled: its energy may still be coming in"
         raise InvalidInput("job", job.job_id, problem, "Compare jobs that ended and were metered")
-    spans = [(part.span, part.energy_uj) for part in parts]
+    told = [(part.channel, part.energy_uj) for part in parts]
     return Run(
         job=job.job_id,
-        energy_uj=sum(energy for _, energy in spans),
+        energy_uj=sum(energy for _, energy in told),
         duration_us=sum(_duration_us(one) for one in accounts),
         amount_millionths=MILLION if per == JOB else _amount(job, per),
-        estimated_uj=sum(energy for span, energy in spans if span.source.value == "estimated"),
-        self_reported_uj=sum(energy for span, energy in spans if span.reporter.value != "independent"),
-        error_uj=sum(energy * span.error_ppm // PPM for span, energy in spans),
+        estimated_uj=sum(energy for channel, energy in told if channel.source is SourceClass.ESTIMATED),
+        self_reported_uj=sum(energy for channel, energy in told if channel.reporter is not Reporter.INDEPENDENT),
+        error_uj=sum(energy * channel.error_ppm // PPM for channel, energy in told),
     )
 
 

@@ -123,7 +123,7 @@ def _stage(phase: str, stage: str, used: Sequence[Used], period: Period) -> Stag
         jobs=len({one.job.job_id for one in used}),
         attempts=len(used),
         energy_uj=sum(one.account.energy_uj for one in used),
-        facility_uj=sum(part.facility_uj for one in used for part in one.account.parts),
+        facility_uj=sum(one.account.facility_uj for one in used),
         covered_uj=sum(one.account.covered_uj for one in used),
         co2e_ug=sum(one.account.co2e_ug for one in used),
         embodied_low_ug=sum(row.low_ug for row in made),

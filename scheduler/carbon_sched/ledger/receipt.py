@@ -113,9 +113,9 @@ class _Run:
 
 
 def _run(attempt: AttemptRecord) -> _Run | None:
-    start = attempt.started_at or min((span.start for span in attempt.spans), default=None)
-    end = attempt.ended_at or max((span.end for span in attempt.spans), default=None)
-    return _Run(start, end) if start and end and (attempt.started_at or attempt.spans) else None
+    start = attempt.started_at or min((stretch.start for stretch in attempt.stretches), default=None)
+    end = attempt.ended_at or max((stretch.end for stretch in attempt.stretches), default=None)
+    return _Run(start, end) if start and end and (attempt.started_at or attempt.stretches) else None
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ def _covered(parts: Sequence[Part]) -> _Covered:
 
 
 def _by_source(parts: Sequence[Part]) -> dict[str, float]:
-    sums = {source: sum(p.energy_uj for p in parts if p.span.source is source) for source in SourceClass}
-    used = {part.span.source for part in parts}
+    sums = {source: sum(p.energy_uj for p in parts if p.channel.source is source) for source in SourceClass}
+    used = {part.channel.source for part in parts}
     return {source.value: joules(energy) for source, energy in sums.items() if source in used}
 
 
 def _devices(parts: Sequence[Part]) -> list[ReceiptDevice]:
     groups: dict[tuple[str, ...], list[Part]] = defaultdict(list)
     for part in parts:
-        span = part.span
-        key = (span.machine, span.device, span.device_kind, span.source.value, span.reporter.value, span.rule)
+        of = part.channel
+        key = (of.machine, of.device, of.device_kind, of.source.value, of.reporter.value, of.rule)
         groups[key].append(part)
     return [_device(key, group) for key, group in sorted(groups.items())]
 
@@ -158,7 +158,7 @@ def _devices(parts: Sequence[Part]) -> list[ReceiptDevice]:
 def _device(key: tuple[str, ...], parts: Sequence[Part]) -> ReceiptDevice:
     machine, device, kind, source, reporter, rule = key
     energy_uj = sum(part.energy_uj for part in parts)
-    weighted_ppm = sum(part.energy_uj * part.span.error_ppm for part in parts)
+    weighted_ppm = sum(part.energy_uj * part.channel.error_ppm for part in parts)
     return {
         "machine": machine,
         "device": device,
@@ -277,10 +277,10 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
             notes.append(f"{100 * uj / energy_uj:.3g} % of the energy {text}")
 
     share(sum(p.energy_uj for p in parts if p.reading is None), "has no known intensity; its CO2e is not in the figure")
-    share(sum(p.energy_uj for p in parts if p.span.source is SourceClass.ESTIMATED), "is estimated, not measured")
-    own = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.SELF_REPORTED)
+    share(sum(p.energy_uj for p in parts if p.channel.source is SourceClass.ESTIMATED), "is estimated, not measured")
+    own = sum(p.energy_uj for p in parts if p.channel.reporter is Reporter.SELF_REPORTED)
     share(own, "was reported by the job's own side, not by an independent meter")
-    rays = sum(p.energy_uj for p in parts if p.span.reporter is Reporter.RAY)
+    rays = sum(p.energy_uj for p in parts if p.channel.reporter is Reporter.RAY)
     share(rays, "is integrated from Ray's own power gauge, where no reader of ours ran; it knows GPUs, and no CPUs")
     notes += [
         f"{joules(used_uj):.6g} J {text}" for flag, text in FLAGS.items() if (used_uj := _flagged_uj(parts, flag))
@@ -289,12 +289,12 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
     notes += [text for attempt in attempts if (text := _provisioned(attempt))]
     uses = [use for attempt in attempts for use in attempt.variants]
     notes += _unique(f"variant {use.name} {REJECTED[use.outcome]}" for use in uses if use.outcome in REJECTED)
-    superseded = [span for a in attempts for span in a.recorded if a.watched.supersedes(span)]
+    superseded = [span for attempt in attempts for span in attempt.superseded]
     for reporter, told, who in _EVIDENCE_ONLY:
         energy = sum(span.energy_uj for span in superseded if span.reporter is reporter)
         if energy:
             notes.append(f"{joules(energy):.6g} J that {told} are evidence only: {who} at that time")
-    ran = [attempt for attempt in attempts if attempt.spans]
+    ran = [attempt for attempt in attempts if attempt.stretches]
     if len(ran) > 1:
         notes.append(f"{len(ran)} attempts used energy; all of it is booked")
     restated = [attempt.attempt_id for attempt in attempts if len(attempt.readings.get(ACTUAL, ())) > 1]
@@ -304,7 +304,7 @@ def _notes(attempts: Sequence[AttemptRecord], parts: Sequence[Part], compared: S
 
 
 def _flagged_uj(parts: Sequence[Part], flag: str) -> int:
-    return sum(part.energy_uj for part in parts if flag in part.span.flags)
+    return sum(part.energy_uj for part in parts if flag in part.channel.flags)
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

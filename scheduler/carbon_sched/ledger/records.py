@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.energy import IndependentCover
@@ -10,8 +11,9 @@ from carbon_sched.domain.energy import IndependentCover
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from carbon_sched.domain.energy import EnergySpan, Window
+    from carbon_sched.domain.energy import EnergySpan, Stretch, Window
     from carbon_sched.domain.intensity import Reading
+    from carbon_sched.ledger.energy_fact import Known
     from carbon_sched.ledger.variant import VariantUse
 
 Body = dict[str, Any]
@@ -26,7 +28,7 @@ class ReadingsUsed:
     """Which intensities and PUE apply to an attempt's energy, moved in time by `shift`, on a cluster (for a `role`).
 
     `direct` are combustion-only readings beside the life-cycle ones, with holes where nobody publishes them. It was
-    booked `at`, over the first `evidence` spans that were recorded of the attempt.
+    booked `at`, over the first `evidence` stretches that were recorded of the attempt.
     """
 
     role: str
@@ -84,7 +86,8 @@ class Listing:
 class AttemptRecord:
     """One attempt as the ledger knows it. `readings` by role, oldest first: the last holds, earlier were restated.
 
-    `recorded` is all evidence of its energy; `spans` is what of it is booked. `reserved` is the hardware that was kept
+    `recorded` is all evidence of its energy; `stretches` is what of it is booked, and `spans` the same one by one.
+    `channels` are those that were met until now, by what told of them. `reserved` is the hardware that was kept
     for it and the footprint of its manufacture, None in ledgers of before. `overhead` are the stretches that
     suspensions took beside its work, named as `domain.energy.Overhead` does. `pue_changes` are when another PUE of its
     cluster was stated while it was open, and which. `compared` holds, by machine, what counters said and
@@ -114,24 +117,36 @@ class AttemptRecord:
     overhead: list[Window] = field(default_factory=list)
     quality: dict[str, int] = field(default_factory=dict)
     variants: tuple[VariantUse, ...] = ()
-    recorded: list[EnergySpan] = field(default_factory=list)
-    segments: dict[str, str] = field(default_factory=dict)
+    recorded: list[Stretch] = field(default_factory=list)
+    channels: Known = field(default_factory=dict)
+    segments: set[str] = field(default_factory=set)
     compared: dict[str, tuple[int, int]] = field(default_factory=dict)
     readings: dict[str, list[ReadingsUsed]] = field(default_factory=dict)
     watched: IndependentCover = field(default_factory=IndependentCover)
-    _spans: tuple[tuple[int, int], list[EnergySpan]] = field(default=((0, 0), []), init=False, repr=False)
+    _stretches: tuple[tuple[int, int], list[Stretch]] = field(default=((0, 0), []), init=False, repr=False)
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The evidence that counts: without what an independent meter of the machine says itself."""
+        known = (len(self.recorded), self.watched.notes)
+        if self._stretches[0] != known:
+            self._stretches = known, self.counting(len(self.recorded))
+        return self._stretches[1]
+
+    def counting(self, evidence: int) -> list[Stretch]:
+        """The same of the first `evidence` stretches that were recorded."""
+        return self.watched.counting(self.recorded[:evidence], chain.from_iterable(self.channels.values()))
 
     @property
     def spans(self) -> list[EnergySpan]:
-        """The evidence that counts: without what an independent meter of the machine says itself."""
-        known = (len(self.recorded), self.watched.notes)
-        if self._spans[0] != known:
-            self._spans = known, self.counting(len(self.recorded))
-        return self._spans[1]
+        """The spans that count."""
+        return [span for stretch in self.stretches for span in stretch.spans]
 
-    def counting(self, evidence: int) -> list[EnergySpan]:
-        """The same of the first `evidence` spans that were recorded."""
-        return [span for span in self.recorded[:evidence] if not self.watched.supersedes(span)]
+    @property
+    def superseded(self) -> list[EnergySpan]:
+        """The spans that do not."""
+        recorded = (span for stretch in self.recorded for span in stretch.spans)
+        return [span for span in recorded if self.watched.supersedes(span)]
 
     @property
     def settled(self) -> bool:

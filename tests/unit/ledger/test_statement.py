@@ -355,5 +355,7 @@ def test_more_energy_pue_or_intensity_never_means_less_co2e(written, more_mg):
             higher = tuple(replace(r, intensity_mg_per_kwh=min(2_500_000, r.intensity_mg_per_kwh + more_mg))
                            for r in used.readings)  # fmt: skip
             attempt.readings["actual"] = [replace(used, pue_ppm=used.pue_ppm + more_mg, readings=higher)]
-            attempt.recorded = [s._replace(energy_uj=s.energy_uj + more_mg) for s in attempt.recorded]
+            attempt.recorded = [
+                s._replace(energy_uj=tuple(uj + more_mg for uj in s.energy_uj)) for s in attempt.recorded
+            ]
     assert statement(book, Selection()).total("co2e_ug") >= before

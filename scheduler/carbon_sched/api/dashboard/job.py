@@ -133,13 +133,13 @@ def curves(parts: Sequence[Part]) -> dict[str, Any]:
     edges = sorted({start + step * ((edge - start) // step) for part in parts for edge in (part.start, part.end)})
     if len(edges) == 1:
         edges.append(edges[0] + step)
-    kinds = sorted({part.span.device_kind for part in parts})
+    kinds = sorted({part.channel.device_kind for part in parts})
     rows: list[dict[str, Any]] = [
         {
             "label": kind,
             "unit": "W",
             "fill": True,
-            "values": _watts([p for p in parts if p.span.device_kind == kind], edges),
+            "values": _watts([p for p in parts if p.channel.device_kind == kind], edges),
         }
         for kind in kinds
     ]

@@ -45,7 +45,7 @@ def _month(book: Book, since: datetime, team: str | None) -> Month:
     rows = [row for job, mine in jobs for row in compared(job, [one.account for one in mine], period)]
     return Month(
         since=since,
-        jobs=sum(any(one.account.parts for one in mine) for _, mine in jobs),
+        jobs=sum(any(one.account.shares for one in mine) for _, mine in jobs),
         energy_uj=sum(one.account.energy_uj for one in used),
         co2e_ug=sum(one.account.co2e_ug for one in used),
         comparisons=tuple(comparisons(rows)),

@@ -33,7 +33,7 @@ AHEAD = timedelta(hours=48)
 RECENT, STALE = timedelta(minutes=10), timedelta(minutes=20)
 """Over what time a job's power is averaged, and how old the newest reading may be."""
 LATEST = 64
-"""Spans of an attempt that are looked at for its newest reading."""
+"""Stretches of an attempt's energy that are looked at for its newest reading."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ def _metered(
 
 
 def _watts(record: AttemptRecord, now: datetime) -> float | None:
-    last = max((span.end for span in record.recorded[-LATEST:]), default=None)
+    last = max((stretch.end for stretch in record.recorded[-LATEST:]), default=None)
     if last is None or last < now - STALE:
         return None
     since = last - RECENT
-    spans = [span for span in record.recorded if span.start >= since and not record.watched.supersedes(span)]
-    if not spans:
+    counting = [stretch for stretch in record.stretches if stretch.start >= since]
+    if not counting:
         return None
-    seconds = (last - min(span.start for span in spans)).total_seconds()
-    return sum(span.energy_uj for span in spans) / UJ_PER_J / seconds
+    seconds = (last - min(stretch.start for stretch in counting)).total_seconds()
+    return sum(sum(stretch.energy_uj) for stretch in counting) / UJ_PER_J / seconds

@@ -41,7 +41,7 @@ def selected(book: Book, selection: Selection) -> list[tuple[JobRecord, list[Use
     for job in book.jobs.values():
         if selection.holds(job):
             used = [Used(job, actual(attempt, selection.period)) for attempt in selection.attempts(job)]
-            burning = [one for one in used if one.account.parts]
+            burning = [one for one in used if one.account.shares]
             if burning or selection.period.holds(job.submitted_at):
                 found.append((job, used))
     return found

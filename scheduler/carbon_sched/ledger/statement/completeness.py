@@ -25,7 +25,7 @@ def completeness(
         states=tuple(sorted(Counter(job.state or "live" for job in jobs).items())),
         outcomes=tuple(sorted(Counter(attempt.outcome or "open" for attempt in attempts).items())),
         retried=sum(1 for job in jobs if len(job.attempts) > 1),
-        without_energy=sum(1 for attempt in attempts if _ran(attempt) and not attempt.spans),
+        without_energy=sum(1 for attempt in attempts if _ran(attempt) and not attempt.stretches),
         clusters=tuple(_reconciled(book, cluster, period) for cluster in sorted(set(clusters))),
     )
 

@@ -70,7 +70,7 @@ def compared(job: JobRecord, accounts: Sequence[Account], period: Cut) -> list[C
 
 
 def _compared(job: JobRecord, reference: Reference) -> Compared:
-    clusters = ", ".join(dict.fromkeys(one.cluster for one in reference.accounts if one.parts))
+    clusters = ", ".join(dict.fromkeys(one.cluster for one in reference.accounts if one.shares))
     theirs, saved = reference.co2e_ug, reference.saved_ug
     return Compared(job.job_id, reference.role, clusters, reference.ours_ug, theirs, saved, reference.problem)
 

@@ -105,9 +105,9 @@ def _of_cluster(
 
 def _facility_uj(used: Used, cut: Cut) -> int:
     """Facility energy of an attempt within the statement's period and this one."""
-    parts = used.account.parts
     if cut == Cut():
-        return sum(part.facility_uj for part in parts)
+        return used.account.facility_uj
+    parts = used.account.parts
     inside = [clipped for part in parts if (clipped := cut.clip(part.start, part.end, part.energy_uj))]
     return sum(facility_uj(energy_uj, used.account.pue_ppm) for _, _, energy_uj in inside)
 

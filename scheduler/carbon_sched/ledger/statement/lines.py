@@ -1,4 +1,4 @@
-"""Rows 5 to 10 of the checklist: energy, gaps, PUE and intensities, from the parts that the account cut."""
+"""Rows 5 to 10 of the checklist: energy, gaps, PUE and intensities, from the shares that the account cut."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.emissions import apportion, co2e_ug, split_at_readings
+from carbon_sched.domain.emissions import split_each_at_readings
 from carbon_sched.domain.energy import SourceClass
-from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import to_rfc3339
-from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.account import Period as Cut
 from carbon_sched.ledger.figures import ratio
-from carbon_sched.ledger.records import ACTUAL
 from carbon_sched.ledger.statement.model import Day, Gap, Line, Pue, Series
 
 if TYPE_CHECKING:
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from carbon_sched.domain.intensity import Reading
-    from carbon_sched.ledger.account import Account, Part
+    from carbon_sched.ledger.account import Account, Sum
     from carbon_sched.ledger.records import AttemptRecord, JobRecord
 
 SUMS = ("energy_uj", "facility_uj", "covered_uj", "co2e_ug", "separated_ug", "direct_ug", "error_uj")
@@ -48,7 +44,8 @@ class Used:
     def overhead_uj(self) -> int:
         """What suspensions took of its energy beside the work."""
         taken = [Cut(window.start, window.end) for window in self.attempt.overhead]
-        clipped = (at.clip(part.start, part.end, part.energy_uj) for at in taken for part in self.account.parts)
+        parts = self.account.parts if taken else ()
+        clipped = (at.clip(part.start, part.end, part.energy_uj) for at in taken for part in parts)
         return sum(inside[2] for inside in clipped if inside is not None)
 
 
@@ -56,20 +53,18 @@ def lines(used: Iterable[Used]) -> list[Line]:
     """One line per attempt, kind of device, source, reporter, rule and series of intensities, in a stable order."""
     found: list[Line] = []
     for one in used:
-        direct = _direct(one.attempt)
-        alike = [_line(one, parts, direct) for parts in _alike(one.account.parts)]
-        keys = ("component", "source", "reporter", "rule", "provider", "grade")
-        found += [line for _, line in summed(alike, keys)]
+        groups: dict[tuple[str, ...], list[Sum]] = defaultdict(list)
+        for each in one.account.sums:
+            groups[_key(each)].append(each)
+        found += [_line(one, key, group) for key, group in sorted(groups.items())]
     return found
 
 
-def _alike(parts: Iterable[Part]) -> Iterable[list[Part]]:
-    """Parts of one attempt by what makes their lines equal in all but sums (members of enums are one object each)."""
-    groups: dict[tuple[object, ...], list[Part]] = defaultdict(list)
-    for part in parts:
-        span = part.span
-        groups[span.device_kind, id(span.source), id(span.reporter), span.rule, id(part.reading)].append(part)
-    return groups.values()
+def _key(of: Sum) -> tuple[str, ...]:
+    """Component, source, reporter, rule, provider and grade."""
+    channel, reading = of.channel, of.reading
+    series = (reading.provider, reading.grade.value) if reading else ("", "")
+    return (channel.device_kind, channel.source.value, channel.reporter.value, channel.rule, *series)
 
 
 def summed(lines: Iterable[Line], fields: Sequence[str]) -> list[tuple[tuple[str, ...], Line]]:
@@ -83,15 +78,9 @@ def summed(lines: Iterable[Line], fields: Sequence[str]) -> list[tuple[tuple[str
     ]
 
 
-def _direct(attempt: AttemptRecord) -> list[Reading]:
-    newest = attempt.newest(ACTUAL)
-    return [reading for reading in newest.direct if reading.signal is Signal.AVERAGE] if newest else []
-
-
-def _line(used: Used, parts: Sequence[Part], direct: Sequence[Reading]) -> Line:
-    job, span, reading = used.job, parts[0].span, parts[0].reading
-    energy_uj = sum(part.energy_uj for part in parts)
-    apart = [separated(part, used.account.pue_ppm, direct) for part in parts] if direct else []
+def _line(used: Used, key: tuple[str, ...], sums: Sequence[Sum]) -> Line:
+    job = used.job
+    component, source, reporter, rule, provider, grade = key
     return Line(
         job=job.job_id,
         name=job.name,
@@ -105,34 +94,20 @@ def _line(used: Used, parts: Sequence[Part], direct: Sequence[Reading]) -> Line:
         cluster=used.account.cluster,
         zone=used.account.zone,
         pue_ppm=used.account.pue_ppm,
-        component=span.device_kind,
-        source=span.source.value,
-        reporter=span.reporter.value,
-        rule=span.rule,
-        provider=reading.provider if reading else "",
-        grade=reading.grade.value if reading else "",
-        energy_uj=energy_uj,
-        facility_uj=sum(part.facility_uj for part in parts),
-        covered_uj=energy_uj if reading else 0,
-        co2e_ug=sum(part.co2e_ug or 0 for part in parts),
-        separated_ug=sum(separated_ug for separated_ug, _ in apart),
-        direct_ug=sum(direct_ug for _, direct_ug in apart),
-        error_uj=sum((2 * part.energy_uj * part.span.error_ppm + PPM) // (2 * PPM) for part in parts),
+        component=component,
+        source=source,
+        reporter=reporter,
+        rule=rule,
+        provider=provider,
+        grade=grade,
+        energy_uj=sum(one.energy_uj for one in sums),
+        facility_uj=sum(one.facility_uj for one in sums),
+        covered_uj=sum(one.energy_uj for one in sums if one.reading),
+        co2e_ug=sum(one.co2e_ug for one in sums),
+        separated_ug=sum(one.separated_ug for one in sums),
+        direct_ug=sum(one.direct_ug for one in sums),
+        error_uj=sum(one.error_uj for one in sums),
     )
-
-
-def separated(part: Part, pue_ppm: int, direct: Sequence[Reading]) -> tuple[int, int]:
-    """Of a part's life-cycle CO2e, that of energy whose direct intensity is known too; and its direct CO2e.
-
-    The part is cut at the direct readings' borders; its CO2e follows its energy, so that nothing of it is lost.
-    """
-    if part.co2e_ug is None or not part.energy_uj:
-        return 0, 0
-    pieces = split_at_readings(part.start, part.end, part.energy_uj, direct)
-    shares = apportion(part.co2e_ug, [piece.energy_uj for piece in pieces])
-    known = [(share, piece) for share, piece in zip(shares, pieces, strict=True) if piece.reading is not None]
-    direct_ug = sum(co2e_ug(p.energy_uj, pue_ppm, p.reading.intensity_mg_per_kwh) for _, p in known if p.reading)
-    return sum(share for share, _ in known), direct_ug
 
 
 # --------------------------------------------------------------------------------------------------------------- gaps
@@ -148,19 +123,19 @@ def gaps(used: Sequence[Used], period: Cut) -> list[Gap]:
 
 
 def _unknown_intensity(used: Used) -> Iterator[Gap]:
-    parts = [part for part in used.account.parts if part.reading is None]
-    for start, end in union((part.start, part.end) for part in parts):
-        energy_uj = sum(part.energy_uj for part in parts if start <= part.start < end)
+    shares = [share for share in used.account.shares if share.reading is None]
+    for start, end in union((share.start, share.end) for share in shares):
+        energy_uj = sum(sum(share.energy_uj) for share in shares if start <= share.start < end)
         yield _gap(used, "no intensity", start, end, energy_uj)
 
 
 def _unmetered(used: Used, period: Cut) -> Iterator[Gap]:
     attempt = used.attempt
-    if attempt.started_at is None or attempt.ended_at is None or not attempt.spans:
+    if attempt.started_at is None or attempt.ended_at is None or not attempt.stretches:
         return
     cursor = attempt.started_at if period.since is None else max(attempt.started_at, period.since)
     last = attempt.ended_at if period.until is None else min(attempt.ended_at, period.until)
-    for start, end in [*union((span.start, span.end) for span in attempt.spans), (last, last)]:
+    for start, end in [*union((stretch.start, stretch.end) for stretch in attempt.stretches), (last, last)]:
         if min(start, last) - cursor >= LEAST_GAP:
             yield _gap(used, "no energy", cursor, min(start, last), None)
         cursor = max(cursor, end)
@@ -227,17 +202,22 @@ def series(used: Sequence[Used]) -> list[Series]:
 
 def _applied(used: Used) -> Iterator[tuple[str, Reading, int]]:
     """Each reading that a figure of the attempt rests on, with the energy it was applied to (readings hash slowly)."""
-    direct = _direct(used.attempt)
-    parts = [part for part in used.account.parts if part.reading is not None]
-    cut = [split_at_readings(part.start, part.end, part.energy_uj, direct) for part in parts] if direct else []
-    for use, pieces in (("booked", parts), ("direct", chain.from_iterable(cut))):
+    booked = ((one.reading, one.energy_uj) for one in used.account.sums)
+    for use, applied in (("booked", booked), ("direct", _direct(used.account))):
         sums: dict[int, int] = defaultdict(int)
         readings = {}
-        for piece in pieces:
-            if piece.reading is not None:
-                sums[id(piece.reading)] += piece.energy_uj
-                readings[id(piece.reading)] = piece.reading
+        for reading, energy_uj in applied:
+            if reading is not None:
+                sums[id(reading)] += energy_uj
+                readings[id(reading)] = reading
         yield from ((use, reading, sums[key]) for key, reading in readings.items())
+
+
+def _direct(account: Account) -> Iterator[tuple[Reading | None, int]]:
+    for share in account.shares if account.direct else ():
+        if share.reading is not None:
+            pieces = split_each_at_readings(share.start, share.end, share.energy_uj, account.direct)
+            yield from ((cut.reading, sum(energy_uj)) for cut, energy_uj in pieces)
 
 
 def _same(use: str, r: Reading) -> tuple[str, ...]:
@@ -276,11 +256,11 @@ def _series(key: tuple[str, ...], group: Sequence[tuple[Reading, int]]) -> Serie
 
 
 def days(used: Sequence[Used]) -> list[Day]:
-    """Energy and CO2e by the UTC day in which a part began."""
+    """Energy and CO2e by the UTC day in which a share began."""
     sums: dict[date, list[int]] = defaultdict(lambda: [0, 0])
     for one in used:
-        for part in one.account.parts:
-            both = sums[part.start.date()]
-            both[0] += part.energy_uj
-            both[1] += part.co2e_ug or 0
+        for each in one.account.sums:
+            both = sums[each.day]
+            both[0] += each.energy_uj
+            both[1] += each.co2e_ug
     return [Day(day.isoformat(), *both) for day, both in sorted(sums.items())]

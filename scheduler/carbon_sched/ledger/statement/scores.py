@@ -60,11 +60,11 @@ class Reserved:
 def reserved(used: Used, period: Cut) -> Reserved | None:
     """By the wrapper's record where it exists, else by the meter's samples; None for what never ran, or not then."""
     attempt = used.attempt
-    spans = attempt.spans
-    if attempt.started_at is None and not spans:
+    stretches = attempt.stretches
+    if attempt.started_at is None and not stretches:
         return None
-    start = attempt.started_at or min(span.start for span in spans)
-    end = attempt.ended_at or max((span.end for span in spans), default=start)
+    start = attempt.started_at or min(stretch.start for stretch in stretches)
+    end = attempt.ended_at or max((stretch.end for stretch in stretches), default=start)
     inside = period.cut(start, end)
     return Reserved(start, end, inside) if inside else None
 
