@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from contextlib import closing as closed
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -174,7 +175,7 @@ def build(
     forecasts = OwnForecasts(clock, lambda zone, a, b: [*archive.known(zone, a, b), *grid.actual(zone, a, b, b)])
     configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
     grid = Grid(configured.sources(), YearlyTable.load(), forecaster=forecasts)
-    outlooks = Outlooks(grid)
+    outlooks = closing.enter_context(closed(Outlooks(grid)))
     fleet = Fleet(store, clusters, clock, signals, leadership.leads)
     closing.callback(fleet.close)
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals, leadership.leads)
@@ -281,7 +282,7 @@ def build(
         preset_names=preset_names,
         logs=logs,
         statements=statements,
-        answers=_answers(closing),
+        answers=closing.enter_context(closed(Answers(clock))),
         sealing=sealing,
         signals=signals,
         intensities=Intensities(grid, refresh, fleet, clock, forecasts.record),
@@ -302,12 +303,6 @@ def _serving(
 ) -> Callable[[Store], Serving]:
     """Services on a store: the leader's loop writes to a fenced one, the API of any server to the plain one."""
     return lambda store: Serving(store, fleet, accept, decide, outlooks, owner, vault, clock)
-
-
-def _answers(closing: ExitStack) -> Answers:
-    answers = Answers()
-    closing.callback(answers.close)
-    return answers
 
 
 def _poll(fleet: Fleet, awake: Awake) -> Callable[[], float]:

@@ -52,7 +52,7 @@ class Served:
         """`grid` as for `World`, beside two zones that are always there; pages wait so long for the book's answers."""
         steps = defaultdict(lambda: [(0.0, 100.0)], {"SE-SE3": [(0.0, 50.0)], "DE": [(0.0, 400.0)], **grid})
         self.world = World(folder, clusters, steps)
-        self.answers = Answers(patience_s=patience_s)
+        self.answers = Answers(_Ticking(self.world.clock), patience_s=patience_s)
         seen = Intensities(_Scripted(steps), _Refreshed(), self.world.fleet, self.world.clock, lambda *_: None)
         self.world.logs._clock = _Ticking(self.world.clock)
         self.stopped_with: list[bool] = []

@@ -268,6 +268,7 @@ class World:
             self.fleet.put(cluster)
 
     def close(self) -> None:
+        self.outlooks.close()
         self.fleet.close()
         self.store.close()
 

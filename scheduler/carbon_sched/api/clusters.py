@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
@@ -25,13 +24,11 @@ router = APIRouter(prefix="/v1")
 
 def _views(context: Context, clusters: Sequence[Cluster]) -> list[ClusterView]:
     now = context.clock.now()
-    outlooks = context.outlooks.of([cluster.zone for cluster in clusters], now, now + timedelta(hours=1))
+    readings = context.outlooks.shown([cluster.zone for cluster in (*context.fleet.all(), *clusters)], now)
     with context.store.transaction(write=False) as tx:
         there = Counter(attempt.cluster for attempt in tx.attempts(open_only=True))
     return [
-        cluster_view(
-            cluster, context.fleet.status(cluster.name), outlooks[cluster.zone].readings[0], there[cluster.name]
-        )
+        cluster_view(cluster, context.fleet.status(cluster.name), readings[cluster.zone][0], there[cluster.name])
         for cluster in clusters
     ]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
 
 TRAILING = timedelta(days=28)
 """Window of the "best fixed cluster" reference: the past only, never hindsight (design section 7)."""
+
+SHOWN = timedelta(hours=48)
+"""How far ahead readers see."""
+FRESH, USABLE = timedelta(minutes=1), timedelta(minutes=5)
+"""After the first, what readers are shown is computed anew beside them; after the second, they wait for it."""
 
 
 def home_of(clusters: Sequence[Cluster]) -> str | None:
@@ -43,10 +51,37 @@ class Outlooks:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._means: dict[str, tuple[datetime, float]] = {}
+        self._looking = threading.Lock()
+        self._kept: _Kept | None = None
+        self._coming: Future[_Kept] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outlooks")
 
     def of(self, zones: Sequence[str], now: datetime, until: datetime) -> dict[str, Outlook]:
         """One outlook per zone, comparable with each other."""
         return self._grid.outlooks(list(dict.fromkeys(zones)), now, until) if zones else {}
+
+    def shown(self, zones: Sequence[str], now: datetime) -> dict[str, tuple[Reading, ...]]:
+        """As `of`, over SHOWN from now on, for readers, who come often: computed at most some minutes ago.
+
+        For twenty zones that takes a good part of a second, and pages are brought up to date every second.
+        """
+        with self._looking:
+            if self._coming and self._coming.done():
+                done, self._coming = self._coming, None
+                self._kept = done.result()
+            kept = self._kept
+            if kept is None or kept.outlooks.keys() != set(zones) or not kept.at <= now < kept.at + USABLE:
+                kept = self._kept = self._keep(zones, now)
+            elif now >= kept.at + FRESH and not self._coming:
+                self._coming = self._thread.submit(self._keep, zones, now)
+        return {zone: _between(found, now, now + SHOWN) for zone, found in kept.outlooks.items()}
+
+    def _keep(self, zones: Sequence[str], now: datetime) -> _Kept:
+        return _Kept(now, self.of(zones, now, now + SHOWN + USABLE))
+
+    def close(self) -> None:
+        """Wait for what is computed beside readers; nothing is from now on."""
+        self._thread.shutdown()
 
     def ranked(
         self, zones: Sequence[str], now: datetime, until: datetime, ranking: Ranking
@@ -77,3 +112,13 @@ class Outlooks:
             mean = sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights, strict=True)) / sum(weights)
             self._means[zone] = (hour, mean)
         return mean
+
+
+class _Kept(NamedTuple):
+    at: datetime
+    outlooks: dict[str, Outlook]
+
+
+def _between(outlook: Outlook, now: datetime, until: datetime) -> tuple[Reading, ...]:
+    first, *later = (reading for reading in outlook.readings if reading.end > now and reading.start < until)
+    return replace(first, start=max(first.start, now)), *later

@@ -19,17 +19,17 @@ from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.figures import first_of_month
 from carbon_sched.api.dashboard.months import month
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen, team_of
-from carbon_sched.domain.intensity import Outlook, Reading
+from carbon_sched.domain.intensity import Reading
 from carbon_sched.domain.job import ON_CLUSTER_STATES, Attempt, JobState
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.domain.units import UJ_PER_J
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.records import AttemptRecord
+from carbon_sched.service.outlooks import SHOWN
 from carbon_sched.wire import ClusterView
 
 router = APIRouter(route_class=PageRoute)
 
-AHEAD = timedelta(hours=48)
 RECENT, STALE = timedelta(minutes=10), timedelta(minutes=20)
 """Over what time a job's power is averaged, and how old the newest reading may be."""
 LATEST = 64
@@ -42,7 +42,6 @@ class ZoneNow:
 
     zone: str
     now: Reading
-    readings: tuple[Reading, ...]
     clusters: int
     best: Reading
     chart: Any
@@ -68,11 +67,11 @@ def show(request: Request, context: Ctx, caller: Reader, team: str | None = None
     """The page."""
     now, mine = seen(context), team_of(caller, team)
     views = clusters.list_clusters(context, caller)
-    outlooks = context.outlooks.of([view["zone"] for view in views], now, now + AHEAD)
+    readings = context.outlooks.shown([view["zone"] for view in views], now)
     return render(
         request, caller, "now.html", now=now,
         clusters=views,
-        zones=zones(outlooks, views, now),
+        zones=zones(readings, views, now),
         curves={"src": "/curves.json"},
         rate=rate(context, caller.teams, views),
         states=states(context),
@@ -85,10 +84,9 @@ def show(request: Request, context: Ctx, caller: Reader, team: str | None = None
 def curves(context: Ctx, _caller: Reader) -> dict[str, Any]:
     """What is expected of every zone in use, for the live chart: one row of hours, one row of g/kWh per zone."""
     now = seen(context)
-    until = now + AHEAD
-    outlooks = context.outlooks.of(context.fleet.zones(), now, until)
-    edges = sorted({max(r.start, now) for o in outlooks.values() for r in o.readings if r.start < until} | {until})
-    rows = [{"label": zone, "values": at_each(outlook.readings, edges)} for zone, outlook in sorted(outlooks.items())]
+    found = context.outlooks.shown(context.fleet.zones(), now)
+    edges = sorted({reading.start for readings in found.values() for reading in readings} | {now + SHOWN})
+    rows = [{"label": zone, "values": at_each(readings, edges)} for zone, readings in sorted(found.items())]
     return {"times": [edge.timestamp() for edge in edges], "rows": rows, "unit": "g/kWh", "step": True}
 
 
@@ -103,13 +101,12 @@ def at_each(readings: Sequence[Reading], moments: Sequence[datetime]) -> list[fl
     return found
 
 
-def zones(outlooks: dict[str, Outlook], views: Sequence[ClusterView], now: datetime) -> list[ZoneNow]:
+def zones(expected: dict[str, tuple[Reading, ...]], views: Sequence[ClusterView], now: datetime) -> list[ZoneNow]:
     """Zones in use, cleanest first, their pictures to one scale."""
     used = Counter(view["zone"] for view in views)
-    span = plots.Span(now, now + AHEAD)
-    cut = {zone: [one for one in found.readings if one.start < span.end] for zone, found in outlooks.items()}
-    most = max((one.high_mg_per_kwh or one.intensity_mg_per_kwh for rs in cut.values() for one in rs), default=1)
-    made = [_zone(zone, readings, used[zone], span, most) for zone, readings in cut.items()]
+    span = plots.Span(now, now + SHOWN)
+    most = max((one.high_mg_per_kwh or one.intensity_mg_per_kwh for rs in expected.values() for one in rs), default=1)
+    made = [_zone(zone, readings, used[zone], span, most) for zone, readings in expected.items()]
     return sorted(made, key=lambda one: (one.now.intensity_mg_per_kwh, one.zone))
 
 
@@ -119,7 +116,7 @@ def _zone(zone: str, readings: Sequence[Reading], used: int, span: plots.Span, m
         f"Expected intensity of {zone} over 48 hours: now {readings[0].intensity_mg_per_kwh / 1000:.0f} g/kWh, "
         f"least {best.intensity_mg_per_kwh / 1000:.0f} g/kWh at {to_rfc3339(max(best.start, span.start))}"
     )
-    return ZoneNow(zone, readings[0], tuple(readings), used, best, plots.forecast(readings, span, label, most))
+    return ZoneNow(zone, readings[0], used, best, plots.forecast(readings, span, label, most))
 
 
 def states(context: Context) -> dict[str, int]:

@@ -199,13 +199,14 @@ def _lanes(context: Context, bars: Sequence[Bar], now: datetime) -> list[Lane]:
     busy = {bar.cluster for bar in bars}
     drawn = clusters if len(clusters) <= FEW else [one for one in clusters if one.name in busy] or clusters[:FEW]
     span = plots.Span(now - PAST, now + AHEAD)
-    outlooks = context.outlooks.of([cluster.zone for cluster in drawn], now, span.end)
-    curves: dict[str, list[Reading]] = {}
+    expected = context.outlooks.shown([cluster.zone for cluster in clusters], now)
+    curves = {
+        zone: [*context.outlooks.actual(zone, span.start, now, now), *expected[zone]]
+        for zone in {cluster.zone for cluster in drawn}
+    }
     by_cluster: dict[str, list[Bar]] = defaultdict(list)
     for bar in bars:
         by_cluster[bar.cluster].append(bar)
-    for zone, outlook in outlooks.items():
-        curves[zone] = [*context.outlooks.actual(zone, span.start, now, now), *outlook.readings]
     most = max((one.intensity_mg_per_kwh for readings in curves.values() for one in readings), default=1)
     return [_lane(cluster, by_cluster[cluster.name], curves[cluster.zone], span, now, most) for cluster in drawn]
 
