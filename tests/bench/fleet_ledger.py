@@ -1,7 +1,7 @@
 """A ledger as a fleet of GPUs leaves it: jobs of equal size and length, one fact of energy per job and five minutes.
 
-Every fact has the body that the services write. Bodies are encoded once and their figures filled in, so that making a
-ledger costs little beside reading it; the first of each kind is held against the real encoder.
+Every fact has the body that the services write. Energy is encoded once and its figures filled in, so that making a
+ledger costs little beside reading it; a reader refuses what is not canonical.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.facts import Entry, Fact, FactKind
+from carbon_sched.domain.facts import Entry, FactKind
 from carbon_sched.domain.time import UTC, to_rfc3339
 from carbon_sched.ledger.chain import GENESIS, entry_hash
-from carbon_sched.ledger.encoding import decode_fact, encode_fact
+from carbon_sched.ledger.encoding import VERSION, decode_fact, encode_fact
+from carbon_sched.ledger.json_bytes import canonical
 from tests.fakes.ledger import reading, span
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class _Template:
     MARKS = ("@job@", "@machine@", "@start@", "@end@", "@segment@", "@cluster@", "@sha@")
 
     def __init__(self, gpus: int) -> None:
-        devices = [*((f"gpu:GPU-{n:032x}", "gpu") for n in range(gpus)), ("cpu:package-0", "cpu"), ("dram:0", "dram")]
+        devices = [
+            *((f"gpu:GPU-@machine@-{n:018x}", "gpu") for n in range(gpus)),
+            ("cpu:package-0", "cpu"),
+            ("dram:0", "dram"),
+        ]
         spans = [
             span("@start@", "@end@", 10**8 + n, device, kind=kind, owner="cs-@job@-a1", machine="@machine@")
             for n, (device, kind) in enumerate(devices)
@@ -74,7 +79,7 @@ class _Template:
             "attempt": "cs-@job@-a1", "cluster": "@cluster@", "segment": "@segment@", "sha256": "@sha@", "spans": spans,
         }  # fmt: skip
         text = json.dumps(
-            {"at": "@end@", "body": body, "kind": FactKind.ENERGY_RECORDED.value, "v": 1},
+            {"at": "@end@", "body": body, "kind": FactKind.ENERGY_RECORDED.value, "v": VERSION},
             sort_keys=True,
             separators=(",", ":"),
         ).replace("%", "%%")
@@ -93,7 +98,7 @@ class _Template:
 
 
 def _encoded(at: datetime, kind: FactKind, body: dict) -> bytes:
-    return encode_fact(Fact(kind, at, body))
+    return canonical({"at": to_rfc3339(at), "body": body, "kind": kind.value, "v": VERSION})
 
 
 def _cluster(number: int, zone: str) -> dict:

@@ -143,7 +143,7 @@ class Account:
     @cached_property
     def co2e_ug(self) -> int:
         """CO2e of the covered energy."""
-        return sum(one.co2e_ug for one in self.sums)
+        return sum(map(sum, map(self.emitted_ug, self.shares)))
 
     @cached_property
     def times(self) -> tuple[datetime, datetime] | None:

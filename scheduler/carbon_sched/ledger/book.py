@@ -7,7 +7,9 @@ one is an error with its seq, never a guess.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.domain.energy import QUALITY, IndependentCover, Reporter, Window
@@ -349,27 +351,52 @@ def _readings_used(body: Mapping[str, Any], at: datetime, evidence: int) -> Read
 
 
 def _ordered(items: Iterable[Mapping[str, Any]], zone: str) -> tuple[Reading, ...]:
-    readings = tuple(sorted((_reading(item, zone) for item in items), key=lambda reading: reading.start))
+    read = (_reading(zone, item.get("model_version", ""), *_in_order(item)) for item in items)
+    readings = tuple(sorted(read, key=lambda reading: reading.start))
     for left, right in pairwise(readings):
         _refuse(left.end > right.start, f"readings of {zone} overlap at {right.start.isoformat()}")
     return readings
 
 
-def _reading(item: Mapping[str, Any], zone: str) -> Reading:
+_in_order = itemgetter(
+    "start", "end", "mg_per_kwh", "signal", "basis", "perimeter", "kind", "grade", "provider", "issued_at",
+    "fetched_at", "sha256", "licence",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _reading(
+    zone: str,
+    model_version: str,
+    start: str,
+    end: str,
+    mg_per_kwh: int,
+    signal: str,
+    basis: str,
+    perimeter: str,
+    kind: str,
+    grade: str,
+    provider: str,
+    issued_at: str,
+    fetched_at: str,
+    sha256: str,
+    licence: str,
+) -> Reading:
+    """One reading is used by many attempts: it is made, and kept, once."""
     return Reading(
         zone=zone,
-        start=instant(item["start"]),
-        end=instant(item["end"]),
-        intensity_mg_per_kwh=item["mg_per_kwh"],
-        signal=Signal(item["signal"]),
-        basis=Basis(item["basis"]),
-        perimeter=Perimeter(item["perimeter"]),
-        kind=Kind(item["kind"]),
-        grade=Grade(item["grade"]),
-        provider=item["provider"],
-        issued_at=instant(item["issued_at"]),
-        fetched_at=instant(item["fetched_at"]),
-        model_version=item.get("model_version", ""),
-        payload_sha256=item["sha256"],
-        licence=item["licence"],
+        start=instant(start),
+        end=instant(end),
+        intensity_mg_per_kwh=mg_per_kwh,
+        signal=Signal(signal),
+        basis=Basis(basis),
+        perimeter=Perimeter(perimeter),
+        kind=Kind(kind),
+        grade=Grade(grade),
+        provider=provider,
+        issued_at=instant(issued_at),
+        fetched_at=instant(fetched_at),
+        model_version=model_version,
+        payload_sha256=sha256,
+        licence=licence,
     )

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 _HEAD = re.compile(
     rb'\{"seq": ?([1-9][0-9]{0,17}), ?"prev": ?"([0-9a-f]{64})", ?"hash": ?"([0-9a-f]{64})", ?"payload": ?(?=\{)'
 )
+_HEX = re.compile("[0-9a-f]{64}").fullmatch
 _HASH, _PAYLOAD = 64, b'","payload":'
 _FIELDS = {"seq": int, "prev": str, "hash": str, "payload": str}
 
 
 def line_of(entry: Entry) -> bytes:
     """One line with its end. A payload that is no fact's bytes goes as text: tampered with, it must still be shown."""
-    payload = entry.payload
+    seq, prev, own, payload = entry
     sound = payload[:1] == b"{" and payload[-1:] == b"}" and b"\n" not in payload and b"\r" not in payload
-    shown = "" if sound else payload.decode(errors="replace")
-    row = {"seq": entry.seq, "prev": entry.prev, "hash": entry.hash, "payload": shown}
+    if sound and _HEX(prev) and _HEX(own):
+        return b'{"seq":%d,"prev":"%s","hash":"%s","payload":%s}\n' % (seq, prev.encode(), own.encode(), payload)
+    row = {"seq": seq, "prev": prev, "hash": own, "payload": "" if sound else payload.decode(errors="replace")}
     line = json.dumps(row, separators=(",", ":")).encode()
     return line[:-3] + payload + b"}\n" if sound else line + b"\n"
 

@@ -88,23 +88,23 @@ class Index:
 
     def _place(self, fact: _Fact) -> tuple[int, int, int]:
         kind, body = fact.kind, fact.body
-        if kind == FactKind.ENERGY_RECORDED.value:
+        if kind == FactKind.ENERGY_RECORDED:
             return self.attempts[body.attempt][0], *_extent(body.spans)
-        if kind == FactKind.MACHINE_ENERGY_RECORDED.value:
+        if kind == FactKind.MACHINE_ENERGY_RECORDED:
             return MACHINE, *_extent([*body.spans, *([body.watched] if body.watched else [])])
-        if kind == FactKind.JOB_ACCEPTED.value:
+        if kind == FactKind.JOB_ACCEPTED:
             return self._accepted(body), *(2 * (_us(body.submitted_at),))
         if body.job is None:
-            registry = kind in (FactKind.CLUSTER_REGISTERED.value, FactKind.CLUSTER_REMOVED.value)
+            registry = kind in (FactKind.CLUSTER_REGISTERED, FactKind.CLUSTER_REMOVED)
             return CLUSTER if registry else OTHER, LEAST, LEAST
         number = self._numbers[body.job]
-        if kind == FactKind.JOB_SUSPENDED.value or number in self.suspended:
+        if kind == FactKind.JOB_SUSPENDED or number in self.suspended:
             self.suspended[number] = self.size + 1
-        if kind == FactKind.SERVICE_PLACED.value:
+        if kind == FactKind.SERVICE_PLACED:
             self.services.setdefault(body.service, []).append(body.job)
-        if kind == FactKind.ATTEMPT_OPENED.value:
+        if kind == FactKind.ATTEMPT_OPENED:
             self.attempts[body.attempt] = number, body.cluster
-        elif kind == FactKind.JOB_ENDED.value:
+        elif kind == FactKind.JOB_ENDED:
             self.live.pop(number, None)
         else:
             return number, LEAST, LEAST
@@ -196,14 +196,15 @@ class Needed:
 
     def book(self, entries: Iterable[Entry]) -> Book:
         """The book of those of `entries` that are needed; they are given in their order."""
-        book = Book()
+        book, needed = Book(), self.entries.tobytes()
+        overheard = bytes(self.size) if self.overheard is None else self.overheard.tobytes()
         with uncollected():
             for entry in entries:
                 if entry.seq > self.size:
                     break
-                if self.entries[entry.seq - 1]:
+                if needed[entry.seq - 1]:
                     book.add_apart(entry)
-                elif self.overheard is not None and self.overheard[entry.seq - 1]:
+                elif overheard[entry.seq - 1]:
                     book.overhear(entry)
         book.size, book.head, book.left_out = self.size, self.head, self.left_out
         return book
@@ -243,7 +244,7 @@ _READER = msgspec.json.Decoder(_Fact)
 def _word(body: _Body) -> int:
     if body.watched is not None:
         return WATCHES
-    return GAUGED if any(span.reporter == Reporter.RAY.value for span in body.spans) else SILENT
+    return GAUGED if Reporter.RAY in {span.reporter for span in body.spans} else SILENT
 
 
 def _extent(stretches: Iterable[_Stretch]) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def canonical(value: Any) -> bytes:
 
 
 def indented(value: Any) -> str:
-    """The same for people: keys sorted, one space for each level."""
+    """Plain types and dataclasses for people: keys sorted, one space for each level."""
     return msgspec.json.format(canonical(value), indent=1).decode() if FAST else plain_indented(value)
 
 
@@ -52,7 +52,7 @@ def plain_canonical(value: Any) -> bytes:
 
 def plain_indented(value: Any) -> str:
     """`indented`, by the standard library."""
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, default=vars)
 
 
 def _refuse_float(text: str) -> Any:

@@ -34,7 +34,7 @@ def as_json(statement: Statement) -> str:
 
 
 def _document(statement: Statement) -> dict[str, Any]:
-    document = {field.name: _plain(getattr(statement, field.name)) for field in fields(statement)}
+    document = {field.name: getattr(statement, field.name) for field in fields(statement)}
     document["selection"] = _selection(statement)
     document["comparisons"] = [asdict(one) | {"saved_ug": one.saved_ug} for one in statement.comparisons]
     return document | {"totals": totals(statement)}
@@ -52,25 +52,25 @@ def _selection(statement: Statement) -> dict[str, Any]:
     return selection | {name: to_rfc3339(value) if value else None for name, value in period.items()}
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(item) for name, item in vars(value).items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
 def as_jsonl(statement: Statement) -> str:
     """One object in a line for each row of each table, told apart by `table`; the totals first."""
-    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in _rows(statement))
+    rows = _rows(statement)
+    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=vars) + "\n" for row in rows)
 
 
 def _rows(statement: Statement) -> Iterator[Mapping[str, Any]]:
     document = _document(statement)
     yield {"table": "totals"} | document.pop("totals") | {"ledger_head": statement.ledger_head}
     for name, value in sorted(document.items()):
-        if isinstance(value, dict):
-            yield {"table": name} | value
-        elif isinstance(value, list):
-            yield from ({"table": name} | (item if isinstance(item, dict) else {"value": item}) for item in value)
+        if isinstance(value, (tuple, list)):
+            yield from ({"table": name} | (_columns(item) or {"value": item}) for item in value)
+        elif columns := _columns(value):
+            yield {"table": name} | columns
+
+
+def _columns(value: Any) -> dict[str, Any] | None:
+    """None for what is no row."""
+    return value if isinstance(value, dict) else vars(value) if is_dataclass(value) else None
 
 
 def as_csv(statement: Statement) -> str:
