@@ -100,6 +100,7 @@ def test_the_inventory_says_what_it_did_not_compute(ledger):
     apart = rows["electricity whose direct and upstream parts are not known apart"]
     assert float(apart["value"]) == pytest.approx(7.5 * 60 / 1e6)
     assert all(row["GHG Protocol"] or row["ESRS E1"] for row in rows.values())
+    assert (rows["energy consumed"]["EFRAG IG 3"], market["EFRAG IG 3"]) == ("E1-5_01", "E1-6_10")
 
 
 def test_prometheus_reads_the_exposition_and_it_adds_up(ledger):

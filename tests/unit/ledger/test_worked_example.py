@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.copy import entry_of
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
+from carbon_sched.ledger.statement.formats import render
 from tests.fakes.ledger import at
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "audit"
@@ -69,6 +72,14 @@ def test_scopes(whole):
     assert [(one.cluster, one.kind, one.direct_category) for one in whole.scope_classes] == [
         ("north", "own", "scope 2"), ("south", "cloud", "scope 3, category 1")
     ]  # fmt: skip
+
+
+def test_in_an_inventory_all_of_a_clouds_electricity_is_category_1(whole):
+    rows = {
+        row["GHG Protocol"]: row["value"] for row in csv.DictReader(io.StringIO(render(whole, "inventory").decode()))
+    }
+    assert rows["Scope 3, category 1"] == "0.000180000"
+    assert rows["Scope 2 and scope 3, category 3"] == "0.000000000"
 
 
 def test_both_pues_of_north_are_shown_with_their_periods(whole):

@@ -96,14 +96,17 @@ def _mwh(energy_uj: int) -> str:
 
 
 def as_inventory(statement: Statement) -> str:
-    """A table (CSV) of an inventory: one row per quantity, with where it belongs in GHG Protocol and ESRS E1."""
+    """A table (CSV) of an inventory: one row per quantity, with where it belongs in GHG Protocol and ESRS E1.
+
+    Numbers of datapoints are those of EFRAG's IG 3, "List of ESRS datapoints" (2024), for the standards of 2023.
+    """
     places = _places()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(["quantity", "value", "unit", "GHG Protocol", "ESRS E1", "note"])
+    writer.writerow(["quantity", "value", "unit", "GHG Protocol", "ESRS E1", "EFRAG IG 3", "note"])
     for key, value, unit, note in _quantities(statement):
-        ghg, esrs, words = places.get(key, ("", "", key))
-        row = [words, value, unit, ghg, esrs, note]
+        words, *where = places.get(key, (key, "", "", ""))
+        row = [words, value, unit, *where, note]
         writer.writerow([safe_cell(cell) for cell in row])
     return out.getvalue()
 
@@ -120,7 +123,9 @@ def _quantities(statement: Statement) -> Iterator[tuple[str, str, str, str]]:
         sums[one.direct_category] += one.direct_ug
         sums[one.upstream_category] += one.upstream_ug
         sums[one.embodied_category] += one.embodied_ug
-        sums["unseparated"] += one.unseparated_ug
+        # all of a cloud's emissions are of one category, whether they can be told apart or not
+        apart = one.direct_category != one.upstream_category
+        sums["unseparated" if apart else one.direct_category] += one.unseparated_ug
     notes = {"scope 2": "location-based, direct", "unseparated": "life cycle; nobody publishes the direct part"}
     for category in sorted(sums):
         yield category, decimal(sums[category], UG_PER_T), "t CO2e", notes.get(category, "")
@@ -135,10 +140,13 @@ def _tonnes(co2e_ug: int | None) -> str:
     return "" if co2e_ug is None else decimal(co2e_ug, UG_PER_T)
 
 
-def _places() -> dict[str, tuple[str, str, str]]:
-    """Where each quantity belongs; the numbers of ESRS change between its versions, so they are data."""
+_COLUMNS = ("quantity", "ghg_protocol", "esrs_2023", "efrag_ig3")
+
+
+def _places() -> dict[str, tuple[str, ...]]:
+    """Words for each quantity and where it belongs; ESRS numbers change between its versions, so they are data."""
     with (files("carbon_sched") / "ledger" / "statement" / "disclosures.csv").open(encoding="utf-8") as file:
-        return {row["key"]: (row["ghg_protocol"], row["esrs_2023"], row["quantity"]) for row in csv.DictReader(file)}
+        return {row["key"]: tuple(row[name] for name in _COLUMNS) for row in csv.DictReader(file)}
 
 
 # ---------------------------------------------------------------------------------------------------------- Prometheus
