@@ -153,6 +153,7 @@ def check(folder, database, undisturbed, at):
 def test_killed_at_each_kind_of_moment_once(database, undisturbed, tmp_path):
     _, moments = undisturbed
     first = sorted({moment: -number for number, moment in reversed(list(enumerate(moments, 1)))}.items())
+    assert len(first) >= 30, "kinds of moments"
     assert {"dispatch: before submit", "dispatch: after submit", "follow: after jobs"} <= {name for name, _ in first}
     for name, number in first:
         check(tmp_path / name.replace(" ", "-"), database, undisturbed, -number)
