@@ -156,11 +156,12 @@ class Transaction(Protocol):
     def live_jobs(self, known: Mapping[str, Job] = MappingProxyType({})) -> list[Job]:
         """Not in a final state, oldest first.
 
-        The specs of jobs in `known` are taken from there and not read, where they were not amended since.
+        A job in `known` is taken from there and not read where its version is the stored one; its spec where it was not
+        amended since.
         """
 
     def jobs_by_id(self, job_ids: Sequence[str], known: Mapping[str, Job] = MappingProxyType({})) -> dict[str, Job]:
-        """These jobs, specs as in `live_jobs`; ids that name no job are left out."""
+        """These jobs, specs of `known` ones as in `live_jobs`; ids that name no job are left out."""
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """The places of those of these jobs that are queued, counted from 1: by class, then by age."""

@@ -179,15 +179,20 @@ def test_jobs_are_listed_newest_first_by_filter_and_page(store):
         listed(after="nobody")
 
 
-def test_a_spec_that_is_known_is_not_read_again(store):
+def test_a_job_that_is_known_is_read_again_once_it_changed_and_its_spec_is_not(store):
     for number in (1, 2):
         add(store, job(number))
-    with store.transaction(write=False) as tx:
+    with store.transaction() as tx:
         first, second = tx.live_jobs()
-        again = tx.live_jobs({first.job_id: first, "another": first})
-    assert again == [first, second]
-    assert again[0].spec is first.spec
-    assert again[1].spec is not second.spec
+        known = {first.job_id: first, "another": first}
+        again = tx.live_jobs(known)
+        assert again == [first, second]
+        assert again[0] is first
+        assert again[1].spec is not second.spec
+        moved = drive(tx, first, JobEvent.DISPATCH)
+        changed, _ = tx.live_jobs(known)
+    assert changed == moved
+    assert changed.spec is first.spec
 
 
 def test_an_amended_spec_is_stored_with_its_event_and_read_again_by_who_knew_the_one_before(store):

@@ -28,6 +28,8 @@ __all__ = ["place"]
 CLIENTS = 20
 RUN_S = 0.2
 DRAINED_S = 20.0
+BUSY = 0.5
+"""The share of kills that come while jobs are being started; the others come soon after the server's own start."""
 
 
 class Ray:
@@ -48,6 +50,11 @@ class Ray:
                     self.head.begin(submission_id)
                 elif job.status == "RUNNING" and time.monotonic() - self.began[submission_id] > RUN_S:
                     self.head.finish(submission_id)
+
+    def goes_on(self, jobs: int) -> None:
+        """Another one has started, or all have."""
+        before = len(self.starts)
+        eventually(lambda: before < len(self.starts) or len(self.starts) == jobs)
 
     def stop(self) -> None:
         self.over.set()
@@ -93,13 +100,13 @@ def restart(place: Place) -> float:
 
 
 @contextmanager
-def load(place: Place, jobs: int) -> Iterator[None]:
+def load(place: Place, jobs: int) -> Iterator[Ray]:
     """Clients submit meanwhile; then all their jobs must be acknowledged and end, and each must have started once."""
     place.head.execute = False
     place.add_cluster()
     ray, clients = Ray(place.head), Clients(place, jobs)
     try:
-        yield
+        yield ray
         clients.join()
         client = place.server.up()
         left = ["queued", "dispatching", "starting", "running", "stopping"]
@@ -119,8 +126,10 @@ def load(place: Place, jobs: int) -> Iterator[None]:
 def run(place: Place, *, kills: int, jobs: int) -> None:
     seed = random.SystemRandom().randrange(10**6)
     draw, ready = random.Random(seed), list[float]()
-    with load(place, jobs):
+    with load(place, jobs) as ray:
         for _ in range(kills):
+            if draw.random() < BUSY:  # a server with a long queue plans before it starts jobs again
+                ray.goes_on(jobs)
             time.sleep(draw.uniform(0.0, 1.0))
             ready.append(restart(place))
     print(f"seed {seed}: {kills} kills, {jobs} jobs; ready after {sorted(ready)[len(ready) // 2]:.1f} s (median), "

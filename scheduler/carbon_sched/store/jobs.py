@@ -38,7 +38,7 @@ _TAKEN = select(jobs).where(
 )
 _INSERT, _INSERT_EVENT, _INSERT_DECISION = insert(jobs), insert(job_events), insert(decisions)
 _WITHOUT_SPEC = select(*(column for column in jobs.c if column is not jobs.c.spec))
-_LIVE = _WITHOUT_SPEC.where(LIVE).order_by(*_OLDEST_FIRST)
+_LIVE = select(jobs.c.job_id, jobs.c.version).where(LIVE).order_by(*_OLDEST_FIRST)
 _BY_IDS = _WITHOUT_SPEC.where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _SPECS = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _IDS_AT_ONCE = 500
@@ -133,26 +133,27 @@ class JobRows:
         return [_job(row) for row in self._db.rows(query)]
 
     def live_jobs(self, known: Mapping[str, Job] = MappingProxyType({})) -> list[Job]:
-        """Not in a final state, oldest first."""
-        return self._with_specs(self._db.rows(_LIVE), known)
+        """Not in a final state, oldest first; those that are as they are known are not read again."""
+        live = [(row.job_id, row.version) for row in self._db.rows(_LIVE)]
+        same = {job_id: job for job_id, version in live if (job := known.get(job_id)) and job.version == version}
+        found = same | self.jobs_by_id([job_id for job_id, _ in live if job_id not in same], known)
+        return [found[job_id] for job_id, _ in live]
 
     def jobs_by_id(self, job_ids: Sequence[str], known: Mapping[str, Job] = MappingProxyType({})) -> dict[str, Job]:
-        """One look, and another one for specs that are not known."""
-        rows = self._db.rows(_BY_IDS, {"job_ids": list(job_ids)})
-        return {job.job_id: job for job in self._with_specs(rows, known)}
+        """One look, and another one for specs that are not known; so many jobs at a time."""
+        pieces = (job_ids[first : first + _IDS_AT_ONCE] for first in range(0, len(job_ids), _IDS_AT_ONCE))
+        return {job.job_id: job for piece in pieces for job in self._found(piece, known)}
 
-    def _with_specs(self, rows: Sequence[Row[Any]], known: Mapping[str, Job]) -> list[Job]:
+    def _found(self, job_ids: Sequence[str], known: Mapping[str, Job]) -> list[Job]:
+        rows = self._db.rows(_BY_IDS, {"job_ids": list(job_ids)})
         there = ((row, known.get(row.job_id)) for row in rows)
         specs = {row.job_id: job.spec for row, job in there if job and job.amendments == row.amendments}
         specs |= self._specs([row.job_id for row in rows if row.job_id not in specs])
         return [_job(row, specs[row.job_id]) for row in rows]
 
-    def _specs(self, job_ids: Sequence[str]) -> dict[str, JobSpec]:
-        found: dict[str, JobSpec] = {}
-        for first in range(0, len(job_ids), _IDS_AT_ONCE):
-            rows = self._db.rows(_SPECS, {"job_ids": job_ids[first : first + _IDS_AT_ONCE]})
-            found |= {row.job_id: spec_from_json(row.spec) for row in rows}
-        return found
+    def _specs(self, job_ids: list[str]) -> dict[str, JobSpec]:
+        rows = self._db.rows(_SPECS, {"job_ids": job_ids}) if job_ids else ()
+        return {row.job_id: spec_from_json(row.spec) for row in rows}
 
     def queue_positions(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Counted by the database over the index of live jobs."""
