@@ -1,11 +1,12 @@
-"""Suspend and resume, one zone at a time, room for all: our share of the suspend oracle's saving beside the others'.
+"""Suspend and resume, room for all: our share of the suspend oracle's saving beside the others'.
 
     make bench-suspend      (or: python tests/bench/bench_suspend.py --data DIR [--sample 4000] [--zones DE GB])
 
 Jobs of the PAI year as in bench_start_time: 6 h of waiting and pausing together below two hours of run time, 24 h else,
 our own forecast, run times learnt from jobs that had ended before the day of submission. The oracle knows both and
-pauses for nothing. Intervals: 90 %, bootstrap over days. Then the same with ten minutes of energy for every resume: it
-must pause less, and never end worse than choosing a start alone.
+pauses for nothing. A few jobs hold most of the GPU-hours, so jobs are drawn by their share of these, and count alike:
+few draws then tell as much as all jobs. Intervals: 90 %, bootstrap over days. Then the same with ten minutes of energy
+for every resume: it must pause less, and never end worse than choosing a start alone.
 
 Last, jobs of five minutes to five days of the Philly trace, moved to four places of the year, which may stand still
 for as long as they run: how many times what choosing a start saves is saved by pausing. Longer jobs hold half of that
@@ -18,18 +19,32 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from bench_start_time import LEADS, TAIL_H, WARM_UP_H, ZONES, own_forecasts, worth
 
 from carbon_sched.planning.trust import trusted
 from carbon_sched.simulate.baselines import ecovisor, rows_ahead, wait_awhile
-from carbon_sched.simulate.pausing import cheapest_for_the_mean, cheapest_for_the_rest, dynamic, replay
+from carbon_sched.simulate.pausing import (
+    Interrupted,
+    Places,
+    cheapest_for_the_mean,
+    cheapest_for_the_rest,
+    dynamic,
+    replay,
+)
 from carbon_sched.simulate.shares import Bootstrap
 from carbon_sched.simulate.start_time import HOUR_S, Rule, Waits, decide, grams, learnt_beliefs, slack_hours
 from carbon_sched.simulate.traces import Jobs, load_grid, load_jobs
-from carbon_sched.simulate.zone import Zone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from carbon_sched.simulate.pausing import Rule as PauseRule
 
 GOALS = {"US-CAL-CISO": 88, "CA-ON": 82, "DE": 75, "AU-SA": 73, "ES": 73, "GB": 70}
 MEAN_GOAL, ABOVE_MEAN_RULE = 75.0, 5.0
@@ -55,18 +70,14 @@ def main() -> int:
     jobs, beliefs, slack = prepared(options)
     grid = load_grid(options.data / "carbon-intensity")
     begin = grid.hour_of(grid.start.replace(year=options.year))
-    forecasts = own_forecasts(grid, begin, options)
+    actual = {name: grid.zones[name][begin:] for name in options.zones}
+    forecast = own_forecasts(grid, begin, options)
+    year = Fleet(jobs, slack, beliefs, actual, forecast)
     print(f"{len(jobs)} jobs, worth {worth(jobs):.0f} equal ones; forecasts took {time.monotonic() - begun:.0f} s\n")
-    rows, long = {}, {}
-    for name in options.zones:
-        rows[name] = one(name, Zone(jobs, slack, beliefs, grid.zones[name][begin:], forecasts[name]))
-    missed = verdict(rows)
+    missed = verdict(shares(year))
     jobs, beliefs = philly(options)
     print(f"\nPhilly, slack as long as the job: {len(jobs)} jobs, worth {worth(jobs):.0f} equal ones")
-    for name in options.zones:
-        slack = np.ceil(jobs.hours).astype(np.int64)
-        long[name] = proportional(name, Zone(jobs, slack, beliefs, grid.zones[name][begin:], forecasts[name]))
-    factor = sum(ours for ours, _ in long.values()) / sum(alone for _, alone in long.values())
+    factor = proportional(Fleet(jobs, np.ceil(jobs.hours).astype(np.int64), beliefs, actual, forecast))
     print(f"all zones: pausing saves {factor:.2f} times what choosing a start does")
     if factor < FACTOR:
         missed.append(f"Philly {factor:.2f} times choosing a start < {FACTOR}")
@@ -82,8 +93,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", default="alibaba-pai-2020-year-100k.csv.gz")
     parser.add_argument("--year", type=int, default=2022)
     parser.add_argument("--zones", nargs="*", default=list(ZONES))
-    parser.add_argument("--sample", type=int, default=20_000, help="this many jobs drawn at random (0: all)")
-    parser.add_argument("--philly", type=int, default=2_000, help="this many jobs of the Philly trace")
+    parser.add_argument("--sample", type=int, default=4_000, help="this many draws of jobs of the PAI year")
+    parser.add_argument("--philly", type=int, default=1_000, help="this many draws of jobs of the Philly trace")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -95,9 +106,16 @@ def prepared(options: argparse.Namespace) -> tuple:
     beliefs = learnt_beliefs(jobs, (slack > slack.min()).astype(int), POINTS)
     ends = np.maximum(jobs.submitted_h + slack + np.ceil(jobs.hours), jobs.submitted_h + TAIL_H)
     keep = np.flatnonzero((jobs.submitted_h >= WARM_UP_H) & (ends < 8759))
-    if options.sample:
-        keep = np.sort(np.random.default_rng(options.seed).choice(keep, min(options.sample, len(keep)), replace=False))
-    return jobs.take(keep), beliefs[keep], slack[keep]
+    chosen, which = drawn(jobs.take(keep), options.sample, options.seed)
+    return chosen, beliefs[keep][which], slack[keep][which]
+
+
+def drawn(jobs: Jobs, count: int, seed: int) -> tuple[Jobs, np.ndarray]:
+    """Jobs by so many draws, each with the chance of its share of all GPU-hours, so that draws count alike."""
+    hours = jobs.hours * jobs.units
+    draws = np.random.default_rng(seed).choice(len(jobs), count, p=hours / hours.sum())
+    which, times = np.unique(draws, return_counts=True)
+    return replace(jobs.take(which), units=times / jobs.hours[which]), which
 
 
 def philly(options: argparse.Namespace) -> tuple:
@@ -106,65 +124,129 @@ def philly(options: argparse.Namespace) -> tuple:
     beliefs = learnt_beliefs(jobs, np.zeros(len(jobs), dtype=np.int64), POINTS)
     usable = (jobs.hours > SHORTEST_H) & (jobs.hours <= LONGEST_H) & (jobs.submitted_h >= LEARN_H)
     usable &= np.isfinite(beliefs).all(axis=1)
-    rng = np.random.default_rng(options.seed)
-    picked = rng.choice(np.flatnonzero(usable), min(options.philly, int(usable.sum())), replace=False)
-    moved = jobs.submitted_h[picked] + 168 * rng.choice(PLACES, len(picked))
+    chosen, which = drawn(jobs.take(usable), options.philly, options.seed)
+    moved = chosen.submitted_h + 168 * np.random.default_rng(options.seed).choice(PLACES, len(chosen))
     order = np.argsort(moved, kind="stable")
-    chosen = jobs.take(picked[order])
-    return Jobs(moved[order], chosen.hours, chosen.units), beliefs[picked[order]]
+    return replace(chosen.take(order), submitted_h=moved[order]), beliefs[usable][which][order]
 
 
-def proportional(name: str, zone: Zone) -> tuple[float, float]:
-    """Percent saved by pausing, and by choosing a start alone, with our own forecast and learnt run times."""
-    begun = time.monotonic()
-    jobs, slack, actual, forecast = zone.jobs, zone.slack, zone.actual, zone.forecast
-    learnt, known = zone.beliefs / HOUR_S, jobs.hours[:, None]
-    waits = decide(
-        Waits(jobs, slack, zone.beliefs, np.zeros_like(slack)), forecast, 0, Rule(), trusted(forecast, actual)
-    )
-    now = grams(jobs, actual, jobs.submitted_h)
-    oracle = replay(jobs, slack, known, rows_ahead(actual, LEADS), actual, dynamic()).grams
-    paused = {cost: replay(jobs, slack, learnt, forecast, actual, dynamic(cost), cost) for cost in (0.0, CHECKPOINT_H)}
-    ended = {START: grams(jobs, actual, jobs.submitted_h + waits), OURS: paused[0.0].grams,
-             COSTLY: paused[CHECKPOINT_H].grams, "suspend oracle": oracle}  # fmt: skip
-    sampled = Bootstrap(np.floor(jobs.submitted_h / 24).astype(np.int64))
-    saved = {policy: sampled.saving(now, some) for policy, some in ended.items()}
-    told = ", ".join(f"{policy} {share}" for policy, share in saved.items())
-    often = " and ".join(f"{one.pauses.mean():.2f}" for one in paused.values())
-    print(f"{name}: saves % {told}; {often} pauses a job  [{time.monotonic() - begun:.0f} s]")
-    sys.stdout.flush()
-    return saved[OURS].percent, saved[START].percent
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """The same jobs in every zone, with what is believed of them in seconds."""
+
+    jobs: Jobs
+    slack: np.ndarray
+    beliefs: np.ndarray
+    actual: dict[str, np.ndarray]
+    forecast: dict[str, np.ndarray]
+
+    @cached_property
+    def learnt(self) -> np.ndarray:
+        """`[J, K]` hours that were believed."""
+        return self.beliefs / HOUR_S
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """`[J, 1]` hours that they took."""
+        return self.jobs.hours[:, None]
+
+    @cached_property
+    def perfect(self) -> dict[str, np.ndarray]:
+        return {name: rows_ahead(actual, LEADS) for name, actual in self.actual.items()}
+
+    @cached_property
+    def sampled(self) -> Bootstrap:
+        return Bootstrap(np.floor(self.jobs.submitted_h / 24).astype(np.int64))
+
+    @cached_property
+    def now(self) -> dict[str, np.ndarray]:
+        """Grams of running at once, by zone."""
+        return {name: grams(self.jobs, actual, self.jobs.submitted_h) for name, actual in self.actual.items()}
+
+    @cached_property
+    def oracle(self) -> dict[str, Interrupted]:
+        """It knows both, and pauses for nothing."""
+        return self.replayed(dynamic, self.known, self.perfect)
+
+    def replayed(
+        self,
+        rule: Callable[[np.ndarray], PauseRule],
+        durations: np.ndarray,
+        forecast: dict | None = None,
+        cost: float = 0.0,
+    ) -> dict[str, Interrupted]:
+        """By zone, all of them in one go; without a forecast by our own."""
+        zones = len(self.actual)
+        each = np.repeat(np.arange(len(self.jobs)), zones)
+        places = Places(
+            list((forecast or self.forecast).values()),
+            np.stack(list(self.actual.values())),
+            np.tile(np.arange(zones), len(self.jobs)),
+        )
+        done = replay(self.jobs.take(each), self.slack[each], places, rule(durations[each]), cost)
+        return {
+            name: Interrupted(done.grams[zone::zones], done.pauses[zone::zones])
+            for zone, name in enumerate(self.actual)
+        }
+
+    def costly(self) -> dict[str, Interrupted]:
+        """Ours, where a resume costs ten minutes."""
+        return self.replayed(partial(dynamic, restart_h=CHECKPOINT_H), self.learnt, cost=CHECKPOINT_H)
+
+    def started(self, name: str) -> np.ndarray:
+        """Grams in a zone where only the start is chosen."""
+        actual, forecast = self.actual[name], self.forecast[name]
+        waits = Waits(self.jobs, self.slack, self.beliefs, np.unique(self.slack, return_inverse=True)[1])
+        wait = decide(waits, forecast, 0, Rule(), trusted(forecast, actual))
+        return grams(self.jobs, actual, self.jobs.submitted_h + wait)
 
 
-def one(name: str, zone: Zone) -> dict:
-    """Replay one zone and print its block."""
-    begun = time.monotonic()
-    jobs, slack, actual, forecast = zone.jobs, zone.slack, zone.actual, zone.forecast
-    learnt, known = zone.beliefs / HOUR_S, jobs.hours[:, None]
-    perfect = rows_ahead(actual, LEADS)
-    waits = decide(zone.waits(), forecast, 0, Rule(), trusted(forecast, actual))
+def proportional(fleet: Fleet) -> float:
+    """Print what pausing saves, and choosing a start alone, with our own forecast and learnt run times; their ratio."""
+    paused, costly = fleet.replayed(dynamic, fleet.learnt), fleet.costly()
+    ours = alone = 0.0
+    for name, now in fleet.now.items():
+        ended = {
+            START: fleet.started(name),
+            OURS: paused[name].grams,
+            COSTLY: costly[name].grams,
+            "suspend oracle": fleet.oracle[name].grams,
+        }
+        saved = {policy: fleet.sampled.saving(now, some) for policy, some in ended.items()}
+        told = ", ".join(f"{policy} {share}" for policy, share in saved.items())
+        often = " and ".join(f"{some[name].pauses.mean():.2f}" for some in (paused, costly))
+        print(f"{name}: saves % {told}; {often} pauses a job")
+        ours, alone = ours + saved[OURS].percent, alone + saved[START].percent
+    return ours / alone
+
+
+def shares(fleet: Fleet) -> dict:
+    """Replay the zones and print a block of each; by zone, shares of the oracle's saving and pauses a job."""
     free = {
-        OURS: replay(jobs, slack, learnt, forecast, actual, dynamic()),
-        PERFECT: replay(jobs, slack, learnt, perfect, actual, dynamic()),
-        TRUE: replay(jobs, slack, known, forecast, actual, dynamic()),
-        CHEAPEST: replay(jobs, slack, learnt, forecast, actual, cheapest_for_the_mean),
-        REST: replay(jobs, slack, learnt, forecast, actual, cheapest_for_the_rest),
-        COSTLY: replay(jobs, slack, learnt, forecast, actual, dynamic(CHECKPOINT_H), CHECKPOINT_H),
+        OURS: fleet.replayed(dynamic, fleet.learnt),
+        PERFECT: fleet.replayed(dynamic, fleet.learnt, fleet.perfect),
+        TRUE: fleet.replayed(dynamic, fleet.known),
+        CHEAPEST: fleet.replayed(cheapest_for_the_mean, fleet.learnt),
+        REST: fleet.replayed(cheapest_for_the_rest, fleet.learnt),
+        COSTLY: fleet.costly(),
     }
-    ended = {policy: done.grams for policy, done in free.items()}
-    ended[START] = grams(jobs, actual, jobs.submitted_h + waits)
-    ended["ecovisor"] = ecovisor(jobs, slack, forecast, actual).grams
-    ended["wait-awhile, true durations"] = wait_awhile(jobs, slack, forecast, actual).grams
-    now = grams(jobs, actual, jobs.submitted_h)
-    oracle = replay(jobs, slack, known, perfect, actual, dynamic()).grams
-    sampled = Bootstrap(np.floor(jobs.submitted_h / 24).astype(np.int64))
-    shares = {policy: sampled.share(now, some, oracle) for policy, some in ended.items()}
-    print(f"{name}: the oracle saves {100 * (1 - oracle.sum() / now.sum()):.1f} %  [{time.monotonic() - begun:.0f} s]")
-    for policy, share in shares.items():
-        paused = f", {free[policy].pauses.mean():.2f} pauses a job" if policy in free else ""
-        print(f"    {policy:28} {share!s:>20} % of the oracle{paused}")
-    sys.stdout.flush()
-    return {"shares": shares, "pauses": {policy: float(done.pauses.mean()) for policy, done in free.items()}}
+    rows = {}
+    for name, now in fleet.now.items():
+        ended = {policy: done[name].grams for policy, done in free.items()}
+        ended[START] = fleet.started(name)
+        seen = fleet.jobs, fleet.slack, fleet.forecast[name], fleet.actual[name]
+        ended["ecovisor"] = ecovisor(*seen).grams
+        ended["wait-awhile, true durations"] = wait_awhile(*seen).grams
+        oracle = fleet.oracle[name].grams
+        found = {policy: fleet.sampled.share(now, some, oracle) for policy, some in ended.items()}
+        pauses = {policy: float(done[name].pauses.mean()) for policy, done in free.items()}
+        print(f"{name}: the oracle saves {100 * (1 - oracle.sum() / now.sum()):.1f} %")
+        for policy, share in found.items():
+            paused = f", {pauses[policy]:.2f} pauses a job" if policy in free else ""
+            print(f"    {policy:28} {share!s:>20} % of the oracle{paused}")
+        sys.stdout.flush()
+        rows[name] = {"shares": found, "pauses": pauses}
+    return rows
 
 
 def verdict(rows: dict) -> list[str]:

@@ -55,9 +55,9 @@ def still_needed(durations: Floats, done: Ints, slots: int) -> tuple[Floats, Flo
 
     `durations` `[n, K]` are equally likely run times in slots, `done` `[n]` whole slots of work behind each job.
     """
-    begin = (done[:, None] + np.arange(slots))[:, :, None]
-    left = durations[:, None, :] - begin
-    return np.clip(left, 0.0, 1.0).mean(axis=2), (left > 0).mean(axis=2)
+    left = [durations - (done + slot)[:, None] for slot in range(slots + 1)]
+    beyond = np.stack([np.maximum(rest, 0.0).mean(axis=1) for rest in left], axis=1)
+    return beyond[:, :-1] - beyond[:, 1:], np.stack([(rest > 0).mean(axis=1) for rest in left[:-1]], axis=1)
 
 
 def runs(jobs: Remaining, ahead: Floats, restart: float = 0.0) -> Bools:
@@ -80,13 +80,12 @@ def costs(jobs: Remaining, ahead: Floats, restart: float = 0.0, here: Floats | N
         `[n]` each, in g/kWh times slots; the second is infinite for a job without pauses left.
     """
     most = int(jobs.pauses.max(initial=0)) + 1
-    out_of_time = np.arange(most) > jobs.pauses[:, None]
-    value = np.zeros((len(jobs.pauses), most))
+    value = np.where(np.arange(most) > jobs.pauses[:, None], np.inf, 0.0)  # out of time stays out of time
     cost = resumed = value
     for x in range(jobs.work.shape[1] - 1, -1, -1):
         now = ahead[:, x : x + most]
-        cost = np.where(out_of_time, np.inf, now * jobs.work[:, x, None] + value)
-        resumed = _best_later(cost + restart * now * jobs.alive[:, x, None])
+        cost = now * jobs.work[:, x, None] + value
+        resumed = _best_later(cost + now * (restart * jobs.alive[:, x, None]))
         value = np.minimum(cost, _one_pause_on(resumed))
     first = _one_pause_on(_best_later(cost))[:, 0]
     later = np.where(jobs.state == State.WAITING, first, _one_pause_on(resumed)[:, 0])
@@ -104,4 +103,6 @@ def _best_later(costs: Floats) -> Floats:
 
 def _one_pause_on(values: Floats) -> Floats:
     """What a pause of one slot leads to; infinite after the last."""
-    return np.concatenate([values[:, 1:], np.full((len(values), 1), np.inf)], axis=1)
+    out = np.full_like(values, np.inf)
+    out[:, :-1] = values[:, 1:]
+    return out

@@ -1,4 +1,4 @@
-"""One zone with room for everybody: jobs that may pause, decided hour by hour as `planning.suspend` does."""
+"""Room for everybody: jobs that may pause, decided hour by hour as `planning.suspend` does, in many zones at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from carbon_sched.planning.suspend import Remaining, State, runs, still_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,10 +20,27 @@ if TYPE_CHECKING:
     Singles = NDArray[np.float32]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
-    Rule = Callable[[Floats, Ints, Ints, Ints, Floats], Bools]
+    Rule = Callable[["Moment"], Bools]
 
 DAY = 24
+FARTHEST_H = 480
+"""Hours of work that are weighed at most."""
 EPSILON_H = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """What Z zones emit, and which of them each job is in.
+
+    Attributes:
+        forecast: Z times `[hours, leads]` g/kWh, row i issued at the beginning of hour i.
+        actual: `[Z, hours]` g/kWh.
+        zone: `[J]` zone of each job.
+    """
+
+    forecast: Sequence[Singles]
+    actual: Floats
+    zone: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +51,64 @@ class Interrupted:
     pauses: Ints
 
 
-def dynamic(restart_h: float = 0.0) -> Rule:
-    """The planner's own rule; a resume costs as much energy as running for `restart_h`."""
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What n of the jobs stand at as an hour begins.
 
-    def rule(durations: Floats, done: Ints, left: Ints, state: Ints, ahead: Floats) -> Bools:
-        slots = max(int(np.ceil((durations[:, -1] - done).max())), 1)
-        most = ahead.shape[1] - int(left.max(initial=0)) - 1
-        return runs(Remaining(*still_needed(durations, done, min(slots, most)), left, state), ahead, restart_h)
+    Attributes:
+        which: `[n]` the jobs.
+        done: `[n]` hours of work behind each.
+        left: `[n]` hours that each may still pause.
+        state: `[n]` as `planning.suspend.State`.
+        ahead: `[n, hours]` expected g/kWh from now on.
+    """
+
+    which: Ints
+    done: Ints
+    left: Ints
+    state: Ints
+    ahead: Floats
+
+
+def dynamic(durations: Floats, restart_h: float = 0.0) -> Rule:
+    """The planner's own rule; a resume costs as much energy as running for `restart_h`.
+
+    `durations` `[J, K]` are equally likely run times in hours as believed at submission, ascending; so below.
+    """
+    longest = min(max(int(np.ceil(durations.max(initial=1.0))), 1), FARTHEST_H)
+    # past all that was believed nothing is needed any more: whoever still runs goes on
+    needed = [np.pad(part, ((0, 0), (0, longest))) for part in still_needed(durations, _none_done(durations), longest)]
+
+    def rule(at: Moment) -> Bools:
+        slots = max(int(np.ceil((durations[at.which, -1] - at.done).max())), 1)
+        slots = min(slots, longest, at.ahead.shape[1] - int(at.left.max()) - 1)
+        coming = np.minimum(at.done, longest)[:, None] + np.arange(slots)
+        work, alive = (part[at.which[:, None], coming] for part in needed)
+        return runs(Remaining(work, alive, at.left, at.state), at.ahead, restart_h)
 
     return rule
 
 
-def cheapest_for_the_mean(durations: Floats, done: Ints, left: Ints, _state: Ints, ahead: Floats) -> Bools:
+def _none_done(durations: Floats) -> Ints:
+    return np.zeros(len(durations), dtype=np.int64)
+
+
+def cheapest_for_the_mean(durations: Floats) -> Rule:
     """Run when this slot is among the cheapest that the mean run time needs; past the mean, one slot is needed."""
-    return _among_cheapest(durations.mean(axis=1) - done, left, ahead)
+    mean = durations.mean(axis=1)
+    return lambda at: _among_cheapest(mean[at.which] - at.done, at.left, at.ahead)
 
 
-def cheapest_for_the_rest(durations: Floats, done: Ints, left: Ints, _state: Ints, ahead: Floats) -> Bools:
+def cheapest_for_the_rest(durations: Floats) -> Rule:
     """The same for the mean of what remains of those runs that are longer than what was done."""
-    longer = durations > done[:, None] + EPSILON_H
-    needed = np.where(longer, durations - done[:, None], 0.0).sum(axis=1) / np.maximum(longer.sum(axis=1), 1)
-    return _among_cheapest(needed, left, ahead)
+
+    def rule(at: Moment) -> Bools:
+        left = durations[at.which] - at.done[:, None]
+        longer = left > EPSILON_H
+        needed = np.where(longer, left, 0.0).sum(axis=1) / np.maximum(longer.sum(axis=1), 1)
+        return _among_cheapest(needed, at.left, at.ahead)
+
+    return rule
 
 
 def _among_cheapest(needed: Floats, left: Ints, ahead: Floats) -> Bools:
@@ -66,40 +120,38 @@ def _among_cheapest(needed: Floats, left: Ints, ahead: Floats) -> Bools:
     return out
 
 
-def replay(
-    jobs: Jobs, slack: Ints, durations: Floats, forecast: Singles, actual: Floats, rule: Rule, restart_h: float = 0.0
-) -> Interrupted:
+def replay(jobs: Jobs, slack: Ints, places: Places, rule: Rule, restart_h: float = 0.0) -> Interrupted:
     """What every job emits under a rule that decides at its submission and every hour after it.
 
     Args:
-        jobs: the trace; its time 0 is hour 0 of `actual` and of `forecast`.
+        jobs: the trace; its time 0 is hour 0 of `places`.
         slack: `[J]` whole hours a job may wait and pause, together.
-        durations: `[J, K]` equally likely run times in hours as believed at submission, ascending.
-        forecast: `[hours, leads]`, row i issued at the beginning of hour i.
-        actual: `[hours]` g/kWh.
-        rule: whether to run, from beliefs, hours done, pauses left, states and the hours ahead.
+        places: where the jobs are.
+        rule: whether those run that may still pause.
         restart_h: hours of energy that a resume really costs.
     """
-    total = np.concatenate([[0.0], np.cumsum(actual)])
-    clock = np.arange(len(total))
+    hours = places.actual.shape[1]
     grams, pauses = np.zeros(len(jobs)), np.zeros(len(jobs), dtype=np.int64)
     done, left, state = np.zeros(len(jobs), dtype=np.int64), slack.copy(), np.full(len(jobs), int(State.WAITING))
     hour = np.floor(jobs.submitted_h).astype(np.int64)
     offset = jobs.submitted_h - hour
-    bounds = np.searchsorted(hour, np.arange(len(forecast) + 1))
+    bounds = np.searchsorted(hour, np.arange(hours + 1))
     active = np.empty(0, dtype=np.int64)
-    for now in range(len(forecast)):
+    for now in range(hours):
         active = np.concatenate([active, np.arange(bounds[now], bounds[now + 1])])
         if len(active) == 0:
             continue
-        ahead = _ahead(forecast[now], offset[active])
-        go = rule(durations[active], done[active], left[active], state[active], ahead) | (left[active] == 0)
+        go = left[active] == 0
+        free = active[~go]
+        if len(free):
+            ahead = _ahead(np.stack([row[now] for row in places.forecast]), places.zone[free], offset[free])
+            go[~go] = rule(Moment(free, done[free], left[free], state[free], ahead))
         ran, paused = active[go], active[~go]
         used = np.minimum(jobs.hours[ran] - done[ran], 1.0)
-        begin = now + offset[ran]
-        spent = np.interp(begin + used, clock, total) - np.interp(begin, clock, total)
-        resumed = state[ran] == State.PAUSED
-        grams[ran] += (spent + np.where(resumed, restart_h * actual[now], 0.0)) * jobs.units[ran]
+        this = np.minimum(used, 1.0 - offset[ran]) + np.where(state[ran] == State.PAUSED, restart_h, 0.0)
+        next_ = np.maximum(used - (1.0 - offset[ran]), 0.0)
+        value, coming = places.actual[places.zone[ran], now], places.actual[places.zone[ran], min(now + 1, hours - 1)]
+        grams[ran] += (this * value + next_ * coming) * jobs.units[ran]
         pauses[paused] += state[paused] == State.RUNNING
         state[paused] = np.where(state[paused] == State.WAITING, int(State.WAITING), int(State.PAUSED))
         done[ran] += 1
@@ -109,9 +161,11 @@ def replay(
     return Interrupted(grams, pauses)
 
 
-def _ahead(row: Singles, offset: Floats) -> Floats:
+def _ahead(rows: Singles, zone: Ints, offset: Floats) -> Floats:
     """`[n, 3 * leads]` intensity of the hours from each job's own minute on; beyond its end the last day repeats."""
-    days = np.tile(row[-DAY:], -(-2 * len(row) // DAY) + 1)
-    longer = np.concatenate([row, days])[: 3 * len(row) + 1].astype(np.float64)
-    out: Floats = (1 - offset[:, None]) * longer[:-1] + offset[:, None] * longer[1:]
+    leads = rows.shape[1]
+    days = np.tile(rows[:, -DAY:], -(-2 * leads // DAY) + 1)
+    longer = np.concatenate([rows, days], axis=1)[:, : 3 * leads + 1].astype(np.float64)
+    seen, part = longer[zone], offset[:, None]
+    out: Floats = (1 - part) * seen[:, :-1] + part * seen[:, 1:]
     return out
