@@ -168,6 +168,10 @@ class Fleet:
         """It knows both, and pauses for nothing."""
         return self.replayed(dynamic, self.known, self.perfect)
 
+    def possible(self, name: str) -> np.ndarray:
+        """Grams in a zone that the oracle saves."""
+        return self.now[name] - self.oracle[name].grams
+
     def replayed(
         self,
         rule: Callable[[np.ndarray], PauseRule],
@@ -245,7 +249,10 @@ def shares(fleet: Fleet) -> dict:
             paused = f", {pauses[policy]:.2f} pauses a job" if policy in free else ""
             print(f"    {policy:28} {share!s:>20} % of the oracle{paused}")
         sys.stdout.flush()
-        rows[name] = {"shares": found, "pauses": pauses}
+        rows[name] = {"shares": found, "pauses": pauses, "ended": ended}
+    of_all = [(fleet.now[name] - row["ended"][OURS], fleet.possible(name)) for name, row in rows.items()]
+    ahead = [(row["ended"][CHEAPEST] - row["ended"][OURS], fleet.possible(name)) for name, row in rows.items()]
+    print(f"\nmean of the zones: ours {fleet.sampled.mean(of_all)}, above the {CHEAPEST} {fleet.sampled.mean(ahead)}")
     return rows
 
 
@@ -253,7 +260,7 @@ def verdict(rows: dict) -> list[str]:
     """Means over the zones, and what missed its goal."""
     policies = next(iter(rows.values()))["shares"]
     mean = {policy: np.mean([row["shares"][policy].percent for row in rows.values()]) for policy in policies}
-    print("\nmean of the zones: " + ", ".join(f"{policy} {value:.1f}" for policy, value in mean.items()))
+    print("means: " + ", ".join(f"{policy} {value:.1f}" for policy, value in mean.items()))
     missed = [
         f"{zone} {row['shares'][OURS]} < {GOALS[zone]}"
         for zone, row in rows.items()

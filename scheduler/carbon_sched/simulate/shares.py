@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -46,14 +48,27 @@ class Bootstrap:
         """Percent of `now` that the policy saves."""
         return self._interval(self._per_day(now - policy), self._per_day(now))
 
+    def mean(self, zones: Iterable[tuple[Floats, Floats]]) -> Share:
+        """Mean over zones of what was saved of what was possible, `[J]` grams each."""
+        of_each = [self._again(self._per_day(saved), self._per_day(possible)) for saved, possible in zones]
+        return _share(np.mean(of_each, axis=0))
+
     def _interval(self, part: Floats, whole: Floats) -> Share:
-        again = 100 * (self._times @ part) / (self._times @ whole)
-        low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Share(100 * float(part.sum() / whole.sum()), float(low), float(high))
+        return _share(self._again(part, whole))
+
+    def _again(self, part: Floats, whole: Floats) -> Floats:
+        """Percent of the whole, as it was and for each draw of days."""
+        found: Floats = 100 * np.append(part.sum(), self._times @ part) / np.append(whole.sum(), self._times @ whole)
+        return found
 
     def _per_day(self, values: Floats) -> Floats:
         out: Floats = np.bincount(self._which, weights=values, minlength=len(self._days)).astype(np.float64)
         return out
+
+
+def _share(percent: Floats) -> Share:
+    low, high = np.quantile(percent[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Share(float(percent[0]), float(low), float(high))
 
 
 def worst_month_pct(hour: Floats, reference: Floats, policy: Floats) -> float:
