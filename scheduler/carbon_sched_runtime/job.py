@@ -86,6 +86,7 @@ def stop_asked() -> bool:
         signal.signal(signal.SIGTERM, _hear)
     if not _watching:
         _watching = True
+        _tell("listening")
         restored()
     return _stop_asked.is_set()
 
@@ -105,22 +106,28 @@ def restored() -> None:
     Never raises: a word that cannot be written leaves the cost of a resume unknown.
     """
     global _told  # noqa: PLW0603 - one per process
+    if not _told and is_resumed():
+        _told = True
+        _tell("resumed")
+
+
+def _tell(event: str) -> None:
+    """Add an event to the attempt's record; outside of carbon-sched there is none."""
     attempt = os.environ.get("CARBON_SCHED_ATTEMPT", "")
-    if _told or not is_resumed() or not attempt:
+    if not attempt:
         return
-    _told = True
-    line = {"v": 1, "event": "resumed", "attempt": attempt, "t": time.time_ns() // 1000}
+    line = {"v": 1, "event": event, "attempt": attempt, "t": time.time_ns() // 1000}
     try:
-        _append_once(f"{journal_folder()}/{record_name(attempt)}", json.dumps(line, separators=(",", ":")))
+        _append_once(f"{journal_folder()}/{record_name(attempt)}", event, json.dumps(line, separators=(",", ":")))
     except (OSError, WireError) as error:
-        print(f"carbon-sched: not told that the run has its state back: {error}", file=sys.stderr)
+        print(f"carbon-sched: the attempt's record does not say `{event}`: {error}", file=sys.stderr)
 
 
-def _append_once(path: str, line: str) -> None:
+def _append_once(path: str, event: str, line: str) -> None:
     """To the record that the wrapper began, unless another worker was first: thousands of words would fill it."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if b'"event":"resumed"' not in os.read(descriptor, RECORD_LIMIT):
+        if f'"event":"{event}"'.encode() not in os.read(descriptor, RECORD_LIMIT):
             os.write(descriptor, f"{line}\n".encode())
     finally:
         os.close(descriptor)

@@ -10,8 +10,8 @@ from carbon_sched_runtime.fields import BOOT, OWNER, WORD, Fields, WireError, as
 RECORD_LIMIT = 60 * 1024
 MACHINE = re.compile(r"[0-9a-f]{1,64}")
 EVENTS = (
-    "started", "refused", "spawned", "resumed", "metering", "node", "node-closed", "stopping", "saved", "ended",
-    "fault", "closed",
+    "started", "refused", "spawned", "listening", "resumed", "metering", "node", "node-closed", "stopping", "saved",
+    "ended", "fault", "closed",
 )  # fmt: skip
 
 
@@ -24,6 +24,7 @@ class Event:
     started   the wrapper is about to run the entrypoint (before any user code): pid, boot
     refused   nothing was run: `reason` (`fence` = too late, `started-before`, ...); exit_code 75
     spawned   the entrypoint runs as `child_pid`
+    listening the job saves its state when it is stopped (`job.stop_asked`)
     resumed   a run that was suspended has its state back: from here on its work is new (`job.restored`)
     metering  energy is metered: machine, boot, role (`reader` or `follower`), `reason` says by which sources
     node      another node of the job is metered from now on: node_id (its journal lies in its own session's logs),

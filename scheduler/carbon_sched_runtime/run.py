@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 REFUSED = 75  # EX_TEMPFAIL
 USAGE = 2
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
+RAYS_STOPS = (1, _signal.SIGTERM, 128 + _signal.SIGABRT)
+"""What a Ray driver makes of SIGTERM, by where it comes upon it: an error of `ray.get`, `sys.exit`, or an abort."""
 FINISH_S = 12.0
 URGENT_FINISH_S = 5.0
 LONGEST_LINGER_S = 300.0
@@ -46,6 +48,15 @@ class Record:
             self.started_before = b'"event":"started"' in os.read(self._file, RECORD_READ)
         except OSError as error:
             complain(f"cannot write {path}: {error.strerror}")
+
+    def says(self, event: str) -> bool | None:
+        """Whether the event stands in it; None where it cannot be read."""
+        if self._file is None:
+            return None
+        try:
+            return f'"event":"{event}"'.encode() in os.pread(self._file, RECORD_READ, 0)
+        except OSError:
+            return None
 
     def write(self, event: str, **fields: str | int | None) -> None:
         """Append one event, with the time it is written at."""
@@ -146,6 +157,9 @@ class Wrapper:
             self.attendance.hurry()
 
     def _ended(self, code: int, number: int | None, end_ns: int | None = None) -> int:
+        if self._fell(code):
+            complain(f"exit code {code}, by the stop: told as a death by SIGTERM")
+            code, number = 128 + _signal.SIGTERM, _signal.SIGTERM
         self.record.write("ended", exit_code=code, signal=number)
         self._saved(by_itself=number is None)
         if self.attendance is not None and end_ns is not None:
@@ -158,6 +172,11 @@ class Wrapper:
         if self.stop_signal is not None:
             time.sleep(_linger_s())
         return code
+
+    def _fell(self, code: int) -> bool:
+        """Whether a job that may be suspended, and knows nothing of stops (Ray Train), ended by one."""
+        suspended = self.stop_signal == _signal.SIGTERM and "CARBON_SCHED_RUN_NAME" in os.environ
+        return suspended and code in RAYS_STOPS and self.record.says("listening") is False
 
     def _saved(self, *, by_itself: bool) -> None:
         """Say when a job that was stopped, and may be resumed, last saved its state.

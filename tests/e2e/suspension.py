@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from carbon_sched.cli.connection import find_job
+from carbon_sched.service.recall import saved_its_state
 from tests.e2e.conftest import Installation, installed_in
 from tests.fakes.real_server import eventually
 from tests.fakes.steered_grid import SteeredGrid
@@ -28,7 +29,7 @@ A_WINDOW = 20
 """Steps that a job does before the next dirty minutes."""
 CLEAN, NEARLY, DIRTY = 50.0, 60.0, 900.0
 DIRTY_S = 180.0
-START_S = 120.0
+START_S = 240.0
 """Longest start of an attempt, and longest way to a suspension, on a machine with much else to do."""
 SHORT_RUNS = """
 apiVersion: carbon-sched/v1
@@ -156,8 +157,12 @@ class Run:
         """Wait until it did some more steps."""
         enough, until = len(self.steps()) + A_WINDOW, time.monotonic() + START_S
         while len(self.steps()) < enough:
-            assert time.monotonic() < until, (self.view(), self.installation.run("logs", self.name, check=False).stdout)
+            assert time.monotonic() < until, self._heard(self.view())
             time.sleep(0.2)
+
+    def _heard(self, view: JobView) -> tuple[JobView, str]:
+        """What is known of it when it did not do as expected."""
+        return view, self.installation.run("logs", self.name, check=False).stdout
 
     def until(self, state: str, patience_s: float = START_S) -> JobView:
         return eventually(self.view, lambda view: view["state"] == state, patience_s=patience_s)
@@ -167,9 +172,10 @@ class Run:
         self.grid.say("NO", (DIRTY_S, DIRTY), (0, CLEAN))
 
     def suspend(self) -> None:
-        """Wait until the job stands still for dirty minutes."""
+        """Wait until the job stands still for dirty minutes, its state saved."""
         self.dirty_minutes()
-        self.until("queued")
+        view = self.until("queued")
+        assert saved_its_state(view["attempts"][-1]["exit_code"]), self._heard(view)
 
     def stopping(self) -> int:
         """Wait until the script knows that it is to stop; its pid."""

@@ -304,10 +304,34 @@ def test_a_suspended_jobs_record_tells_when_it_last_saved_its_state_also_on_a_fu
     stop_like_ray([process.pid, place.record().last("spawned").child_pid], signal.SIGTERM)
     _, error = process.communicate(timeout=20)
 
-    assert process.returncode == code
+    assert process.returncode == code, "it listens: the code is its own word"
+    assert place.record().last("listening")
     assert (b"No space left on device" in error) == full
     told, stopping = place.record().last("saved"), place.record().last("stopping")
     assert (told.time_us < stopping.time_us) == full, "the newest good state is that of before the stop"
+
+
+@pytest.mark.parametrize(
+    ("code", "runs", "told"),
+    [
+        (1, "cs-j", 143),  # ray.get raises
+        (15, "cs-j", 143),  # ray.init's handler exits
+        (134, "cs-j", 143),  # its native one aborts
+        (9, "cs-j", 9),
+        (1, "", 1),
+    ],
+)
+def test_a_ray_driver_that_knows_nothing_of_stops_is_told_to_have_died_of_one(place, code, runs, told):
+    suspendable = {"CARBON_SCHED_RUN_NAME": runs} if runs else {}
+    process = place.start(f"trap 'exit {code}' TERM; echo up; while :; do sleep 0.05; done", **suspendable)
+    assert process.stdout.readline() == b"up\n"
+    place.wait_for("metering")
+    stop_like_ray([process.pid, place.record().last("spawned").child_pid], signal.SIGTERM)
+    _, error = process.communicate(timeout=20)
+
+    ended = place.record().last("ended")
+    assert (process.returncode, ended.exit_code, ended.signal) == (told, told, signal.SIGTERM if told == 143 else None)
+    assert (f"exit code {code}, by the stop".encode() in error) == (told == 143)
 
 
 # Metering on the C stub --------------------------------------------------------------------------------------------

@@ -82,4 +82,4 @@ def test_a_run_that_was_not_resumed_has_nothing_to_say(record, monkeypatch):
 def test_a_word_that_cannot_be_written_is_told_and_harms_nothing(record, capsys):
     record.unlink()
     job.restored()
-    assert "not told that the run has its state back" in capsys.readouterr().err
+    assert "the attempt's record does not say `resumed`" in capsys.readouterr().err
