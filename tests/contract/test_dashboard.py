@@ -4,7 +4,8 @@ of the API to the digit."""
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from collections import Counter
+from datetime import timedelta
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,11 @@ from hypothesis import strategies as st
 from carbon_sched.api.access import COOKIE, CSRF_HEADER
 from carbon_sched.api.dashboard.pages import STATIC
 from carbon_sched.client import Client
-from carbon_sched.domain.job import Job, JobEvent, JobSpec, JobState
-from carbon_sched.ledger.encoding import decode_fact
 from carbon_sched.ledger.figures import shown
 from tests.fakes.busy_fleet import BusyFleet
 from tests.fakes.ledger import KWH, WrittenLedger, reading, span
 from tests.fakes.served import TOKEN, Served, served
+from tests.fakes.written_jobs import BEGIN, append, stored
 from tests.hostile_texts import TEXTS
 
 if TYPE_CHECKING:
@@ -189,24 +189,6 @@ def test_the_stream_tells_that_a_job_changed(fleet):
 # ------------------------------------------------------------------------------------------------------------- hostile
 
 
-def stored(world, texts: Sequence[str]) -> list[str]:
-    """One job for each text, which is its name, every label of it, its command and its metadata; half of them ended."""
-    ids, written = [], WrittenLedger()
-    with world.store.transaction() as tx:
-        for number, text in enumerate(texts):
-            labels = {"team": text, "project": text, "model": text, "stage": text, "submitter": text}
-            spec = JobSpec(text, text, metadata={text: text}, **labels)
-            job = Job(f"text{number:06d}", spec, JobState.QUEUED, world.clock.now(), reason=text)
-            job = tx.add_job(job, idempotency_key=None, request_sha256="0" * 64)
-            if number % 2:
-                tx.move_job(job, JobEvent.STOPPED, at=world.clock.now(), reason=text)
-            ids.append(job.job_id)
-            written.job(job.job_id, name=text, team=text, project=text, model=text)
-            written.energy(written.opened(job.job_id), span(BEGIN, BEGIN + timedelta(hours=1), KWH, f"gpu-{number}"))
-    append(world, written)
-    return ids
-
-
 def every_page(browser: Browser, ids: Sequence[str]) -> Iterator[tuple[str, Page]]:
     """All pages that show the jobs, with each page of long lists."""
     for path in ("/", "/footprint?by=team", "/footprint?by=project", "/footprint?by=model", "/policies", "/health"):
@@ -297,7 +279,6 @@ def test_budgets_are_those_of_the_api(fleet):
         assert {str(one[f"{what}_{unit}"]) for what in ("limit", "settled", "reserved")} <= figures
 
 
-BEGIN = datetime(2026, 3, 1, tzinfo=timezone.utc)
 AMOUNTS = st.integers(1, 50 * KWH)
 
 
@@ -350,11 +331,6 @@ def book(served: Served, jobs: list[dict[str, Any]], first: int) -> None:
     append(served.world, written)
 
 
-def append(world, written: WrittenLedger) -> None:
-    with world.store.transaction() as tx:
-        tx.append_facts([decode_fact(entry.payload) for entry in written.entries])
-
-
 def test_every_figure_of_now_and_footprint_is_the_statements_whatever_the_ledger_holds(served):
     browser, count = Browser(served), 0
 
@@ -379,3 +355,65 @@ def test_every_figure_of_now_and_footprint_is_the_statements_whatever_the_ledger
             assert str(row["charged"]["co2e_ug"]) in page
 
     the_same()
+
+
+METERED = st.fixed_dictionaries(
+    {
+        "machine": st.sampled_from(["m1", "m2"]),
+        "source": st.sampled_from(["counter", "integrated", "estimated"]),
+        "reporter": st.sampled_from(["self-reported", "independent"]),
+        "flags": st.sampled_from([[], ["squatter"]]),
+        "energy_uj": AMOUNTS,
+        "compared": st.one_of(st.none(), st.tuples(AMOUNTS, AMOUNTS)),
+    }
+)
+
+
+def test_every_figure_of_machines_is_the_sum_of_their_facts(served):
+    browser, all_of_them = Browser(served), []
+
+    @settings(max_examples=10)
+    @given(st.lists(METERED, min_size=1, max_size=5))
+    def the_same(drawn):
+        written = WrittenLedger()
+        for number, one in enumerate(drawn, start=len(all_of_them)):
+            told = one["compared"] and dict(zip(("counter_uj", "integral_uj"), one["compared"], strict=True))
+            written.job(f"metered{number:03d}")
+            spent = {key: one[key] for key in ("machine", "source", "reporter", "flags", "energy_uj")}
+            device = span(BEGIN, BEGIN + timedelta(hours=1), device=f"gpu-{number}", **spent)
+            more = {"compared": {"machine": one["machine"], **told}} if told else {}
+            written.energy(written.opened(f"metered{number:03d}"), device, **more)
+        append(served.world, written)
+        all_of_them.extend(drawn)
+        page = browser.page("/health").figures
+        for machine in {one["machine"] for one in all_of_them}:
+            assert sums_of([one for one in all_of_them if one["machine"] == machine]) <= page
+
+    the_same()
+
+
+def sums_of(machine: list[dict[str, Any]]) -> set[str]:
+    """What the page Health has to say of a machine with these facts."""
+    sums: Counter[str] = Counter()
+    for one in machine:
+        squatted = "squatted" if one["flags"] else "owned"
+        sums.update(dict.fromkeys(("all", one["source"], one["reporter"], squatted), one["energy_uj"]))
+    shown = {str(sums[what]) for what in ("all", "counter", "integrated", "estimated", "independent", "squatted")}
+    pairs = [one["compared"] for one in machine if one["compared"]]
+    if not pairs:
+        return shown
+    counters, integrals = (sum(of) for of in zip(*pairs, strict=True))
+    return shown | {str(counters), str(integrals), repr(counters / integrals - 1)}
+
+
+def test_backtests_are_those_of_the_api(fleet):
+    browser, first = Browser(fleet), fleet.client.policy_versions("everybody")[-1]
+    tried = {"content": first["content"], "backtest_margin_ppm": 0}
+    trial = fleet.client.apply_policy(tried, dry_run=True)["backtest"]
+    page = browser.page("/policies/backtest?name=everybody&version=1").figures
+    wanted = ("after_ug", "before_ug", "after_late", "before_late", "jobs", "left_out")
+    assert trial["jobs"]
+    assert {str(trial[key]) for key in wanted} <= page
+    applied = fleet.client.apply_policy(tried | {"backtest_margin_ppm": 1_000_000})["backtest"]
+    page = browser.page("/policies?name=everybody").figures
+    assert {str(applied["after_ug"] - applied["before_ug"]), str(applied["before_ug"]), str(applied["jobs"])} <= page

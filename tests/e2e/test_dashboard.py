@@ -3,9 +3,12 @@ axe finds. The server is the real application; only its clusters and the grid ar
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
@@ -14,18 +17,26 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import expect, sync_playwright
 
-from tests.fakes.busy_fleet import BusyFleet
+from carbon_sched.domain.time import UTC
+from carbon_sched.ledger.figures import shown
+from tests.fakes.busy_fleet import POLICY, BusyFleet
+from tests.fakes.ledger import WrittenLedger, span
+from tests.fakes.real_server import eventually
+from tests.fakes.served import Served
+from tests.fakes.written_jobs import BEGIN, append, stored
+from tests.hostile_texts import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"phone": (375, 812, "light"), "wide": (1920, 1080, "dark")}
 SERIOUS = ("serious", "critical")
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?").fullmatch
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,23 @@ class Visit:
         self.page.goto(self.url + path)
         self.page.wait_for_function("() => document.fonts.status === 'loaded'")
         return self.page
+
+    def whole(self, path: str, text: str) -> Page:
+        """A page that says this, is live, has its curves, fits into its window and is accessible."""
+        page = self.to(path)
+        expect(page.locator("main")).to_contain_text(text)
+        expect(page.locator("#live-state")).to_have_class("live on")
+        for place in page.locator("[data-plot]").all():
+            expect(place.locator("canvas")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than its window"
+        assert self.found_by_axe() == [], path
+        return page
+
+    def exported(self, button: Locator) -> str:
+        """What a click on it saves."""
+        with self.page.expect_download() as download:
+            button.click()
+        return download.value.path().read_bytes().decode()
 
     def found_by_axe(self) -> list[str]:
         """Serious findings on the page as it is."""
@@ -105,13 +133,7 @@ def test_every_page_is_whole_quiet_local_and_accessible(visit: Visit, fleet: Bus
         f"/compare?a={ended[0]}&b={ended[1]}": "Under equal conditions",
     }
     for path, text in pages.items():
-        page = visit.to(path)
-        expect(page.locator("main")).to_contain_text(text)
-        expect(page.locator("#live-state")).to_have_class("live on")
-        for place in page.locator("[data-plot]").all():
-            expect(place.locator("canvas")).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than its window"
-        assert visit.found_by_axe() == [], path
+        visit.whole(path, text)
     assert visit.complaints == []
     assert visit.hosts == {urlsplit(fleet.url).netloc}
 
@@ -161,9 +183,7 @@ def test_every_table_and_chart_is_exported_with_exact_figures_and_units(chromium
     visit = Visit(context, fleet.client.login_url())
 
     def exported(section: str, form: str) -> str:
-        with visit.page.expect_download() as download:
-            visit.page.locator(f"[aria-labelledby={section}]").get_by_role("button", name=form).click()
-        return download.value.path().read_bytes().decode()
+        return visit.exported(visit.page.locator(f"[aria-labelledby={section}]").get_by_role("button", name=form))
 
     job_id = fleet.client.jobs(state=["succeeded"])["jobs"][0]["job_id"]
     receipt = fleet.client.receipt(job_id)
@@ -208,26 +228,96 @@ def test_a_keyboard_reaches_the_content_and_every_job(chromium: Browser, fleet: 
     context.close()
 
 
-@pytest.mark.slow
-def test_a_real_server_with_real_jobs_shows_one_that_ended_and_one_that_runs(chromium: Browser, installation, tmp_path):
-    """Real Ray heads, through the command line's own login; the numbers of the page are those of the receipt."""
-    script = tmp_path / "work.py"
-    script.write_text("import sys, time; print('<b>hello</b>', flush=True); time.sleep(float(sys.argv[1]))")
-    done, live = installation.start(str(script), "3"), installation.start(str(script), "120")
-    receipt = installation.finished(done)
-    address = installation.run("dashboard", "--print").stdout.strip()
+def test_what_is_exported_is_text_without_a_formula_and_has_every_digit(chromium: Browser, tmp_path):
+    served = Served(tmp_path)
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    visit = Visit(context, address)
-    for path in ("/", "/queue", "/footprint", "/policies", "/health"):
-        visit.to(path)
-        expect(visit.page.locator("#live-state")).to_have_class("live on")
-    page = visit.to(f"/jobs/{done}")
-    expect(page.locator("main")).to_contain_text("<b>hello</b>")
-    expect(page.locator(f'.figure data[value="{receipt["co2e_ug"]}"]')).to_be_visible()
-    page = visit.to(f"/jobs/{live}")
+    try:
+        stored(served.world, TEXTS)
+        written = WrittenLedger()
+        written.job("large00001", team="vast")
+        hour = BEGIN, BEGIN + timedelta(hours=1)
+        written.energy(written.opened("large00001"), span(*hour, 2**60 + 1), span(*hour, 3, "gpu-1"))
+        append(served.world, written)
+        visit = Visit(context, served.client.login_url())
+        for path, table in (("/footprint?by=team", "by-team"), ("/queue?show=ended", "jobs"), ("/health", "meters")):
+            group = visit.to(path).get_by_role("group", name=f"Export {table}", exact=True)
+            cells = [cell for row in csv.reader(io.StringIO(visit.exported(group.get_by_text("CSV")))) for cell in row]
+            assert [cell for cell in cells if cell.strip()[:1] in "=+-@" and cell.strip() and not NUMBER(cell)] == []
+            rows = json.loads(visit.exported(group.get_by_text("JSON")))
+            assert all(isinstance(row, dict) for row in rows)
+            if table == "by-team":
+                assert {row["Team"] for row in rows} >= {shown(text).strip() for text in TEXTS if text.strip() == text}
+                (vast,) = (row for row in rows if row["Team"] == "vast")
+                assert vast["IT energy (uJ)"] == 2**60 + 4
+                assert str(2**60 + 4) in cells
+        assert visit.complaints == []
+        assert visit.hosts == {urlsplit(served.url).netloc}
+    finally:
+        context.close()
+        served.close()
+
+
+@pytest.mark.slow
+def test_a_real_server_with_real_jobs_is_whole_on_every_page_wide_and_narrow(chromium: Browser, installation, tmp_path):
+    """Real Ray heads, through the command line's own login: a job that ended, one that runs and one that waits."""
+    (tmp_path / "work.py").write_text(
+        "import sys, time; print('<b>hello</b>', flush=True); time.sleep(float(sys.argv[1]))"
+    )
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    installation.run("policy", "apply", str(tmp_path / "policy.yaml"), "--reason", "budgets")
+    labels, script = ("--team", "nlp", "--model", "atlas-7b", "--phase", "finetuning"), str(tmp_path / "work.py")
+    done = installation.start(*labels, script, "3")
+    live = installation.start(*labels, "--duration", "10m", script, "600")
+    waits = installation.start(*labels, "--earliest", "+5h", "--max-delay", "6h", "--duration", "1h", script, "5")
+    receipt = installation.finished(done)
+    installation.run("policy", "apply", str(tmp_path / "policy.yaml"), "--reason", "again", "--require-backtest")
+    with installation.client() as client:
+        eventually(lambda: client.receipt(live), lambda found: found["devices"])
+    pages = {
+        "/": "Grid zones in use",
+        "/queue": "work",
+        "/queue?show=ended": "work",
+        f"/jobs/{done}": "<b>hello</b>",
+        f"/jobs/{live}": "so far",
+        f"/jobs/{waits}": "If started now",
+        "/footprint?by=team": "nlp",
+        "/footprint?by=model&model=atlas-7b": "finetuning",
+        "/policies?name=everybody": "From version 1 to 2",
+        "/health": "Meters of the last day",
+        f"/compare?a={done}&b={done}": "Compare",
+    }
+    hosts, complaints = set(), []
+    for width, height, scheme in SIZES.values():
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        visit = Visit(context, installation.run("dashboard", "--print").stdout.strip())
+        for path, text in pages.items():
+            page = visit.whole(path, text)
+            for button in page.locator("[data-export]:visible").all():
+                assert visit.exported(button)
+        page = visit.to(f"/jobs/{done}")
+        expect(page.locator(f'.figure data[value="{receipt["co2e_ug"]}"]')).to_be_visible()
+        page = visit.to("/policies?name=everybody")
+        page.get_by_role("button", name="Run it now").click()
+        expect(page.locator("#backtest")).to_contain_text("instead of", timeout=60_000)
+        page = visit.to("/health")
+        page.get_by_role("button", name="Verify the whole chain now").click()
+        expect(page.locator("#verified")).to_contain_text("verify, up to head")
+        assert visit.found_by_axe() == []
+        hosts, complaints = hosts | visit.hosts, complaints + visit.complaints
+        if scheme == "light":
+            context.close()
     page.on("dialog", lambda dialog: dialog.accept())
+    visit.to(f"/jobs/{waits}")
+    page.get_by_role("button", name="More time").click()
+    ends = datetime.now(UTC) + timedelta(days=2)
+    page.locator(".sheet").get_by_label("Ends by").fill(f"{ends:%Y-%m-%dT%H:%M}")
+    page.locator(".sheet").get_by_role("button", name="Plan anew").click()
+    expect(page.locator("main .facts")).to_contain_text("an end by")
+    page.get_by_role("button", name=re.compile("Start .* now")).click()
+    expect(page.locator("main .state").first).to_have_text(re.compile("succeeded"), timeout=120_000)
+    visit.to(f"/jobs/{live}")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("main .state").first).to_have_text(re.compile("stopp"))
-    assert visit.complaints == []
-    assert len(visit.hosts) == 1
+    assert complaints + visit.complaints == []
+    assert len(hosts) == 1
     context.close()

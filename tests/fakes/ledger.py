@@ -67,11 +67,13 @@ class WrittenLedger:
         )  # fmt: skip
         return attempt
 
-    def energy(self, attempt: str, *spans: dict[str, Any], cluster: str = "north") -> None:
+    def energy(self, attempt: str, *spans: dict[str, Any], cluster: str = "north", **more: Any) -> None:
         self.segments += 1
         owned = [{"owner": attempt} | span for span in spans]
-        name = f"segment-{self.segments}"
-        self.add(FactKind.ENERGY_RECORDED, attempt=attempt, cluster=cluster, segment=name, sha256="1" * 64, spans=owned)
+        self.add(
+            FactKind.ENERGY_RECORDED, attempt=attempt, cluster=cluster, segment=f"segment-{self.segments}",
+            sha256="1" * 64, spans=owned, **more,
+        )  # fmt: skip
 
     def machine_energy(self, machine: str, *spans: dict[str, Any], cluster: str = "north") -> None:
         self.segments += 1

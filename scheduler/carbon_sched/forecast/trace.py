@@ -23,6 +23,8 @@ LONGEST = 70 * DAY
 
 SOFTENING = 0.5
 """Offset of the logarithm, in units of the reference level; chosen on 2021 and 2022 (0 to 1 differ little)."""
+HIGHEST = 50.0
+"""Far above what any zone reaches, within what single precision holds."""
 
 
 def softened(values: Floats, reference: float) -> Floats:
@@ -31,8 +33,8 @@ def softened(values: Floats, reference: float) -> Floats:
 
 
 def hardened(levels: Floats, reference: float) -> Floats:
-    """Inverse of `softened`, never negative."""
-    return np.maximum(np.exp(levels) - SOFTENING, 0.0) * reference
+    """Inverse of `softened`, never negative, nor infinite where a history without any change led a fit astray."""
+    return np.maximum(np.exp(np.minimum(levels, HIGHEST)) - SOFTENING, 0.0) * reference
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ def test_the_softened_logarithm_is_undone():
     values = np.array([0.0, 1.0, 300.0, 2000.0])
     np.testing.assert_allclose(hardened(softened(values, 300.0), 300.0), values, atol=1e-9)
     assert hardened(np.array([-50.0]), 300.0) == 0.0
+    assert np.isfinite(hardened(np.array([1000.0]), 300.0).astype(np.float32)).all()
 
 
 def test_a_trace_knows_nothing_of_later_hours():

@@ -103,9 +103,9 @@ def change(part: float) -> Markup:
     return data(repr(part), f"{100 * part:+.1f} %")
 
 
-def part_of(part: int, whole: int) -> Markup:
-    """A part of a whole, rounded down as in statements."""
-    return data(part, ledger.percent(part, whole))
+def part_of(part: int, whole: int, unit: str) -> Markup:
+    """A part of a whole, as percent rounded down as in statements; the exact value is the part, in its unit."""
+    return data(part, ledger.percent(part, whole), unit)
 
 
 def per_unit(one: PerUnit) -> Markup:

@@ -1,18 +1,29 @@
 // Every table and chart of a page as a file: what is shown, with the exact figures and their units.
 "use strict";
 (() => {
+  // A figure with all its digits: as a number of JavaScript a large one would lose some.
+  class Figure {
+    constructor(digits) { this.digits = digits; }
+    toString() { return this.digits; }
+  }
+  const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
+
+  // The words of a node, each figure in them with all its digits and its unit.
   function text(node) {
     const words = [], walk = document.createTreeWalker(node, NodeFilter.SHOW_TEXT);
-    while (walk.nextNode()) words.push(walk.currentNode.data);
+    while (walk.nextNode()) {
+      const figure = walk.currentNode.parentElement.closest("data");
+      words.push(figure ? [figure.value, figure.dataset.unit].filter(Boolean).join(" ") : walk.currentNode.data);
+    }
     return words.join(" ").trim().replace(/\s+/g, " ");
   }
 
   // ---- tables ----
   function value(cell) {
     const figures = cell.querySelectorAll("data"), times = cell.querySelectorAll("time");
-    if (cell.querySelector(".unknown") && !figures.length) return null;
-    if (figures.length === 1) return Number(figures[0].value);
-    return times.length === 1 ? times[0].dateTime : text(cell);
+    if (!figures.length && (cell.querySelector(".unknown") || text(cell) === "-")) return null;
+    if (figures.length === 1 && NUMBER.test(figures[0].value) && !cell.querySelector("small")) return new Figure(figures[0].value);
+    return times.length === 1 && !figures.length ? times[0].dateTime : text(cell);
   }
 
   function ofTable(table) {
@@ -42,9 +53,11 @@
   }
 
   // A spreadsheet must take no cell for a formula.
-  const safe = (cell) => (typeof cell === "string" && /^[=+\-@\t\r]/.test(cell) ? "'" + cell : cell ?? "");
+  const safe = (cell) => (typeof cell === "string" && /^\s*[=+\-@]/.test(cell) && !NUMBER.test(cell) ? "'" + cell : cell ?? "");
   const csv = ({ head, rows }) => [head, ...rows].map((row) => row.map((cell) => `"${String(safe(cell)).replaceAll('"', '""')}"`).join(",")).join("\r\n") + "\r\n";
-  const json = ({ head, rows }) => JSON.stringify(rows.map((row) => Object.fromEntries(head.map((name, at) => [name, row[at]]))), null, 1) + "\n";
+  const literal = (cell) => (cell instanceof Figure ? cell.digits : JSON.stringify(cell ?? null));
+  const line = (head, row) => "{" + head.map((name, at) => `${JSON.stringify(name)}: ${literal(row[at])}`).join(", ") + "}";
+  const json = ({ head, rows }) => "[\n" + rows.map((row) => line(head, row)).join(",\n") + "\n]\n";
 
   // ---- pictures: a copy that needs no style sheet ----
   const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font-family", "font-size", "opacity", "fill-opacity"];
