@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 STYLE = """
 :root { color-scheme: light dark; --s1: #1b7f5c; --s2: #6b7a90; --s3: #d98324; --s4: #4472c4; --s5: #a3528f; }
 @media (prefers-color-scheme: dark) { :root { --s1: #45b98c; --s2: #93a1b5; --s3: #eba355; --s4: #7da2e6; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2.2rem auto; padding: 0 1.2rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2.2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.08rem; margin: 2.4rem 0 .4rem; }
 h3 { font-size: .92rem; margin: 1rem 0 .2rem; font-weight: 600; }
@@ -25,8 +25,8 @@ p { margin: .25rem 0; max-width: 52rem; overflow-wrap: anywhere; }
 .figure b { display: block; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .figure span { display: block; font-size: .84rem; opacity: .76; }
 .scroll { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 40%; }
-th, td { padding: .26rem .8rem .26rem 0; text-align: left; vertical-align: top; max-width: 26rem; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; min-width: 40%; }
+th, td { padding: .26rem .7rem .26rem 0; text-align: left; vertical-align: top; max-width: 26rem; }
 td { overflow-wrap: break-word; }
 .short { white-space: nowrap; }
 th { font-weight: 600; font-size: .8rem; border-bottom: 1px solid currentColor; vertical-align: bottom; }

@@ -123,9 +123,7 @@ def _quantities(statement: Statement) -> Iterator[tuple[str, str, str, str]]:
         sums[one.direct_category] += one.direct_ug
         sums[one.upstream_category] += one.upstream_ug
         sums[one.embodied_category] += one.embodied_ug
-        # all of a cloud's emissions are of one category, whether they can be told apart or not
-        apart = one.direct_category != one.upstream_category
-        sums["unseparated" if apart else one.direct_category] += one.unseparated_ug
+        sums[one.direct_category if one.one_category else "unseparated"] += one.unseparated_ug
     notes = {"scope 2": "location-based, direct", "unseparated": "life cycle; nobody publishes the direct part"}
     for category in sorted(sums):
         yield category, decimal(sums[category], UG_PER_T), "t CO2e", notes.get(category, "")

@@ -225,6 +225,11 @@ class ScopeClass:
     unseparated_ug: int
     embodied_ug: int
 
+    @property
+    def one_category(self) -> bool:
+        """Whether all of its electricity belongs to one category, as a cloud's does, though not told apart."""
+        return self.direct_category == self.upstream_category
+
 
 @dataclass(frozen=True)
 class Score:

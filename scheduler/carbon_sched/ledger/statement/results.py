@@ -147,7 +147,7 @@ def _scopes(one: Statement) -> Section:
             row.kind,
             f"{row.direct_category}: {co2e(row.direct_ug)}",
             f"{row.upstream_category}: {co2e(row.upstream_ug)}",
-            co2e(row.unseparated_ug),
+            (f"{row.direct_category}: " if row.one_category else "") + co2e(row.unseparated_ug),
             f"{row.embodied_category}: {co2e(row.embodied_ug)}",
         )
         for row in one.scope_classes
