@@ -21,6 +21,7 @@ from tests.packaging.test_distributions import build
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
+LEDGER = ROOT / "examples" / "audit" / "ledger.jsonl"
 PRESETS = sorted(path.stem for path in (ROOT / "policies").glob("*.yaml"))
 ASK = """
 import json, sys, carbon_sched, carbon_sched_runtime, importlib.metadata as m
@@ -78,3 +79,5 @@ def test_installs_beside_packages_and_modules_of_the_same_names(source, tmp_path
     for command in ("submit", "doctor", "audit", "clusters"):
         assert f"carbon-sched {command}" in run(program, command, "--help", cwd=job_folder)
     assert sys.executable not in (program.read_text(encoding="utf-8"))
+    totals = run(program, "audit", "statement", "--export", LEDGER, "--format", "json", cwd=job_folder)
+    assert json.loads(totals)["totals"]["co2e_ug"] == 354_000_000, "an auditor has the core install and the ledger"
