@@ -91,14 +91,15 @@ def scenario(ran: Sequence[Ran], clusters: Sequence[Cluster], outlooks: Outlooks
     """These jobs on these clusters as they are registered now, under the grid as it is known to have been.
 
     A job is late when it starts after what it declared itself allows (a longest delay, a deadline); one that declared
-    nothing is late only if it never starts. What runs beyond `now` does so at the mean of the last 28 days. Raises
+    nothing is late only if it never starts. The grid is that of every hour in which a job may come, the present one and
+    the next (whole steps) with what is expected; what runs longer does so at the mean of the last 28 days. Raises
     Conflict where no cluster is registered, or no intensity was ever measured.
     """
     if not clusters:
         raise Conflict("no cluster is registered (`carbon-sched clusters add`), so there is nowhere to replay jobs")
     start = ran[0].submitted_at.replace(minute=0, second=0, microsecond=0)
-    zero, hours = start - TRAILING_H * HOUR, int((now - start) // HOUR) + TRAILING_H
-    readings = {cluster.zone: outlooks.actual(cluster.zone, zero, now, now) for cluster in clusters}
+    zero, hours = start - TRAILING_H * HOUR, TRAILING_H + int((now - start) // HOUR) + 2
+    readings = {cluster.zone: outlooks.actual(cluster.zone, zero, zero + hours * HOUR, now) for cluster in clusters}
     if not any(reading.kind is Kind.MEASURED for known in readings.values() for reading in known):
         raise Conflict(f"no intensity was measured for {', '.join(readings)}: a backtest would see no cleaner hour")
     truth = {zone: _hourly(known, zero, hours) for zone, known in readings.items()}

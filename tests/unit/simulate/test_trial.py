@@ -59,6 +59,17 @@ def test_what_a_change_would_have_saved_is_found_from_the_jobs_own_energy_and_gr
     assert "250 g CO2e instead of 2000 (-87.5%), 0 late instead of 0" in found.told
 
 
+def test_jobs_of_the_hours_just_over_are_replayed(world):
+    run_daily(world, 1)
+    world.clock.at = START + timedelta(hours=25, minutes=40)
+    job = world.submit(duration_s=60.0)
+    world.settle()
+    world.run_to_end(job, seconds=300, energy_uj=KWH_UJ, seq=99)
+    world.settle()
+    found = tried(world, HEAD + "extends: balanced\n")
+    assert (found.jobs, found.before_late, found.after_late, grams(found)) == (2, 0, 0, (800, 800))
+
+
 def test_a_change_that_makes_it_worse_is_refused_with_the_figures_and_changes_nothing(world):
     run_daily(world, 3)
     world.policies.apply(WAITS, by="olga")
