@@ -36,6 +36,10 @@ pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"phone": (375, 812, "light"), "wide": (1920, 1080, "dark")}
 SERIOUS = ("serious", "critical")
+UPDATED = """() => new Promise((done) => {
+  document.body.addEventListener("htmx:afterSettle", () => done(), { once: true });
+  htmx.trigger("#moving", "sse:news");
+})"""
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?").fullmatch
 
 
@@ -163,8 +167,7 @@ def test_a_waiting_job_is_given_more_time_and_another_is_started_now(chromium: B
     page.get_by_role("button", name="More time").click()
     form = page.locator(".sheet")
     form.get_by_label("Ends by").fill("2026-03-04T06:30")
-    fleet.world.signals.job_changed()  # which brings the page up to date, but not what is being filled in
-    page.wait_for_timeout(500)
+    page.evaluate(UPDATED)  # which brings the page up to date, but not what is being filled in
     form.get_by_role("button", name="Plan anew").click()
     expect(page.locator("main .facts")).to_contain_text("an end by 4 Mar 06:30")
     assert fleet.client.job(later.job_id)["deadline"] == "2026-03-04T06:30:00Z"
@@ -299,6 +302,8 @@ def test_a_real_server_with_real_jobs_is_whole_on_every_page_wide_and_narrow(chr
         page = visit.to("/policies?name=everybody")
         page.get_by_role("button", name="Run it now").click()
         expect(page.locator("#backtest")).to_contain_text("instead of", timeout=60_000)
+        page.evaluate(UPDATED)
+        expect(page.locator("#backtest")).to_contain_text("instead of")
         page = visit.to("/health")
         page.get_by_role("button", name="Verify the whole chain now").click()
         expect(page.locator("#verified")).to_contain_text("verify, up to head")

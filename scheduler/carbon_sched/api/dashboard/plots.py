@@ -6,6 +6,7 @@ Curves lie in an inner picture that is stretched; their lines keep their width (
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ WIDE, HIGH = 1000, 100
 """The inner picture's own units."""
 LEAST_COLUMNS = 14
 """A few columns are not drawn wider than these many would be."""
+LABEL = 12
+"""Percent of the width between names of columns; on a phone every other name is left out."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int],
     drawn = ['<line class="zero" x1="0" x2="100%" y1="120" y2="120"/>']
     top = Markup('<text class="tick" x="100%" y="16" text-anchor="end">at most {}</text>').format(text(most))
     drawn += ['<line class="tick" x1="0" x2="100%" y1="8" y2="8"/>', top]
-    every = max(1, -(-len(values) // 8))
+    every = math.ceil(LABEL / width)
     for number, (name, value) in enumerate(values):
         high = 112 * max(value, 0) / most
         title = Markup("<title>{}: {}</title>").format(name, text(value))
@@ -216,7 +219,10 @@ def columns(values: Sequence[tuple[str, int]], label: str, text: Callable[[int],
         )
         if number % every == 0:
             where = ("0", "start") if number == 0 else (f"{_n((number + 0.5) * width)}%", "middle")
-            drawn.append(Markup('<text class="tick" x="{}" y="136" text-anchor="{}">{}</text>').format(*where, name))
+            kind = "tick other" if number // every % 2 else "tick"
+            drawn.append(
+                Markup('<text class="{}" x="{}" y="136" text-anchor="{}">{}</text>').format(kind, *where, name)
+            )
     return picture(142, label, *drawn, kind="columns", figures=Figures(("period", unit), values))
 
 
