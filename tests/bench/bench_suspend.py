@@ -6,7 +6,8 @@ Jobs of the PAI year as in bench_start_time: 6 h of waiting and pausing together
 our own forecast, run times learnt from jobs that had ended before the day of submission. The oracle knows both and
 pauses for nothing. A few jobs hold most of the GPU-hours, so jobs are drawn by their share of these, and count alike:
 few draws then tell as much as all jobs. Intervals: 90 %, bootstrap over days. Then the same with ten minutes of energy
-for every resume: it must pause less, and never end worse than choosing a start alone.
+for every resume, of which a plan takes the upper end, as the service does of a cost that a user says: it must pause
+less, and never end worse than choosing a start alone.
 
 Last, jobs of five minutes to five days of the Philly trace, moved to four places of the year, which may stand still
 for as long as they run: how many times what choosing a start saves is saved by pausing. Longer jobs hold half of that
@@ -28,6 +29,8 @@ import numpy as np
 from bench_start_time import LEADS, TAIL_H, WARM_UP_H, ZONES, own_forecasts, worth
 
 from carbon_sched.planning.trust import trusted
+from carbon_sched.policy.settings import Settings
+from carbon_sched.service.economics import SCATTER, Cost
 from carbon_sched.simulate.baselines import ecovisor, rows_ahead, wait_awhile
 from carbon_sched.simulate.pausing import (
     Interrupted,
@@ -54,7 +57,10 @@ PLACES = (0, 12, 24, 36)
 """Weeks by which jobs of the two months are moved into the year."""
 FACTOR = 1.9
 """With slack as long as the job, suspension saves so many times what a start alone does, of jobs of a day or more."""
-POINTS = 32
+PLANNED_H = Cost(CHECKPOINT_H, SCATTER * CHECKPOINT_H).upper_s(Settings().pause_confidence)
+"""What a plan takes a resume to cost."""
+POINTS = 200
+"""Of a run time: the few longest jobs hold most GPU-hours, and fewer points would not know of them."""
 OURS, PERFECT, TRUE = "ours", "perfect forecast", "true durations"
 CHEAPEST, REST = "cheapest slots for the mean", "cheapest for the mean rest"
 START, COSTLY = "start time only", "ours, 10 min a resume"
@@ -195,7 +201,7 @@ class Fleet:
 
     def costly(self) -> dict[str, Interrupted]:
         """Ours, where a resume costs ten minutes."""
-        return self.replayed(partial(dynamic, restart_h=CHECKPOINT_H), self.learnt, cost=CHECKPOINT_H)
+        return self.replayed(partial(dynamic, restart_h=PLANNED_H), self.learnt, cost=CHECKPOINT_H)
 
     def started(self, name: str) -> np.ndarray:
         """Grams in a zone where only the start is chosen."""

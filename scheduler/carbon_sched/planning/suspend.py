@@ -55,9 +55,12 @@ def still_needed(durations: Floats, done: Ints, slots: int) -> tuple[Floats, Flo
 
     `durations` `[n, K]` are equally likely run times in slots, `done` `[n]` whole slots of work behind each job.
     """
-    left = [durations - (done + slot)[:, None] for slot in range(slots + 1)]
-    beyond = np.stack([np.maximum(rest, 0.0).mean(axis=1) for rest in left], axis=1)
-    return beyond[:, :-1] - beyond[:, 1:], np.stack([(rest > 0).mean(axis=1) for rest in left[:-1]], axis=1)
+    needed, alive = np.empty((len(durations), slots)), np.empty((len(durations), slots))
+    for slot in range(slots):
+        left = durations - (done + slot)[:, None]
+        needed[:, slot] = np.clip(left, 0.0, 1.0).mean(axis=1)
+        alive[:, slot] = (left > 0).mean(axis=1)
+    return needed, alive
 
 
 def runs(jobs: Remaining, ahead: Floats, restart: float = 0.0) -> Bools:

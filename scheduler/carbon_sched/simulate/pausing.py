@@ -75,15 +75,17 @@ def dynamic(durations: Floats, restart_h: float = 0.0) -> Rule:
 
     `durations` `[J, K]` are equally likely run times in hours as believed at submission, ascending; so below.
     """
-    longest = min(max(int(np.ceil(durations.max(initial=1.0))), 1), FARTHEST_H)
+    beliefs, alike = np.unique(durations, axis=0, return_inverse=True)  # jobs of a kind and day are believed alike
+    longest = min(max(int(np.ceil(beliefs.max(initial=1.0))), 1), FARTHEST_H)
     # past all that was believed nothing is needed any more: whoever still runs goes on
-    needed = [np.pad(part, ((0, 0), (0, longest))) for part in still_needed(durations, _none_done(durations), longest)]
+    needed = [np.pad(part, ((0, 0), (0, longest))) for part in still_needed(beliefs, _none_done(beliefs), longest)]
 
     def rule(at: Moment) -> Bools:
-        slots = max(int(np.ceil((durations[at.which, -1] - at.done).max())), 1)
+        kind = alike[at.which]
+        slots = max(int(np.ceil((beliefs[kind, -1] - at.done).max())), 1)
         slots = min(slots, longest, at.ahead.shape[1] - int(at.left.max()) - 1)
         coming = np.minimum(at.done, longest)[:, None] + np.arange(slots)
-        work, alive = (part[at.which[:, None], coming] for part in needed)
+        work, alive = (part[kind[:, None], coming] for part in needed)
         return runs(Remaining(work, alive, at.left, at.state), at.ahead, restart_h)
 
     return rule
