@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -32,11 +32,11 @@ def book(file: Path, period: Period) -> Book:
     for entry in entries(file):
         index.add(entry)
     needed = index.needed(period)
-    return needed.book(entries(file, needed.entries.tolist()))
+    return needed.book(entries(file, needed.entries.tobytes()))
 
 
-def entries(file: Path | None, wanted: Sequence[bool] | None = None) -> Iterator[Entry]:
-    """The ledger's entries: from a copy, or from the server; of all of them, or of those wanted in their order."""
+def entries(file: Path | None, wanted: bytes | None = None) -> Iterator[Entry]:
+    """The ledger's entries: from a copy, or from the server; all of them, or those whose byte in `wanted` is not 0."""
     from carbon_sched.ledger.copy import entries_of
 
     lines = _lines(file)
