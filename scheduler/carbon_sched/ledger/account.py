@@ -143,7 +143,7 @@ class Account:
     @cached_property
     def co2e_ug(self) -> int:
         """CO2e of the covered energy."""
-        return sum(map(sum, map(self.emitted_ug, self.shares)))
+        return sum(map(sum, map(self._emitted_ug, self.shares)))
 
     @cached_property
     def times(self) -> tuple[datetime, datetime] | None:
@@ -164,11 +164,11 @@ class Account:
 
     def _parts(self, share: Share) -> Iterator[Part]:
         channels, start, end, energy_uj, reading = share
-        columns = zip(channels, energy_uj, self._facility_uj(energy_uj), self.emitted_ug(share), strict=True)
+        columns = zip(channels, energy_uj, self._facility_uj(energy_uj), self._emitted_ug(share), strict=True)
         for channel, used_uj, drawn_uj, emitted_ug in columns:
             yield Part(channel, start, end, used_uj, drawn_uj, reading, emitted_ug if reading else None)
 
-    def emitted_ug(self, share: Share) -> list[int]:
+    def _emitted_ug(self, share: Share) -> list[int]:
         """CO2e of each channel of a share; zero without a reading."""
         return self._co2e_ug(share.energy_uj, share.reading)
 
@@ -198,22 +198,17 @@ class Account:
                 sum(each_times_ppm(energy_uj, channel.error_ppm)),
             )
 
-    def _separated(self, share: Share) -> Sequence[tuple[int, int]]:
-        """By channel, `separated_ug` and `direct_ug`: cut at the direct readings' borders, CO2e follows its energy."""
-        emitted_ug = self.emitted_ug(share)
+    def _separated(self, share: Share) -> Iterable[tuple[int, int]]:
+        """By channel, `separated_ug` and `direct_ug`, cut at the direct readings' borders."""
+        emitted_ug = self._emitted_ug(share)
         if share.reading is None:
             return NOTHING * len(emitted_ug)
         pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
-        direct_ug = [self._co2e_ug(energy_uj, cut.reading) for cut, energy_uj in pieces]
         known = [cut.reading is not None for cut, _ in pieces]
-        if len(pieces) == 1:
-            return list(zip(emitted_ug, direct_ug[0], strict=True)) if known[0] else NOTHING * len(emitted_ug)
-        return [
-            (sum(compress(apportion(all_ug, energy_uj), known)), sum(theirs_ug)) if any(energy_uj) else (0, 0)
-            for all_ug, energy_uj, theirs_ug in zip(
-                emitted_ug, zip(*(uj for _, uj in pieces), strict=True), zip(*direct_ug, strict=True), strict=True
-            )
-        ]
+        energies = zip(*(energy_uj for _, energy_uj in pieces), strict=True)
+        direct_ug = zip(*(self._co2e_ug(energy_uj, cut.reading) for cut, energy_uj in pieces), strict=True)
+        separated_ug = (_of_known(ug, energy_uj, known) for ug, energy_uj in zip(emitted_ug, energies, strict=True))
+        return zip(separated_ug, map(sum, direct_ug), strict=True)
 
     def _facility_uj(self, energy_uj: Iterable[int]) -> list[int]:
         return each_times_ppm(energy_uj, self.pue_ppm)
@@ -222,6 +217,13 @@ class Account:
         if reading is None:
             return [0] * len(energy_uj)
         return each_co2e_ug(energy_uj, self.pue_ppm, reading.intensity_mg_per_kwh)
+
+
+def _of_known(co2e_ug: int, energy_uj: Sequence[int], known: Sequence[bool]) -> int:
+    """What of CO2e belongs to the pieces that are known: it follows their energy, so that nothing of it is lost."""
+    if all(known):
+        return co2e_ug
+    return sum(compress(apportion(co2e_ug, energy_uj), known)) if any(known) and any(energy_uj) else 0
 
 
 def account(
