@@ -142,12 +142,16 @@ def _closing(job: str, slot: int, now: datetime, hours: int) -> Iterator[bytes]:
         "job": job, "state": "succeeded", "exit_code": 0, "reason": "", "attempts": 1,
     })  # fmt: skip
     for role, number in (("actual", slot % len(ZONES)), ("run-now-home", 0)):
-        hourly = [
-            reading(whole + timedelta(hours=hour), whole + timedelta(hours=hour + 1), 50 + 37 * (hour + number) % 400)
-            for hour in range(hours + 1)
-        ]
+        direct = _hourly(whole, hours, number, 30, basis="direct") if role == "actual" else []
         yield _encoded(now, FactKind.READINGS_USED, {
             "job": job, "attempt": attempt, "role": role, "cluster": f"cluster-{number}", "zone": ZONES[number],
-            "pue_ppm": 1_200_000, "pue_source": "measured", "shift_us": 0, "provider": "grid", "readings": hourly,
+            "pue_ppm": 1_200_000, "pue_source": "measured", "shift_us": 0, "provider": "grid",
+            "readings": _hourly(whole, hours, number, 50), "direct": direct,
         })  # fmt: skip
     yield _encoded(now, FactKind.ATTEMPT_COLLECTED, {"attempt": attempt, "job": job, "missing": [], "segments": 1})
+
+
+def _hourly(since: datetime, hours: int, number: int, least: int, **more: str) -> list[dict]:
+    """Readings of a zone; another `number` is another course of the day."""
+    starts = [since + timedelta(hours=hour) for hour in range(hours + 1)]
+    return [reading(at, at + timedelta(hours=1), least + 37 * (at.hour + number) % 400, **more) for at in starts]

@@ -84,16 +84,18 @@ def split_each_at_readings(
     start: datetime, end: datetime, energy_uj: tuple[int, ...], readings: Sequence[Reading]
 ) -> list[tuple[Cut, tuple[int, ...]]]:
     """The same for several energies that share `[start, end)`."""
-    cuts = _cut_at_readings(start, end, readings)
+    cuts = cut_at_readings(start, end, readings)
     if len(cuts) == 1:
         return [(cuts[0], energy_uj)]
     lengths = [cut.length_us for cut in cuts]
     return list(zip(cuts, zip(*(apportion(uj, lengths) for uj in energy_uj), strict=True), strict=True))
 
 
-def _cut_at_readings(start: datetime, end: datetime, readings: Sequence[Reading]) -> list[Cut]:
+def cut_at_readings(start: datetime, end: datetime, readings: Sequence[Reading]) -> list[Cut]:
     """`[start, end)` by what is known of it, in order."""
     first = bisect_right(readings, start, key=_END)
+    if first < len(readings) and readings[first].start <= start and readings[first].end >= end:
+        return [Cut(start, end, readings[first])]  # nearly always, and there are millions
     cuts: list[Cut] = []
     for reading in islice(readings, first, None):
         if reading.start >= end:

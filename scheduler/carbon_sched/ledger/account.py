@@ -9,10 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import compress, repeat
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
-from carbon_sched.domain.emissions import apportion, each_co2e_ug, split_each_at_readings
+from carbon_sched.domain.emissions import apportion, cut_at_readings, each_co2e_ug, split_each_at_readings
 from carbon_sched.domain.intensity import Signal
 from carbon_sched.domain.time import US
 from carbon_sched.domain.units import PPM
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import date, datetime
 
+    from carbon_sched.domain.emissions import Cut
     from carbon_sched.domain.energy import Channel, Stretch
     from carbon_sched.domain.intensity import Reading
     from carbon_sched.ledger.records import AttemptRecord, ReadingsUsed
@@ -36,8 +37,10 @@ class Period:
 
     def cut(self, start: datetime, end: datetime) -> tuple[datetime, datetime] | None:
         """What of `[start, end)` lies inside; None when nothing does."""
-        start = start if self.since is None else max(start, self.since)
-        end = end if self.until is None else min(end, self.until)
+        if self.since is not None and start < self.since:
+            start = self.since
+        if self.until is not None and end > self.until:
+            end = self.until
         return (start, end) if start < end else None
 
     def clip(self, start: datetime, end: datetime, energy_uj: int) -> tuple[datetime, datetime, int] | None:
@@ -62,9 +65,6 @@ def within(inside: tuple[datetime, datetime], start: datetime, end: datetime, en
         return energy_uj
     first, last = (energy_uj * ((instant - start) // US) // ((end - start) // US) for instant in inside)
     return last - first
-
-
-NOTHING = ((0, 0),)
 
 
 class Share(NamedTuple):
@@ -175,17 +175,20 @@ class Account:
     @cached_property
     def sums(self) -> list[Sum]:
         """What the parts add up to; each is rounded for itself."""
+        return [one for shares in self._alike for one in self._summed(shares)]
+
+    @cached_property
+    def _alike(self) -> list[list[Share]]:
+        """Shares of the same channels, reading and day."""
         alike: dict[tuple[int, int, date], list[Share]] = defaultdict(list)
         for share in self.shares:
             alike[id(share.channels), id(share.reading), share.start.date()].append(share)
-        return [one for shares in alike.values() for one in self._summed(shares)]
+        return list(alike.values())
 
     def _summed(self, shares: Sequence[Share]) -> Iterator[Sum]:
         channels, start, _, _, reading = shares[0]
-        energies = zip(*(share.energy_uj for share in shares), strict=True)
-        apart = zip(*map(self._separated, shares), strict=True) if self.direct else repeat(NOTHING)
-        for channel, energy_uj, both in zip(channels, energies, apart):  # noqa: B905 - `repeat` has no end
-            separated_ug, direct_ug = map(sum, zip(*both, strict=True))
+        columns = list(zip(*(share.energy_uj for share in shares), strict=True))
+        for channel, energy_uj, apart in zip(channels, columns, self._apart(shares, columns), strict=True):
             yield Sum(
                 channel,
                 reading,
@@ -193,22 +196,43 @@ class Account:
                 sum(energy_uj),
                 sum(self._facility_uj(energy_uj)),
                 sum(self._co2e_ug(energy_uj, reading)),
-                separated_ug,
-                direct_ug,
+                *apart,
                 sum(each_times_ppm(energy_uj, channel.error_ppm)),
             )
 
+    def _apart(self, shares: Sequence[Share], columns: Iterable[Sequence[int]]) -> Iterable[tuple[int, int]]:
+        """Of shares alike, by channel, `separated_ug` and `direct_ug`."""
+        reading, beside = shares[0].reading, self._beside(shares)
+        if beside is None:
+            return (_added(by_share) for by_share in zip(*map(self._separated, shares), strict=True))
+        known = reading if beside.reading else None
+        return [(sum(self._co2e_ug(uj, known)), sum(self._co2e_ug(uj, beside.reading))) for uj in columns]
+
+    def _beside(self, shares: Sequence[Share]) -> Cut | None:
+        """What is known directly of all the time of shares alike; None where one reading does not speak of it all."""
+        start, end = min(share.start for share in shares), max(share.end for share in shares)
+        cuts = cut_at_readings(start, end, self.direct if shares[0].reading else ())
+        return cuts[0] if len(cuts) == 1 else None
+
     def _separated(self, share: Share) -> Iterable[tuple[int, int]]:
         """By channel, `separated_ug` and `direct_ug`, cut at the direct readings' borders."""
-        emitted_ug = self._emitted_ug(share)
-        if share.reading is None:
-            return NOTHING * len(emitted_ug)
         pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
         known = [cut.reading is not None for cut, _ in pieces]
         energies = zip(*(energy_uj for _, energy_uj in pieces), strict=True)
+        emitted = zip(self._emitted_ug(share), energies, strict=True)
         direct_ug = zip(*(self._co2e_ug(energy_uj, cut.reading) for cut, energy_uj in pieces), strict=True)
-        separated_ug = (_of_known(ug, energy_uj, known) for ug, energy_uj in zip(emitted_ug, energies, strict=True))
-        return zip(separated_ug, map(sum, direct_ug), strict=True)
+        return zip((_of_known(ug, uj, known) for ug, uj in emitted), map(sum, direct_ug), strict=True)
+
+    def direct_used(self) -> Iterator[tuple[Reading | None, int]]:
+        """Direct readings with the energy that they were applied to."""
+        for shares in self._alike:
+            beside = self._beside(shares)
+            if beside is not None:
+                yield beside.reading, sum(sum(share.energy_uj) for share in shares)
+                continue
+            for share in shares:
+                pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
+                yield from ((cut.reading, sum(energy_uj)) for cut, energy_uj in pieces)
 
     def _facility_uj(self, energy_uj: Iterable[int]) -> list[int]:
         return each_times_ppm(energy_uj, self.pue_ppm)
@@ -217,6 +241,11 @@ class Account:
         if reading is None:
             return [0] * len(energy_uj)
         return each_co2e_ug(energy_uj, self.pue_ppm, reading.intensity_mg_per_kwh)
+
+
+def _added(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    first, second = zip(*pairs, strict=True)
+    return sum(first), sum(second)
 
 
 def _of_known(co2e_ug: int, energy_uj: Sequence[int], known: Sequence[bool]) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from carbon_sched.domain.emissions import split_each_at_readings
 from carbon_sched.domain.energy import SourceClass
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import Period as Cut
@@ -203,7 +202,7 @@ def series(used: Sequence[Used]) -> list[Series]:
 def _applied(used: Used) -> Iterator[tuple[str, Reading, int]]:
     """Each reading that a figure of the attempt rests on, with the energy it was applied to (readings hash slowly)."""
     booked = ((one.reading, one.energy_uj) for one in used.account.sums)
-    for use, applied in (("booked", booked), ("direct", _direct(used.account))):
+    for use, applied in (("booked", booked), ("direct", used.account.direct_used())):
         sums: dict[int, int] = defaultdict(int)
         readings = {}
         for reading, energy_uj in applied:
@@ -211,13 +210,6 @@ def _applied(used: Used) -> Iterator[tuple[str, Reading, int]]:
                 sums[id(reading)] += energy_uj
                 readings[id(reading)] = reading
         yield from ((use, reading, sums[key]) for key, reading in readings.items())
-
-
-def _direct(account: Account) -> Iterator[tuple[Reading | None, int]]:
-    for share in account.shares if account.direct else ():
-        if share.reading is not None:
-            pieces = split_each_at_readings(share.start, share.end, share.energy_uj, account.direct)
-            yield from ((cut.reading, sum(energy_uj)) for cut, energy_uj in pieces)
 
 
 def _same(use: str, r: Reading) -> tuple[str, ...]:
