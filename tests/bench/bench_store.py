@@ -1,9 +1,11 @@
-"""The store with few and with many finished jobs, side by side in one run; and how many submissions a second it takes.
+"""What a server asks its database all the time, with few and with many finished jobs in it, side by side in one run.
 
-    python tests/bench/bench_store.py [--url postgresql://...] [--finished 100000] [--submits 500]
+    python tests/bench/bench_store.py [--url postgresql://A --url postgresql://B] [--finished 100000] [--submits 500]
 
-Reads are CPU milliseconds of this process, medians, so that a busy machine does not blur the ratio (of PostgreSQL only
-the client's part); submissions are wall time. Without --url, SQLite in a temporary folder (WAL, synchronous=FULL).
+Finished jobs have events, a decision, a collected attempt and a metered run. CPU milliseconds of this process, medians
+of rounds in which both databases take turns, so that a busy machine does not blur the ratio (of PostgreSQL only the
+client's part); the bound is 1.2. Submissions are wall time. Without --url, SQLite in a temporary folder (WAL,
+synchronous=FULL).
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import sqlalchemy as sa
 
+from carbon_sched.domain.decision import Decision, Verdict
 from carbon_sched.domain.facts import Fact, FactKind
-from carbon_sched.domain.job import Flexibility, Job, JobEvent, JobSpec, JobState
+from carbon_sched.domain.job import Attempt, Flexibility, Job, JobEvent, JobSpec, JobState
+from carbon_sched.domain.run import PastRun
 from carbon_sched.policy.presets import preset
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.budgets import Budgets
@@ -38,8 +44,12 @@ from tests.fakes.clock import START, StoppedClock
 from tests.fakes.cluster import FakeCluster, FakeClusters
 from tests.fakes.world import FakeGrid, a_cluster
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FEW = 1_000
 LIVE = 50
+ROUNDS, REPEATS = 15, 5
 SPEC = JobSpec(
     "python train.py --epochs 3", "train", team="ml", project="llm", runtime_env={"env_vars": {"A": "1"}},
     flexibility=Flexibility(earliest=START + timedelta(hours=2), max_delay_s=2 * 86_400.0),
@@ -49,26 +59,37 @@ SPEC = JobSpec(
 def main() -> None:
     """Measure, print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="an empty PostgreSQL database")
+    parser.add_argument("--url", action="append", help="an empty PostgreSQL database, and another one")
     parser.add_argument("--finished", type=int, default=100_000)
     parser.add_argument("--submits", type=int, default=500)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        url = arguments.url or f"sqlite:///{folder}/bench.sqlite"
-        store = open_store(url, StoppedClock())
-        print(f"{store._engine.dialect.name}, {LIVE} live jobs")
-        submits(store, arguments.submits)
-        add_finished(store, 0, FEW)
-        decide = decider(store)
-        few = reads(store) | {"decide": median_ms(decide.step)}
-        add_finished(store, FEW, arguments.finished)
-        many = reads(store) | {"decide": median_ms(decide.step)}
-        store.close()
-        opening = median_ms(lambda: open_store(url, StoppedClock()).close(), repeats=9)
-    print(f"\n{'CPU ms':<34} {FEW:>10,} {arguments.finished:>10,} {'ratio':>7}")
-    for name in few:
-        print(f"{name:<34} {few[name]:>10.2f} {many[name]:>10.2f} {many[name] / few[name]:>7.2f}")
-    print(f"{'open an up-to-date database':<34} {'':>10} {opening:>10.2f}")
+        urls = arguments.url or [f"sqlite:///{folder}/{name}.sqlite" for name in ("few", "many")]
+        few, many = (open_store(url, StoppedClock()) for url in urls)
+        print(f"{few._engine.dialect.name}, {LIVE} live jobs")
+        submits(few, arguments.submits)
+        submits(many, arguments.submits)
+        add_finished(few, FEW)
+        add_finished(many, arguments.finished)
+        print(f"\n{'CPU ms':<34} {FEW:>10,} {arguments.finished:>10,} {'ratio':>7}")
+        of_many = asked(many)
+        for name, of_few in asked(few).items():
+            times = [milliseconds(of_few, of_many[name]) for _ in range(ROUNDS)]
+            fewer, more = (statistics.median(one) for one in zip(*times, strict=True))
+            print(f"{name:<34} {fewer:>10.2f} {more:>10.2f} {more / fewer:>7.2f}")
+        few.close()
+        many.close()
+
+
+def milliseconds(*actions: Callable[[], object]) -> list[float]:
+    """CPU time of each, with as many repetitions as the clock needs."""
+    took = []
+    for action in actions:
+        begin = time.process_time()
+        for _ in range(REPEATS):
+            action()
+        took.append(1000 * (time.process_time() - begin) / REPEATS)
+    return took
 
 
 def decider(store) -> Decide:
@@ -107,63 +128,93 @@ def submits(store, count) -> None:
             tx.move_job(job, JobEvent.REFUSED, at=START)
 
 
-def add_finished(store, first, count) -> None:
-    """Finished jobs in bulk, up to `count`: rows copied from a submitted one, then moved as the guards demand."""
+NUMBERS = {
+    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})",
+    "postgresql": "WITH numbers(n) AS (SELECT generate_series(1, {count}))",
+}
+JOB = {"sqlite": "printf('f%09d', n)", "postgresql": "'f' || lpad(n::text, 9, '0')"}
+MOVES = (
+    "state = 'dispatching', event = 'dispatch', version = 1",
+    "state = 'succeeded', event = 'succeeded', version = 2, finished_at = submitted_at + 1",
+)
+
+
+def add_finished(store, count) -> None:
+    """Copies of one job that was decided about, ran and succeeded, in bulk; each moved as the guards demand."""
+    pattern = ran(store)
+    of_job, of_attempt = f"job_id = '{pattern.job_id}'", f"attempt_id = '{pattern.attempt_id}'"
     with store._engine.execution_options(write=True).begin() as connection:
-        dialect = store._engine.dialect.name
-        columns = [c["name"] for c in sa.inspect(connection).get_columns("jobs")]
-        number = "printf('f%09d', n)" if dialect == "sqlite" else "'f' || lpad(n::text, 9, '0')"
-        fresh = {
-            "job_id": number,
-            "idempotency_key": "NULL",
-            "state": "'queued'",
-            "event": "'accepted'",
-            "version": "0",
-            "submitted_at": "submitted_at - 1000000 * CAST(n AS BIGINT)",
-            "finished_at": "NULL",
-            "exit_code": "NULL",
-        }
-        chosen = ", ".join(fresh.get(name, f"j.{name}") for name in columns)
-        connection.exec_driver_sql(
-            f"WITH RECURSIVE numbers(n) AS (SELECT {first + 1} UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) "
-            f"INSERT INTO jobs ({', '.join(columns)}) "
-            f"SELECT {chosen} FROM numbers, jobs j WHERE j.job_id = 'l000000000'"
-        )
-        connection.exec_driver_sql(
-            "UPDATE jobs SET state = 'refused', event = 'refused', version = 1, finished_at = submitted_at + 1 "
-            "WHERE state = 'queued' AND job_id LIKE 'f%%'"
-        )
+        job = JOB[connection.dialect.name]
+        attempt, at = f"'cs-' || {job} || '-a1'", "submitted_at - 1000000 * CAST(n AS BIGINT)"
+        queued = {"state": "'queued'", "event": "'accepted'", "version": "0", "finished_at": "NULL"}
+        copy(connection, "jobs", of_job, {"job_id": job, "submitted_at": at} | queued, count)
+        copy(connection, "job_events", of_job, {"job_id": job}, count)
+        copy(connection, "decisions", of_job, {"job_id": job}, count)
+        copy(connection, "attempts", of_job, {"attempt_id": attempt, "job_id": job}, count)
+        copy(connection, "runs", of_attempt, {"attempt_id": attempt}, count)
+        for move in MOVES:
+            connection.exec_driver_sql(f"UPDATE jobs SET {move} WHERE job_id LIKE 'f%%' AND version < 2")
 
 
-def reads(store) -> dict[str, float]:
-    """Median milliseconds of what the server asks all the time."""
+def copy(connection, table: str, which: str, fresh: dict[str, str], count: int) -> None:
+    """So many copies of some rows, with the columns of `fresh` made anew."""
+    names = [column["name"] for column in sa.inspect(connection).get_columns(table) if column["name"] != "id"]
+    chosen = ", ".join(fresh.get(name, name) for name in names)
+    numbers = NUMBERS[connection.dialect.name].format(count=count)
+    connection.exec_driver_sql(
+        f"{numbers} INSERT INTO {table} ({', '.join(names)}) SELECT {chosen} FROM numbers, {table} WHERE {which}"
+    )
+
+
+def ran(store) -> Attempt:
+    """The attempt of a job that ran."""
+    job = Job("pattern", SPEC, JobState.QUEUED, START - timedelta(days=1), reason="accepted")
+    at = job.submitted_at
+    attempt = Attempt("cs-pattern-a1", job.job_id, 1, "clean", opened_at=at, start_by=at)
+    with store.transaction() as tx:
+        job = tx.add_job(job, idempotency_key=None, request_sha256="")
+        tx.put_decisions([Decision(job.job_id, Verdict.PLACE, at, "now", cluster="clean")])
+        tx.add_attempt(attempt)
+        tx.move_job(tx.move_job(job, JobEvent.DISPATCH, at=at), JobEvent.SUCCEEDED, at=at)
+        attempt = tx.put_attempt(replace(attempt, outcome="succeeded", collected=True))
+        tx.add_run(attempt.attempt_id, PastRun("train", SPEC.resources, 60.0, 300.0))
+    return attempt
+
+
+def asked(store) -> dict[str, Callable[[], object]]:
+    """What the server asks, by name."""
 
     def reading(action):
         def run():
             with store.transaction(write=False) as tx:
                 action(tx)
 
-        return median_ms(run)
+        return run
+
+    def listed(**where):
+        return reading(lambda tx: tx.jobs(JobFilter(**where), limit=50))
 
     return {
         "live jobs": reading(lambda tx: tx.live_jobs()),
-        "list, newest 50": reading(lambda tx: tx.jobs(JobFilter(), limit=50)),
-        "list, one team": reading(lambda tx: tx.jobs(JobFilter(team="ml"), limit=50)),
-        "list, queued": reading(lambda tx: tx.jobs(JobFilter(states=frozenset({JobState.QUEUED})), limit=50)),
-        "one job": reading(lambda tx: tx.job("l000000001")),
+        "list, newest 50": listed(),
+        "list, one team": listed(team="ml"),
+        "list, queued": listed(states=frozenset({JobState.QUEUED})),
+        "list, lost": listed(states=frozenset({JobState.LOST})),
+        "status of a live job": reading(lambda tx: status(tx, "l000000001")),
+        "status of a finished job": reading(lambda tx: status(tx, "f000000500")),
         "open attempts": reading(lambda tx: tx.attempts(open_only=True)),
         "attempts to collect": reading(lambda tx: tx.attempts(uncollected_only=True)),
-        "list, lost": reading(lambda tx: tx.jobs(JobFilter(states=frozenset({JobState.LOST})), limit=50)),
+        "decide": decider(store).step,
     }
 
 
-def median_ms(action, repeats: int = 25) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        action()
-        times.append(time.process_time() - start)
-    return 1000 * statistics.median(times)
+def status(tx, job_id) -> None:
+    """All that is told of a job."""
+    tx.job(job_id)
+    tx.queue_positions([job_id])
+    tx.attempts(job_id=job_id)
+    tx.events(job_id)
+    tx.decision(job_id)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,13 @@ class PostgresServer:
         self.crash()
         shutil.rmtree(self.folder)
 
-    def create_database(self, disk: Path | None = None) -> str:
-        """Make an empty database, on a disk of its own if one is given, and return its name."""
-        name, where = f"test_{next(self.numbers)}", ""
+    def create_database(self, disk: Path | None = None, template: str = "template1") -> str:
+        """Make a database like `template`, which is empty, on a disk of its own if one is given; return its name."""
+        name, where = f"test_{next(self.numbers)}", f' TEMPLATE "{template}"'
         if disk is not None:
             self.own(disk)
             self.sql(f"CREATE TABLESPACE \"{name}\" LOCATION '{disk}'")
-            where = f' TABLESPACE "{name}"'
+            where += f' TABLESPACE "{name}"'
         self.sql(f'CREATE DATABASE "{name}"{where}')
         return name
 
