@@ -54,6 +54,14 @@ class Footprint:
 
 
 @dataclass(frozen=True)
+class Life:
+    """A model's stages, and nanograms of CO2e by unit of its inference and by week."""
+
+    stages: Lifecycle
+    weeks: dict[str, list[tuple[str, int]]]
+
+
+@dataclass(frozen=True)
 class BudgetRow:
     """A budget in its period with its picture, by CO2e where it limits that, else by energy."""
 
@@ -84,13 +92,14 @@ def show(
     )
     asked = {"since": to_rfc3339(first), "until": to_rfc3339(end)} | ({"team": mine} if mine else {})
     models = answer(context, ("models", mine), partial(context.statements.of, ()), lambda _: _models(context, mine))
+    life = _life(context, model, mine, now)
     return render(
         request, caller, "footprint.html", now=now,
         by=by, dimensions=BY, team=mine, since=first.date().isoformat(), until=last.date().isoformat(), found=found,
         chart=_days_chart(found.value.days, first) if found else None,
         budgets=[_budget_row(view, now) for view in budgets.list_budgets(context, caller)],
-        models=models.value if models else [], model=model or "", life=_life(context, model, mine),
-        trends=_trends(context, model, mine, now) if model else [],
+        models=models.value if models else [], model=model or "", life=life,
+        trends=_trends(life.value) if life else [],
         downloads=DOWNLOADS, query=urlencode(asked),
     )  # fmt: skip
 
@@ -135,42 +144,31 @@ def _models(context: Context, team: str | None) -> list[str]:
     )
 
 
-def _of_model(context: Context, model: str) -> Callable[[Callable[[Book], Any]], Any]:
-    """Asked where the answer is computed: the ledger may be long to follow."""
-
-    def read(question: Callable[[Book], Any]) -> Any:
-        jobs = context.statements.jobs(lambda job: job.model == model)
-        return context.statements.of(jobs, question, others=True)
-
-    return read
-
-
-def _life(context: Context, model: str | None, team: str | None) -> Answer[Lifecycle] | None:
+def _life(context: Context, model: str | None, team: str | None, now: datetime) -> Answer[Life] | None:
     """A model's whole life, not that of the period; None without a model, or while it is computed."""
     if not model:
         return None
-    return answer(
-        context, ("life", model, team), _of_model(context, model), lambda book: lifecycle(book, model, team=team)
-    )
-
-
-def _trends(context: Context, model: str | None, team: str | None, now: datetime) -> list[tuple[str, Markup]]:
-    """Per unit of work of the model's inference: CO2e by week."""
-    if not model:
-        return []
     monday = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=now.weekday())
     weeks = [monday - timedelta(weeks=number) for number in reversed(range(WEEKS))]
-    found = answer(
+
+    def read(question: Callable[[Book], Any]) -> Any:
+        """Jobs are found where the answer is computed: the ledger may be long to follow."""
+        jobs = context.statements.jobs(lambda job: job.model == model)
+        return context.statements.of(jobs, question, others=True)
+
+    return answer(
         context,
-        ("trend", model, team, monday),
-        _of_model(context, model),
-        lambda book: _weeks(book, model, team, weeks),
+        ("life", model, team, monday),
+        read,
+        lambda book: Life(lifecycle(book, model, team=team), _weeks(book, model, team, weeks)),
     )
-    if found is None:
-        return []
+
+
+def _trends(found: Life) -> list[tuple[str, Markup]]:
+    """Per unit of work of the model's inference: CO2e by week."""
     return [
         (unit, plots.columns(values, f"CO2e per {unit} by week", lambda ng: f"{ng / 1e9:.3g} g", unit="ng CO2e"))
-        for unit, values in found.value.items()
+        for unit, values in found.weeks.items()
     ]
 
 
