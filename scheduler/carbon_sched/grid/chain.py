@@ -130,12 +130,13 @@ class Grid:
         Values of another `ranking` than what is booked are used if each zone has them now, in one comparability;
         otherwise those that are booked, and the first note says so.
         """
-        found = [self._fetch(zone, now - HISTORY, until, now) for zone in dict.fromkeys(zones)]
+        since = now.replace(minute=0, second=0, microsecond=0) - HISTORY  # whole: forecasts of the same hour are reused
+        found = [self._fetch(zone, since, until, now) for zone in dict.fromkeys(zones)]
         like, notes = self._common_like(found, now, ranking)
         lead = self._lead(found, like, now)
         outlooks = {}
         for zone in found:
-            known = self._known(zone, like, lead, now - HISTORY, until, now)
+            known = self._known(zone, like, lead, since, until, now)
             outlooks[zone.zone] = self._continued(zone.zone, known, like, now, until)
             notes += [f"{zone.zone}: {note}" for note in zone.notes]
         for note in sorted(set(notes) - self._said):

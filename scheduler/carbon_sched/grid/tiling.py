@@ -79,7 +79,8 @@ def seconds(readings: Iterable[Reading]) -> float:
 
 def mean_mg_per_kwh(readings: Sequence[Reading]) -> float | None:
     """Time-weighted mean intensity; None for no readings."""
-    covered = seconds(readings)
+    lengths = [(reading.end - reading.start).total_seconds() for reading in readings]
+    covered = sum(lengths)
     if not covered:
         return None
-    return sum(r.intensity_mg_per_kwh * (r.end - r.start).total_seconds() for r in readings) / covered
+    return sum(r.intensity_mg_per_kwh * length for r, length in zip(readings, lengths, strict=True)) / covered
