@@ -41,7 +41,8 @@ _WITHOUT_SPEC = select(*(column for column in jobs.c if column is not jobs.c.spe
 _LIVE = select(jobs.c.job_id, jobs.c.version).where(LIVE).order_by(*_OLDEST_FIRST)
 _BY_IDS = _WITHOUT_SPEC.where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
 _SPECS = select(jobs.c.job_id, jobs.c.spec).where(jobs.c.job_id.in_(bindparam("job_ids", expanding=True)))
-_IDS_AT_ONCE = 500
+_IDS_AT_ONCE = 50
+"""Rows are read with the interpreter's lock held: few at a time, so that answers need not wait for a long queue."""
 _AS_READ = and_(jobs.c.job_id == bindparam("as_read_id"), jobs.c.version == bindparam("as_read_version"))
 _UPDATE = update(jobs).where(_AS_READ)
 _AMENDED = ("version", "attempts", "not_before", "reason", "cause")
