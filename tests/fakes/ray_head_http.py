@@ -76,7 +76,10 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         parts = urlsplit(self.path)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionResetError("the client died while it sent")
         self.fake.seen.append((self.command, parts.path))
         self.fake.received.append(dict(self.headers.items()))
         refused = self.refused(parts.path)

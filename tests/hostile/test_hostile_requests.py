@@ -59,6 +59,12 @@ def test_a_body_that_cannot_be_meant_is_refused(served, path, body):
     assert served.client.jobs()["jobs"] == []
 
 
+@pytest.mark.parametrize("since", ["2026-11-23T18:00:00", "0001-01-01T00:00:00+08:41", "9999-12-31T23:00:00-02:00"])
+def test_a_time_that_is_no_instant_is_refused(served, since):
+    answer = requests.get(f"{served.url}/v1/jobs", params={"since": since}, headers=AUTH, timeout=9)
+    assert (answer.status_code, answer.json()["field"]) == (400, "since"), answer.text
+
+
 def test_a_body_larger_than_is_taken_is_refused_before_it_is_read(served):
     head = (
         f"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 104857600\r\n"

@@ -11,11 +11,19 @@ US = timedelta(microseconds=1)
 
 
 def utc(value: datetime) -> datetime:
-    """Return `value` in UTC; a naive datetime raises ValueError, since its meaning would be a guess."""
+    """Return `value` in UTC.
+
+    Raises ValueError for a naive datetime, since its meaning would be a guess, and for one that is before the year 1 or
+    after 9999 in UTC.
+    """
     if value.tzinfo is None:
         message = f"naive datetime {value!r}: give it a time zone"
         raise ValueError(message)
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    try:
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
+    except OverflowError:
+        message = f"{value.isoformat()} is outside the years that can be told in UTC"
+        raise ValueError(message) from None
 
 
 def to_rfc3339(value: datetime) -> str:
