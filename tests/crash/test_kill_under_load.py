@@ -150,7 +150,7 @@ def test_killed_a_hundred_times_while_twenty_clients_submit_two_thousand_jobs(pl
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [None, signal.SIGTERM, signal.SIGKILL], ids=["once", "twice", "and killed"])
 def test_told_to_end_with_a_hundred_submissions_under_way(place, then):
-    place.head.lie("late", "/api/jobs/", method="POST", times=100, delay_s=0.2)
+    place.head.lie("late", "/api/jobs/", method="POST", times=100, delay_s=0.1)
     with load(place, 100):
         eventually(lambda: place.head.count("POST", "/api/jobs/"))
         process, begin = place.server.signal(signal.SIGTERM), time.monotonic()
