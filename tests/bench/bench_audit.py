@@ -1,8 +1,9 @@
 """How long an auditor waits, and how large the ledger grows (B5 row 25; a year of 2,000 GPUs).
 
     make bench-audit                                                    a sample, in about two minutes
-    .venv/bin/python tests/bench/bench_audit.py --facts 10000000        25 GB of disk, half an hour
-    .venv/bin/python tests/bench/bench_audit.py --fleet-hours 8760      the year of 2,000 GPUs in full: hours, 110 GB
+    .venv/bin/python tests/bench/bench_audit.py --facts 1000000         a month of 785,000 facts, whole
+    .venv/bin/python tests/bench/bench_audit.py --facts 10000000        all: 26 GB of disk, 15 minutes of CPU time
+    .venv/bin/python tests/bench/bench_audit.py --fleet-hours 8760      the year of 2,000 GPUs in full: hours, 100 GB
 
 Ledgers are made up (`fleet_ledger.py`), with the bodies that the services write; commands and the server's part run as
 processes of their own, and their CPU time and peak memory are the kernel's word. What is scaled to the full size is

@@ -15,7 +15,10 @@ from carbon_sched.cli.periods import period as parsed_period
 from carbon_sched.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from carbon_sched.ledger.account import Period
+    from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.declaration import Declaration
 
 DOCUMENTS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet")
@@ -73,16 +76,21 @@ def _from_copy(file: Path, jobs: tuple[str, ...], period: Period, where: dict[st
     from carbon_sched.ledger.selection import Selection
     from carbon_sched.ledger.statement import statement as compute
     from carbon_sched.ledger.statement.formats import render
+    from carbon_sched.ledger.uncollected import uncollected
 
-    book = book_of(file, ALWAYS if jobs else period)  # a job is found by its name wherever it stands
-    ids = []
-    for name in jobs:
+    with uncollected():
+        book = book_of(file, ALWAYS if jobs else period)  # a job is found by its name wherever it stands
+        selection = Selection(tuple(_ids(book, jobs)), period=period, **where)
+        return render(compute(book, selection), form)
+
+
+def _ids(book: Book, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
         found = [job.job_id for job in book.jobs.values() if name in (job.job_id, job.name)]
         if len(found) != 1:
             problem = "is not known to this ledger" if not found else f"is the name of {len(found)} jobs"
             raise InvalidInput("--job", name, problem, "Give the id of one job")
-        ids += found
-    return render(compute(book, Selection(tuple(ids), period=period, **where)), form)
+        yield from found
 
 
 def _from_server(jobs: tuple[str, ...], period: Period, where: dict[str, Any], form: str) -> bytes:

@@ -35,8 +35,8 @@ _channel = itemgetter(0, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 """What of these fields says when, how much, and the rest."""
 
 Fields = tuple[Any, ...]
-Known = dict[tuple[Fields, ...], tuple[Channel, ...]]
-"""Channels by their fields: segments of one attempt have the same ones."""
+Known = dict[tuple[Any, ...], tuple[Channel, ...]]
+"""Channels by their cluster and fields: segments of one attempt have the same ones."""
 
 
 class Compared(NamedTuple):
@@ -101,10 +101,10 @@ def _stretches(spans: Iterable[Fields], cluster: str, sha256: str, known: Known)
     found = []
     for (start, end), together in groupby(spans, key=_time):
         fields = list(together)
-        told = tuple(map(_channel, fields))
+        told = (cluster, *map(_channel, fields))
         channels = known.get(told)
         if channels is None:
-            channels = known[told] = tuple(_read(cluster, one) for one in told)
+            channels = known[told] = tuple(_read(cluster, one) for one in told[1:])
         energy_uj = tuple(map(_energy, fields))
         found.append(Stretch.of((channels, instant(start), instant(end), energy_uj, sha256)))
     return found

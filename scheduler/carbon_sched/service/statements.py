@@ -15,6 +15,7 @@ from carbon_sched.ledger.index import Index
 from carbon_sched.ledger.receipt import receipt
 from carbon_sched.ledger.report import report
 from carbon_sched.ledger.service import service_history
+from carbon_sched.ledger.uncollected import uncollected
 from carbon_sched.ledger.verify import Verification, verify_entries
 
 if TYPE_CHECKING:
@@ -86,19 +87,20 @@ class Statements:
         others: bool = False,
     ) -> Answer:
         """A pure function of the book about some jobs, as the ledger stands (`Index.about`)."""
-        return question(
-            self._book(self.look(lambda index: index.about(index.numbers(jobs), since=since, others=others)))
+        return self._answer(
+            self.look(lambda index: index.about(index.numbers(jobs), since=since, others=others)), question
         )
 
     def over(self, period: Period, question: Callable[[Book], Answer]) -> Answer:
         """A pure function of the book about a period, as the ledger stands."""
         if period == ALWAYS:
             return self.ask(question)
-        return question(self._book(self.look(lambda index: index.needed(period))))
+        return self._answer(self.look(lambda index: index.needed(period)), question)
 
     def ask(self, question: Callable[[Book], Answer]) -> Answer:
         """Any pure function of the whole book, as the ledger stands: all of it is read for this."""
-        return question(read_book(self._entries(after=0)))
+        with uncollected():
+            return question(read_book(self._entries(after=0)))
 
     def verify(self) -> Verification:
         """Walk the whole chain, from its first entry."""
@@ -110,6 +112,10 @@ class Statements:
             for entry in self._entries(after=self._index.size):
                 self._index.add(entry)
             yield self._index
+
+    def _answer(self, needed: Needed, question: Callable[[Book], Answer]) -> Answer:
+        with uncollected():
+            return question(self._book(needed))
 
     def _book(self, needed: Needed) -> Book:
         return needed.book(

@@ -40,7 +40,7 @@ def month(context: Context, since: datetime, team: str | None) -> Answer[Month] 
 
 def _month(book: Book, since: datetime, team: str | None) -> Month:
     period = Period(since)
-    jobs = selected(book, Selection(team=team, period=period))
+    jobs = list(selected(book, Selection(team=team, period=period)))
     used = [one for _, mine in jobs for one in mine]
     rows = [row for job, mine in jobs for row in compared(job, [one.account for one in mine], period)]
     return Month(

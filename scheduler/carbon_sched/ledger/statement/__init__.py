@@ -16,15 +16,14 @@ from carbon_sched.ledger.statement.elsewhere import imported
 from carbon_sched.ledger.statement.lines import Used
 from carbon_sched.ledger.statement.model import JobRow, Period, Statement, Unowned
 from carbon_sched.ledger.statement.uncertainty import uncertainty
-from carbon_sched.ledger.uncollected import uncollected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from carbon_sched.ledger.book import Book
     from carbon_sched.ledger.records import JobRecord
     from carbon_sched.ledger.selection import Selection
-    from carbon_sched.ledger.statement.model import Embodied, Series
+    from carbon_sched.ledger.statement.model import Compared, Embodied, Gap, Line, Series
 
 __all__ = ["Statement", "Used", "selected", "statement"]
 
@@ -32,33 +31,35 @@ ASSUMED = "assumed"
 """A PUE whose source says this was stated by nobody."""
 
 
-def selected(book: Book, selection: Selection) -> list[tuple[JobRecord, list[Used]]]:
+def selected(book: Book, selection: Selection) -> Iterator[tuple[JobRecord, list[Used]]]:
     """The jobs of a selection, in the order of their acceptance, each with its attempts booked within the period.
 
     Energy counts by when it was used; a job that used none in the period counts if it was submitted in it.
     """
-    found = []
     for job in book.jobs.values():
         if selection.holds(job):
             used = [Used(job, actual(attempt, selection.period)) for attempt in selection.attempts(job)]
             burning = [one for one in used if one.account.shares]
             if burning or selection.period.holds(job.submitted_at):
-                found.append((job, used))
-    return found
+                yield job, used
 
 
 def statement(book: Book, selection: Selection) -> Statement:
     """The statement; the same entries and selection give the same, field by field, wherever it is computed."""
-    with uncollected():
-        return _statement(book, selection)
-
-
-def _statement(book: Book, selection: Selection) -> Statement:
-    jobs, period = selected(book, selection), selection.period
+    period = selection.period
+    jobs: list[tuple[JobRecord, list[Used]]] = []
+    job_rows: list[JobRow] = []
+    rows: list[Line] = []
+    gaps: list[Gap] = []
+    compared: list[Compared] = []
+    for job, mine in selected(book, selection):  # all that walks over a job's energy, while a cache holds it
+        jobs.append((job, mine))
+        job_rows.append(_job(job, mine))
+        rows += lines.lines(mine)
+        gaps += lines.gaps(mine, period)
+        compared += decisions.compared(job, [one.account for one in mine], period)
     used = [one for _, mine in jobs for one in mine]
-    rows = lines.lines(used)
     made, unknown = scores.embodied(used, period)
-    compared = [row for job, mine in jobs for row in decisions.compared(job, [one.account for one in mine], period)]
     pues = lines.pues(used)
     series = lines.series(used)
     pots = sorted(book.machine_energy_uj.items()) if selection.everything else []
@@ -67,9 +68,9 @@ def _statement(book: Book, selection: Selection) -> Statement:
         selection=selection,
         boundary=declared.boundary(book),
         period=_period(used, selection),
-        jobs=tuple(_job(job, mine) for job, mine in jobs),
+        jobs=tuple(job_rows),
         lines=tuple(rows),
-        gaps=tuple(lines.gaps(used, period)),
+        gaps=tuple(gaps),
         unowned=tuple(Unowned(machine, pot, energy_uj) for (machine, pot), energy_uj in pots),
         pues=tuple(pues),
         series=tuple(series),
