@@ -15,7 +15,7 @@ from carbon_sched.api.dashboard.answers import answer
 from carbon_sched.api.dashboard.pages import PageRoute, render, seen
 from carbon_sched.api.grid import NOW
 from carbon_sched.api.views import effective_view, skill_view
-from carbon_sched.domain.errors import NotFound
+from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.domain.job import JobSpec, Phase
 from carbon_sched.ledger.book import Book
 from carbon_sched.ledger.records import Body
@@ -67,7 +67,12 @@ def backtest(request: Request, context: Ctx, caller: Operator, name: str, versio
     content = next((one["content"] for one in versions if one["version"] == version), None)
     if content is None:
         raise NotFound(f"policy {name!r} has no version {version}")
-    return render(request, caller, "backtest.html", now=seen(context), found=context.trial(content, 0))
+    found, problem = None, ""
+    try:
+        found = context.trial(content, 0)
+    except Conflict as error:  # there is nothing to try it on
+        problem = str(error)
+    return render(request, caller, "backtest.html", now=seen(context), found=found, problem=problem)
 
 
 def _trials(book: Book) -> dict[int, Body]:
