@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from carbon_sched.wire import JobView
 
-STEPS, STEP_S, SAVED_EVERY = 1000, 0.25, 10
+STEPS, STEP_S, SAVED_EVERY = 500, 0.4, 10
 A_WINDOW = 20
 """Steps that a job does before the next dirty minutes."""
 CLEAN, NEARLY, DIRTY = 50.0, 60.0, 900.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Installation
     from tests.fakes.steered_grid import SteeredGrid
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "suspendable" / "train.py"
 
