@@ -21,7 +21,10 @@ TRAILING = timedelta(days=28)
 SHOWN = timedelta(hours=48)
 """How far ahead readers see."""
 FRESH, USABLE = timedelta(minutes=1), timedelta(minutes=5)
-"""After the first, what readers are shown is computed anew beside them; after the second, they wait for it."""
+"""After the first, what readers are shown is computed anew beside them; after the second, they wait for it.
+
+Who came a little before others, and waited for what they had computed, is shown that too.
+"""
 
 
 def home_of(clusters: Sequence[Cluster]) -> str | None:
@@ -70,7 +73,7 @@ class Outlooks:
                 done, self._coming = self._coming, None
                 self._kept = done.result()
             kept = self._kept
-            if kept is None or kept.outlooks.keys() != set(zones) or not kept.at <= now < kept.at + USABLE:
+            if kept is None or kept.outlooks.keys() != set(zones) or not kept.at - FRESH <= now < kept.at + USABLE:
                 kept = self._kept = self._keep(zones, now)
             elif now >= kept.at + FRESH and not self._coming:
                 self._coming = self._thread.submit(self._keep, zones, now)

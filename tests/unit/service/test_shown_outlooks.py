@@ -55,6 +55,12 @@ def test_many_readers_are_shown_what_was_computed_once_each_from_its_own_moment_
     assert grid.asked == 1
 
 
+def test_who_came_a_moment_before_is_shown_the_same(grid, outlooks):
+    outlooks.shown(ZONES, START)
+    assert values(outlooks.shown(ZONES, START - SECOND)) == [100_000, 200_000]
+    assert grid.asked == 1
+
+
 def test_what_is_over_is_not_shown(outlooks):
     outlooks.shown(ZONES, START + HOUR - FRESH)
     assert values(outlooks.shown(ZONES, START + HOUR)) == [200_000]
@@ -69,7 +75,7 @@ def test_after_a_minute_readers_do_not_wait_for_the_next_and_then_get_it(grid, o
     assert grid.asked == 2
 
 
-@pytest.mark.parametrize(("zones", "now"), [(ZONES, START + USABLE), (ZONES, START - SECOND), (["PL"], START)])
+@pytest.mark.parametrize(("zones", "now"), [(ZONES, START + USABLE), (ZONES, START - FRESH - SECOND), (["PL"], START)])
 def test_what_is_too_old_or_of_other_zones_is_waited_for(grid, outlooks, zones, now):
     outlooks.shown(ZONES, START)
     assert outlooks.shown(zones, now).keys() == set(zones)
