@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_RUINED = 8
 WORTH_WHILE = 1e-4
+FRUITLESS = 100
+"""After so many exchanges in a row that helped nothing the search ends: thousands of jobs soon have nothing left to gain
+that so few exchanges would show, and a handful has then been tried through."""
 NO_PLACE = 1e15
 """What being nowhere counts as, in grams: more than any plan, so that a place is always gained."""
 
@@ -30,15 +33,16 @@ NO_PLACE = 1e15
 def improve(field: Field, seed: int, rounds: int) -> int:
     """Try `rounds` exchanges on `field`, keeping those that lower the emissions; returns how many were kept.
 
-    Stops at once when every job has its own best offer.
+    Stops at once when every job has its own best offer, and when many in a row were tried in vain.
     """
     search = _Search(field, np.random.default_rng(seed))
-    kept = 0
-    for _ in range(rounds):
+    kept = last = 0
+    for done in range(rounds):
         job = search.unhappy()
-        if job is None:
+        if job is None or done - last >= FRUITLESS:
             break
-        kept += search.exchange(job)
+        if search.exchange(job):
+            kept, last = kept + 1, done
     return kept
 
 

@@ -31,11 +31,14 @@ CLOSED = np.float32(np.inf)
 
 
 class Field:
-    """What is still free, and who took what."""
+    """What is still free, `[T, L]`, and who took what.
+
+    Lanes come last here: all that a job looks at, its window on every lane, then lies in one piece.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.free = problem.capacity.astype(np.float32)
+        self.free = problem.capacity.T.astype(np.float32, order="C")
         self.lane = np.full(problem.jobs, NOWHERE)
         self.start = np.full(problem.jobs, NOWHERE)
 
@@ -51,12 +54,12 @@ class Field:
         np.add.at(change, (lane[fits], start[fits] + problem.slots[problem.group[fits]]), -problem.units[fits])
         free = problem.capacity - np.cumsum(change[:, :-1], axis=1)
         if free.min(initial=0.0) >= -EPSILON:
-            field.free = free.astype(np.float32)
+            field.free = free.T.astype(np.float32, order="C")
             field.lane[fits], field.start[fits] = lane[fits], start[fits]
             return field
         for job in fits.tolist():
             held = slice(start[job], start[job] + problem.slots[problem.group[job]])
-            if field.free[lane[job], held].min() >= problem.units[job] - EPSILON:
+            if field.free[held, lane[job]].min() >= problem.units[job] - EPSILON:
                 field.put(job, int(lane[job]), int(start[job]))
         return field
 
@@ -64,31 +67,34 @@ class Field:
         """Take the units of `job` from `start` on."""
         problem = self.problem
         self.lane[job], self.start[job] = lane, start
-        self.free[lane, start : start + problem.slots[problem.group[job]]] -= np.float32(problem.units[job])
+        self.free[start : start + problem.slots[problem.group[job]], lane] -= np.float32(problem.units[job])
 
     def lift(self, job: int) -> tuple[int, int]:
         """Give back what `job` holds; returns where it was."""
         problem, lane, start = self.problem, int(self.lane[job]), int(self.start[job])
         if lane != NOWHERE:
-            self.free[lane, start : start + problem.slots[problem.group[job]]] += np.float32(problem.units[job])
+            self.free[start : start + problem.slots[problem.group[job]], lane] += np.float32(problem.units[job])
             self.lane[job] = NOWHERE
         return lane, start
 
-    def offers(self, job: int, charges: Singles | None = None, factor: float = 0.0) -> Singles:
-        """`[L, window]` cost per unit of every start in the job's window, with `factor` of the charges there."""
+    def offers(self, job: int) -> Singles:
+        """`[window, L]` cost per unit of every start in the job's window."""
+        return self.windowed(self.problem.by_start, job)
+
+    def windowed(self, table: Singles, job: int) -> Singles:
+        """The part of a table `[G, S, L]` that is about a job."""
         problem = self.problem
-        group, window = problem.group[job], slice(problem.first[job], problem.last[job] + 1)
-        cost = problem.cost[group, :, window]
-        return cost if charges is None else cost + np.float32(factor) * charges[group, :, window]
+        out: Singles = table[problem.group[job], problem.first[job] : problem.last[job] + 1]
+        return out
 
     def best(self, job: int, offers: Singles) -> tuple[int, int]:
-        """The cheapest lane and start with room, by `offers` `[L, window]`; `(NOWHERE, NOWHERE)` if there is none."""
+        """The start and lane with room that is cheapest by `offers`, the earliest of equals; `NOWHERE` without any."""
         problem = self.problem
-        first, last = int(problem.first[job]), int(problem.last[job])
-        units, length = np.float32(problem.units[job] - EPSILON), int(problem.slots[problem.group[job]])
-        open_ = np.where(_room(self.free[:, first : last + length] >= units, length), offers, CLOSED)
-        lane, start = divmod(int(open_.argmin()), last - first + 1)
-        return (lane, first + start) if open_[lane, start] < CLOSED else (NOWHERE, NOWHERE)
+        first, length = int(problem.first[job]), int(problem.slots[problem.group[job]])
+        free = self.free[first : first + len(offers) + length - 1] >= np.float32(problem.units[job] - EPSILON)
+        open_ = np.where(_room(free, length), offers, CLOSED)
+        start, lane = divmod(int(open_.argmin()), problem.lanes)
+        return (lane, first + start) if open_[start, lane] < CLOSED else (NOWHERE, NOWHERE)
 
     def cost_of(self, job: int) -> float:
         """Grams of `job` where it is; infinite when it is nowhere."""
@@ -110,14 +116,14 @@ class Field:
 
 
 def _room(free: Bools, length: int) -> Bools:
-    """`[L, W]` whether `length` slots in a row are free from each of the first W on; `free` is `[L, W + length - 1]`.
+    """`[W, L]` whether `length` slots in a row are free from each of the first W on; `free` is `[W + length - 1, L]`.
 
     Twice as many in each step: two overlapping stretches without a gap make a longer one.
     """
     known = 1
     while known < length:
         more = min(known, length - known)
-        free, known = free[:, :-more] & free[:, more:], known + more
+        free, known = free[:-more] & free[more:], known + more
     return free
 
 
@@ -138,7 +144,7 @@ def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Fiel
     Which order is best depends on how large the jobs are, so the best of several counts (`tries`, else as many as the
     effort allows). Jobs that find no room in their window are put before all others, and everything is placed anew.
     """
-    charges = problem.charges(prices)
+    charges = np.ascontiguousarray(problem.charges(prices).swapaxes(1, 2))
     count = tries or min(max(PLACINGS // max(problem.jobs, 1), 1), MOST_TRIES)
     done = []
     for number in range(count):
@@ -171,8 +177,8 @@ def _placed(problem: Problem, charges: Singles, turns: Ints, shift: int) -> Fiel
     """`shift` says which of the price factors the first job gets."""
     field = Field(problem)
     for number, job in enumerate(turns.tolist(), start=shift):
-        factor = PRICE_FACTORS[number % len(PRICE_FACTORS)]
-        lane, start = field.best(job, field.offers(job, charges, factor))
+        factor = np.float32(PRICE_FACTORS[number % len(PRICE_FACTORS)])
+        lane, start = field.best(job, field.offers(job) + factor * field.windowed(charges, job))
         if lane != NOWHERE:
             field.put(job, lane, start)
     return field
@@ -184,7 +190,7 @@ def insert(field: Field, prices: Floats) -> None:
     for job in np.flatnonzero(field.lane == NOWHERE).tolist():
         begin = np.arange(problem.first[job], problem.last[job] + 1)
         charge = paid[:, begin + problem.slots[problem.group[job]]] - paid[:, begin]
-        lane, start = field.best(job, field.offers(job) + charge.astype(np.float32))
+        lane, start = field.best(job, field.offers(job) + charge.T.astype(np.float32))
         if lane != NOWHERE:
             field.put(job, lane, start)
 
@@ -216,8 +222,8 @@ def _could_gain(field: Field) -> Bools:
     least = np.empty((kinds.shape[1], problem.starts), dtype=np.float32)
     for number, (group, units) in enumerate(zip(kinds[0].astype(np.int64).tolist(), kinds[1].tolist(), strict=True)):
         length = int(problem.slots[group])
-        room = _room(field.free[:, : problem.starts + length - 1] >= units - EPSILON, length)
-        least[number] = np.where(room, problem.cost[group], CLOSED).min(axis=0)
+        room = _room(field.free[: problem.starts + length - 1] >= units - EPSILON, length)
+        least[number] = np.where(room, problem.by_start[group], CLOSED).min(axis=1)
     best = Segments.of(kind.ravel(), problem.first, problem.last, problem.starts).least(least)
     out: Bools = best * problem.units < field.costs()
     return out

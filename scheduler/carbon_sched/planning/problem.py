@@ -115,6 +115,11 @@ class Problem:
         return Segments.of(self.group, self.first, self.last, self.starts)
 
     @cached_property
+    def by_start(self) -> Singles:
+        """The costs with the lanes last, `[G, S, L]`."""
+        return np.ascontiguousarray(self.cost.swapaxes(1, 2))
+
+    @cached_property
     def wishes(self) -> Floats:
         """`[J]` grams of every job's best offer, as if it were alone."""
         return self.windows.least(self.cost.min(axis=1, initial=np.inf)) * self.units

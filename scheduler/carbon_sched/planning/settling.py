@@ -35,7 +35,7 @@ def settle(of: Columns, solution: Solution, spared: Sequence[int]) -> tuple[list
                 break
             offers = field.offers(i).copy() if offers is None else offers
             lane, start = field.lift(i)
-            offers[lane, start - problem.first[i]] = np.inf
+            offers[start - problem.first[i], lane] = np.inf
             lane, start = field.best(i, offers)
             if lane != NOWHERE:
                 field.put(i, lane, start)
@@ -45,7 +45,7 @@ def settle(of: Columns, solution: Solution, spared: Sequence[int]) -> tuple[list
 def _bring_forward(field: Field, i: int) -> None:
     """Move a job to its cheapest offer in its first slot; where it is, if there is no room."""
     at_once = field.offers(i).copy()
-    at_once[:, 1:] = np.inf
+    at_once[1:] = np.inf
     before = field.lift(i)
     lane, start = field.best(i, at_once)
     lane, start = (lane, start) if lane != NOWHERE else before

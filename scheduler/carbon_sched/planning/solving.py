@@ -124,7 +124,7 @@ def _level_by_level(problem: Problem, warm: Warm | None, expected: Expected | No
         of = _Level(problem.only(which, capacity), coming, None if warm is None else warm.of(which), seed)
         field, prices = of.solved()
         lane[which], start[which] = field.lane, field.start
-        capacity = np.maximum(field.free.astype(np.float64), 0.0)
+        capacity = np.maximum(field.free.T.astype(np.float64), 0.0)
     return Solution(problem, lane, start, prices)
 
 
