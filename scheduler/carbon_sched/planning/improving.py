@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MOST_RUINED = 8
 WORTH_WHILE = 1e-4
 FRUITLESS = 100
-"""After so many exchanges in a row that helped nothing the search ends: thousands of jobs soon have nothing left to gain
-that so few exchanges would show, and a handful has then been tried through."""
+"""The search ends after so many exchanges in a row in vain: thousands of jobs then have nothing left to gain that a few
+exchanges would show, and of a handful most has been tried."""
 NO_PLACE = 1e15
 """What being nowhere counts as, in grams: more than any plan, so that a place is always gained."""
 

@@ -128,14 +128,14 @@ def _room(free: Bools, length: int) -> Bools:
 
 
 def order(problem: Problem, *, by_length: bool = True) -> Ints:
-    """The urgent first, then the largest amount of work: what is big finds no gap later.
+    """The pressing first, then the largest amount of work: what is big finds no gap later.
 
     Among the large, the long come first; or, not `by_length`, those with few starts to choose from.
     """
     weight = problem.work * np.sqrt(problem.slots[problem.group])
     if not by_length:
         weight = problem.work / (problem.last - problem.first + 1)
-    return np.lexsort((np.arange(problem.jobs), -weight, ~problem.urgent))
+    return np.lexsort((np.arange(problem.jobs), -weight, ~problem.pressing))
 
 
 def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Field:
@@ -153,9 +153,15 @@ def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Fiel
     return min(done, key=worth)
 
 
-def worth(field: Field) -> tuple[int, float]:
-    """The fewest jobs without a place, then the least carbon."""
-    return int((field.lane == NOWHERE).sum()), field.total()
+def worth(field: Field) -> tuple[int, int, float]:
+    """The fewest pressing jobs without a place, then the fewest of all, then the least carbon."""
+    return *_missing(field), field.total()
+
+
+def _missing(field: Field) -> tuple[int, int]:
+    """How many jobs have no place: of the pressing ones, who are late then, and of all."""
+    nowhere = field.lane == NOWHERE
+    return int((nowhere & field.problem.pressing).sum()), int(nowhere.sum())
 
 
 def _insisting(problem: Problem, charges: Singles, turns: Ints, shift: int = 0) -> Field:
@@ -167,7 +173,7 @@ def _insisting(problem: Problem, charges: Singles, turns: Ints, shift: int = 0) 
             break
         turns = np.concatenate([turns[left], turns[~left]])
         other = _placed(problem, charges, turns, shift)
-        if (other.lane == NOWHERE).sum() >= left.sum():
+        if _missing(other) >= _missing(field):
             break
         field = other
     return field

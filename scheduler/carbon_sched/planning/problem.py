@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 
+PRESSING = 2
+"""Who has fewer price slots than this left to start in is placed before those that can still wait."""
+
+
 @dataclass(frozen=True, eq=False)
 class Segments:
     """One stretch of a row of a `[G, S]` table per job, as flat indices: `flat[begin[j] : begin[j + 1]]` is job j's."""
@@ -90,6 +94,10 @@ class Problem:
         """The same with `prices` (g per unit-hour) as part of the cost."""
         return replace(self, cost=self.cost + self.charges(prices))
 
+    def hastened(self, share: float) -> Problem:
+        """The same without the last `share` of every job's window."""
+        return replace(self, last=self.last - np.floor(share * (self.last - self.first)).astype(np.int64))
+
     def joined(self, other: Problem, counts: float) -> Problem:
         """With the jobs of another problem on the same lanes and starts, each of them `counts` as a share of itself.
 
@@ -110,6 +118,12 @@ class Problem:
         )
 
     @cached_property
+    def pressing(self) -> Bools:
+        """`[J]` who is late unless this plan finds a place."""
+        out: Bools = self.urgent | (self.last - self.first < PRESSING * self.coarse)
+        return out
+
+    @cached_property
     def windows(self) -> Segments:
         """Every job's allowed starts as flat indices into `[G, S]`."""
         return Segments.of(self.group, self.first, self.last, self.starts)
@@ -128,6 +142,14 @@ class Problem:
     def work(self) -> Floats:
         """`[J]` unit-slots of every job."""
         return self.units * self.slots[self.group]
+
+    @property
+    def load(self) -> float:
+        """All work as a share of the free capacity from the first start to the last; 0 where that is without limit."""
+        if not self.jobs:
+            return 0.0
+        ahead = slice(int(self.first.min()), int(self.last.max()) + 1)
+        return float(self.work.sum() / max(float(self.capacity[:, ahead].sum()), 1e-9))
 
     @property
     def jobs(self) -> int:

@@ -25,6 +25,9 @@ WARM_EXCHANGES = 60
 MOSTLY, CALM = 0.9, 0.005
 KEPT = 0.95
 """Share of the prices that counts as a cost where arrivals are expected; without any, prices only guide the placing."""
+EASY_LOAD, MOST_RESERVED = 0.7, 0.5
+"""What the work ahead exceeds this share of the capacity is the share of every window that is planned into only by jobs
+that find no room before: their place may be what a wide or urgent newcomer needs, and they then still have time."""
 MOST_INSERTED = 32
 """Up to this many new jobs are put into a plan whose world has not changed without touching the others."""
 MOST_COMPARED = 64
@@ -165,10 +168,15 @@ class _Level:
         problem, warm = self.problem, self.warm
         asked = problem if self.expected is None else self.expected.joined(problem)
         prices = solve_prices(asked, None if warm is None else warm.prices)
-        kept = 0.0 if self.expected is None else KEPT
-        field = self._placed(
-            problem.dearer(kept * prices.values) if kept else problem, (1 - kept) * prices.values, near=prices.near
-        )
+        if self.expected is None:
+            return self._placed(problem, prices.values, near=prices.near), prices
+        dearer, rest = problem.dearer(KEPT * prices.values), (1 - KEPT) * prices.values
+        early = dearer.hastened(min(max(asked.load - EASY_LOAD, 0.0), MOST_RESERVED))
+        field = self._placed(early, rest, near=prices.near)
+        squeezed = (field.lane == NOWHERE) & (early.last < problem.last)
+        if squeezed.any():
+            eased = replace(early, last=np.where(squeezed, problem.last, early.last))
+            field = self._placed(eased, rest, near=prices.near)
         return field, prices
 
     def _placed(self, problem: Problem, prices: Floats, *, near: bool) -> Field:

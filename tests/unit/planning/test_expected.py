@@ -64,6 +64,33 @@ def test_expected_jobs_of_a_later_level_do_not_count():
     assert solve(here, expected=Expected(replace(later, level=np.array([1])))).start.tolist() == [1]
 
 
+# only the first hour and the seventh are worth starting in, the seventh a little more so
+EITHER = [110.0, *[500.0] * 5, 100.0, 500.0]
+
+
+def others(count: int) -> Expected:
+    """Expected jobs that take the second hour and those after it, but never the seventh."""
+    return Expected(problem([(hour, hour) for hour in (1, 2, 3, 4, 5, 7)[:count]], EITHER))
+
+
+def test_the_end_of_a_window_is_kept_in_reserve_when_the_work_ahead_fills_the_clusters():
+    here = problem([(0, 6)], EITHER)
+    assert solve(here, expected=others(3)).start.tolist() == [6]
+    assert solve(here, expected=others(6)).start.tolist() == [0]
+
+
+def test_who_finds_no_room_before_is_put_into_the_reserve():
+    here = problem([(0, 6)], EITHER)
+    here.capacity[0, :6] = 0.0
+    assert solve(here, expected=others(6)).start.tolist() == [6]
+
+
+def test_who_can_hardly_wait_any_more_has_the_last_room_before_a_larger_job():
+    here = replace(problem([(0, 1), (0, 6)], EITHER), units=np.array([0.6, 1.0]))
+    here.capacity[0, 1:] = 0.0
+    assert solve(here).placed.tolist() == [True, False]
+
+
 def test_replayed_arrivals_are_known_only_when_they_come():
     # the first job cannot know of the second one, which may only start at once, unless it expects it
     both = problem([(0, 1), (1, 1)], GRID)
