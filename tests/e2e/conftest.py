@@ -75,11 +75,11 @@ class Installation:
         """The server that runs, without a command for each question."""
         return client_of(self.data)
 
-    def finished(self, job: str) -> Receipt:
+    def finished(self, job: str, patience_s: float | None = None) -> Receipt:
         """The job's receipt once it is final."""
         with self.client() as client:
             job_id = find_job(client, job)["job_id"]
-            return eventually(lambda: client.receipt(job_id), lambda receipt: receipt["final"])
+            return eventually(lambda: client.receipt(job_id), lambda receipt: receipt["final"], patience_s=patience_s)
 
     def wait_ready(self) -> None:
         """Until every cluster can take jobs."""

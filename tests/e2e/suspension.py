@@ -68,7 +68,8 @@ if step == {STEPS}:
     print("result", total)
 """
 TRAIN = f"""
-import json, sys, tempfile, time
+import json, os, sys, tempfile, time
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"  # a report counts once it was polled: 2 s of reports every 4
 from pathlib import Path
 import ray.train
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -188,9 +189,9 @@ class Run:
         self.log.with_suffix(".steps.hurry").touch()
         self.until("succeeded", 300)
 
-    def story(self) -> Story:
+    def story(self, patience_s: float | None = None) -> Story:
         """Once its receipt is final."""
-        view, receipt = self.view(), self.installation.finished(self.name)
+        view, receipt = self.view(), self.installation.finished(self.name, patience_s)
         with self.installation.client() as client:
             facts = [json.loads(entry["payload"]) for entry in client.entries()]
         ours = [fact for fact in facts if _is_of(fact["body"], view["job_id"])]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from carbon_sched.service.collect import SILENT_PATIENCE_S
 from tests.e2e.suspension import CLEAN, DIRTY, KINDS, NEARLY, SAVED_EVERY, STEPS, Run, Story, steered_in, uninterrupted
 from tests.e2e.test_kills import wrapper_of
 from tests.fakes.real_server import eventually
@@ -121,7 +122,7 @@ def check(story: Story, suspensions: int = 1) -> None:
     assert f"result {uninterrupted()}" in story.output
     assert sorted(set(story.steps)) == list(range(STEPS))
     assert len(story.of("job-ended")) == 1 + len(story.of("job-resolved")), "a lost one ends until a person requeues it"
-    assert len(story.of("job-suspended")) == suspensions
+    assert len(story.of("job-suspended")) == suspensions, story.view["attempts"]
     spans = [span for body in story.of("energy-recorded") for span in body["spans"]]
     assert len({(span["start"], span["device"], span["owner"]) for span in spans}) == len(spans), "booked twice"
     assert story.receipt["energy_kwh"] == pytest.approx(sum(span["energy_uj"] for span in spans) / 3.6e12, rel=1e-9)
@@ -202,7 +203,7 @@ def test_kill_9_of_the_head_while_the_job_is_resumed(steered, tmp_path):
     run.installation.run("resolve", "resuming", "--requeue")
     run.work_on()
     run.finish()
-    story = run.story()
+    story = run.story(patience_s=SILENT_PATIENCE_S + 90)  # so long the lost attempt may be asked about
     check(story)
     assert len(story.of("attempt-opened")) == 3
     assert verified(run.installation)
