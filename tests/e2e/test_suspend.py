@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from carbon_sched.service.collect import SILENT_PATIENCE_S
-from tests.e2e.suspension import CLEAN, DIRTY, KINDS, NEARLY, SAVED_EVERY, STEPS, Run, Story, steered_in, uninterrupted
+from tests.e2e.suspension import (
+    CLEAN,
+    DIRTY,
+    DIRTY_S,
+    KINDS,
+    NEARLY,
+    SAVED_EVERY,
+    STEPS,
+    Run,
+    Story,
+    steered_in,
+    uninterrupted,
+)
 from tests.e2e.test_kills import wrapper_of
 from tests.fakes.real_server import eventually
 
@@ -182,8 +194,10 @@ def test_a_job_that_does_not_save_says_so_and_is_not_suspended_again(steered, tm
 
 
 def test_kill_9_of_the_head_while_the_job_is_suspended(steered, tmp_path):
+    """While its cluster is away it could go on elsewhere, where it pays to wait as well."""
     run = begun(steered, tmp_path, "suspended")
     run.until("queued")
+    run.grid.say("DE", (4 * DIRTY_S, DIRTY), (0, CLEAN))
     kill_head(run.installation, "north")
     run.grid.say("NO", (0, CLEAN))
     run.work_on()
