@@ -336,9 +336,7 @@ def test_a_real_server_with_real_jobs_is_whole_on_every_page_wide_and_narrow(chr
         context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         visit = Visit(context, installation.run("dashboard", "--print").stdout.strip())
         for path, text in pages.items():
-            page = visit.whole(path, text)
-            for button in page.locator("[data-export]:visible").all():
-                assert visit.exported(button)
+            visit.whole(path, text)
         page = visit.to(f"/jobs/{done}")
         expect(page.locator(f'.figure data[value="{receipt["co2e_ug"]}"]')).to_be_visible()
         page = visit.to("/policies?name=everybody&to=1")
