@@ -123,12 +123,14 @@
 
   const KINDS = { csv: ["text/csv", async (section) => csv(await rowsOf(section))], json: ["application/json", async (section) => json(await rowsOf(section))], svg: ["image/svg+xml", pictureOf] };
 
+  const KEPT_MS = 60e3;  // a busy machine takes its time to write a file
+
   async function save(button) {
     const [type, made] = KINDS[button.dataset.export], link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([await made(button.closest("section, article"))], { type }));
     link.download = `${button.dataset.name}.${button.dataset.export}`;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
   }
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-export]");
