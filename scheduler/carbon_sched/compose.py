@@ -175,7 +175,7 @@ def build(
     forecasts = OwnForecasts(clock, lambda zone, a, b: [*archive.known(zone, a, b), *grid.actual(zone, a, b, b)])
     configured = ConfiguredGrid(settings.grid, Web(clock, time.sleep, secrets.SystemRandom().random), archive.take)
     grid = Grid(configured.sources(), YearlyTable.load(), forecaster=forecasts)
-    outlooks = closing.enter_context(closed(Outlooks(grid)))
+    outlooks = closing.enter_context(closed(Outlooks(grid, signals.readings)))
     fleet = Fleet(store, clusters, clock, signals, leadership.leads)
     closing.callback(fleet.close)
     refresh = Refresh(configured.live, archive, store, fleet.zones, clock, signals, leadership.leads)

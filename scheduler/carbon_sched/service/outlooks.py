@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from carbon_sched.domain.intensity import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -49,10 +51,10 @@ class Grid(Protocol):
 
 
 class Outlooks:
-    """Answers what the grid is expected to do, and did."""
+    """Answers what the grid is expected to do, and did; `news` is set when readings came in."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, news: threading.Event | None = None) -> None:
+        self._grid, self._news = grid, news or threading.Event()
         self._means: dict[str, tuple[datetime, float]] = {}
         self._looking = threading.Lock()
         self._kept: _Kept | None = None
@@ -66,13 +68,16 @@ class Outlooks:
     def shown(self, zones: Sequence[str], now: datetime) -> dict[str, tuple[Reading, ...]]:
         """As `of`, over SHOWN from now on, for readers, who come often: computed at most some minutes ago.
 
-        For twenty zones that takes a good part of a second, and pages are brought up to date every second.
+        For twenty zones that takes a good part of a second, and pages are brought up to date every second. An average
+        that was shown for want of readings makes way for the first that come.
         """
         with self._looking:
             if self._coming and self._coming.done():
                 done, self._coming = self._coming, None
                 self._kept = done.result()
             kept = self._kept
+            if kept and kept.averages and self._news.is_set():
+                kept = None
             if kept is None or kept.outlooks.keys() != set(zones) or not kept.at - FRESH <= now < kept.at + USABLE:
                 kept = self._kept = self._keep(zones, now)
             elif now >= kept.at + FRESH and not self._coming:
@@ -80,6 +85,7 @@ class Outlooks:
         return {zone: _between(found, now, now + SHOWN) for zone, found in kept.outlooks.items()}
 
     def _keep(self, zones: Sequence[str], now: datetime) -> _Kept:
+        self._news.clear()
         return _Kept(now, self.of(zones, now, now + SHOWN + USABLE))
 
     def close(self) -> None:
@@ -120,6 +126,11 @@ class Outlooks:
 class _Kept(NamedTuple):
     at: datetime
     outlooks: dict[str, Outlook]
+
+    @property
+    def averages(self) -> bool:
+        """Whether the present is an average somewhere."""
+        return any(outlook.readings[0].kind is Kind.STATIC for outlook in self.outlooks.values())
 
 
 def _between(outlook: Outlook, now: datetime, until: datetime) -> tuple[Reading, ...]:

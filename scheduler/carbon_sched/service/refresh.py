@@ -189,4 +189,5 @@ class Refresh:
 
     def _flush(self) -> None:
         if self._archive.flush():
+            self._signals.readings.set()
             self._signals.decide.set()

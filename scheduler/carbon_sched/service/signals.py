@@ -20,6 +20,7 @@ class Signals:
         self.collect = threading.Event()
         self.poll = threading.Event()
         self.rayjobs = threading.Event()
+        self.readings = threading.Event()
         self._zones: list[threading.Event] = []
         self._changed = threading.Condition()
         self._generation = 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from carbon_sched.domain.errors import GridError
+from carbon_sched.domain.intensity import Kind, Outlook
 from carbon_sched.service.outlooks import FRESH, SHOWN, USABLE, Outlooks
 from tests.fakes.world import START, FakeGrid
 
@@ -21,12 +24,16 @@ class Grid(FakeGrid):
         super().__init__({zone: [(0.0, 100.0), (3600.0, 200.0)] for zone in ("DE", "FR", "PL")})
         self.asked = 0
         self.fails = False
+        self.kind = Kind.MEASURED
 
     def outlooks(self, zones, now, until):
         self.asked += 1
         if self.fails:
             raise GridError("out of order")
-        return super().outlooks(zones, now, until)
+        found = super().outlooks(zones, now, until)
+        return {
+            zone: Outlook(zone, tuple(replace(r, kind=self.kind) for r in one.readings)) for zone, one in found.items()
+        }
 
 
 @pytest.fixture
@@ -73,6 +80,18 @@ def test_after_a_minute_readers_do_not_wait_for_the_next_and_then_get_it(grid, o
     outlooks.close()  # which waits for what is being computed
     assert values(outlooks.shown(ZONES, START + FRESH)) == [50_000]
     assert grid.asked == 2
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(Kind.STATIC, 2), (Kind.MEASURED, 1)])
+def test_readings_that_come_replace_an_average_at_once(grid, kind, asked):
+    news = threading.Event()
+    outlooks, grid.kind = Outlooks(grid, news), kind
+    outlooks.shown(ZONES, START)
+    news.set()
+    for _ in range(2):
+        outlooks.shown(ZONES, START)
+    assert grid.asked == asked
+    outlooks.close()
 
 
 @pytest.mark.parametrize(("zones", "now"), [(ZONES, START + USABLE), (ZONES, START - FRESH - SECOND), (["PL"], START)])
