@@ -148,8 +148,9 @@ def replay(
     """Where and when every job starts under a policy, or under a set of them that says who follows which.
 
     At every step at which jobs wait: what has ended is taken off the machines, new jobs are queued, and `Decide` plans
-    all that wait, exactly as the server's loop does. Jobs that it places start at once and hold their units for whole
-    steps. It ends when the last job has started, or with the grid's data.
+    all that wait, exactly as the server's loop does; between steps too, where a job with a deadline is to start there.
+    Jobs that it places start at once and hold their units for whole steps. It ends when the last job has started, or
+    with the grid's data.
     """
     run = _Run(scenario, policy if isinstance(policy, PolicySet) else everybodys(policy), knowledge)
     order = np.argsort(scenario.ticks, kind="stable").tolist()
@@ -163,6 +164,9 @@ def replay(
             run.submit(order[at])
             at += 1
         run.decide()
+        while (due := run.due_before(tick + 1)) is not None:
+            run.move_to(due)
+            run.decide()
         if progress is not None:
             progress(at / len(order))
         tick += 1
@@ -197,7 +201,7 @@ class _Run:
         self._decide = Decide(
             store, self._fleet, outlooks, estimates, policies, self._clock, signals, budgets, economics, planner
         )
-        self._running: list[tuple[int, str, str]] = []
+        self._running: list[tuple[float, str, str]] = []
         self._held: dict[str, Held] = {}
 
     @property
@@ -205,13 +209,25 @@ class _Run:
         """Whether any job is queued."""
         return any(job.state is JobState.QUEUED for job in self._store.live_jobs())
 
-    def move_to(self, tick: int) -> None:
+    @property
+    def step(self) -> float:
+        """The present, in steps since the start."""
+        return round(self._clock.monotonic() / 3600.0 / self._of.step_h, 6)
+
+    def due_before(self, tick: int) -> float | None:
+        """The step, between the present and this one, to which a job with a deadline waits; None where none does."""
+        queued = [job for job in self._store.live_jobs() if job.state is JobState.QUEUED]
+        starts = [job.not_before for job in queued if job.not_before and job.spec.flexibility.deadline]
+        held = ((start - self._of.start).total_seconds() / 3600.0 / self._of.step_h for start in starts)
+        return min((due for due in held if self.step < due < tick), default=None)
+
+    def move_to(self, step: float) -> None:
         """Let time pass; what ends by then gives its units back."""
-        while self._running and self._running[0][0] <= tick:
+        while self._running and self._running[0][0] <= step:
             ended, attempt_id, cluster = heapq.heappop(self._running)
             self._clock.move_to(ended * self._of.step_h)
             self._end(attempt_id, cluster)
-        self._clock.move_to(tick * self._of.step_h)
+        self._clock.move_to(step * self._of.step_h)
 
     def submit(self, i: int) -> None:
         """A job comes in."""
@@ -253,10 +269,10 @@ class _Run:
         job = self._store.move_job(job, JobEvent.SUBMITTED, at=now)
         self._store.move_job(job, JobEvent.STARTED, at=now)
         self._store.put_attempt(replace(attempt, accepted=True, started_at=now))
-        i, tick = int(job.job_id), round(self._clock.monotonic() / 3600.0 / self._of.step_h)
-        self.cluster[i], self.start_h[i] = self._numbers[attempt.cluster], tick * self._of.step_h
+        i, step = int(job.job_id), self.step
+        self.cluster[i], self.start_h[i] = self._numbers[attempt.cluster], step * self._of.step_h
         self._held[attempt.attempt_id] = room
-        heapq.heappush(self._running, (tick + int(self._of.held[i]), attempt.attempt_id, attempt.cluster))
+        heapq.heappush(self._running, (step + int(self._of.held[i]), attempt.attempt_id, attempt.cluster))
 
     def _end(self, attempt_id: str, cluster: str) -> None:
         """A run is over: its energy is booked and its machines are free."""

@@ -66,6 +66,13 @@ def test_a_deadline_that_no_run_can_meet_is_refused_and_never_starts():
     assert done.cluster.tolist() == [NOWHERE, 0]
 
 
+def test_a_deadline_between_two_steps_is_met_though_the_clean_hours_come_after_it():
+    of = a_scenario(some_jobs(1, hours=1.0), [a_cluster("a", "A")], a_grid(A=daily(300, 200)), step_min=60)
+    bound = type(of)(**{**vars_of(of), "deadline_h": np.array([4.6])})
+    done = replay(bound, BALANCED, knowledge=foreseen)
+    assert 3.0 < done.start_h[0] <= 3.6
+
+
 def test_the_same_scenario_gives_the_same_schedule():
     of = a_scenario(some_jobs(12), [a_cluster("a", "A", gpus=4)], a_grid(A=daily(300, 200)), slack="6h")
     one, other = replay(of, BALANCED), replay(of, BALANCED)
