@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carbon_sched.planning.problem import Segments
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,6 +26,7 @@ PLACINGS, MOST_TRIES = 16_000, 8
 depends on the order where a large one ends up."""
 EPSILON = 1e-6
 CLOSED = np.float32(np.inf)
+ALL = slice(None)
 
 
 class Field:
@@ -103,11 +102,11 @@ class Field:
             return float("inf")
         return float(problem.cost[problem.group[job], self.lane[job], self.start[job]] * problem.units[job])
 
-    def costs(self) -> Floats:
-        """`[J]` grams of every job where it is; infinite for those that are nowhere."""
-        problem, at = self.problem, self.lane != NOWHERE
-        grams: Floats = problem.cost[problem.group, self.lane, self.start] * problem.units
-        return np.where(at, grams, np.inf)
+    def costs(self, of: Ints | slice = ALL) -> Floats:
+        """Grams of every job, or of those asked for, where it is; infinite for those that are nowhere."""
+        problem, lane = self.problem, self.lane[of]
+        grams: Floats = problem.cost[problem.group[of], lane, self.start[of]] * problem.units[of]
+        return np.where(lane != NOWHERE, grams, np.inf)
 
     def total(self) -> float:
         """Grams of all placed jobs."""
@@ -130,12 +129,13 @@ def _room(free: Bools, length: int) -> Bools:
 def order(problem: Problem, *, by_length: bool = True) -> Ints:
     """The pressing first, then the largest amount of work: what is big finds no gap later.
 
-    Among the large, the long come first; or, not `by_length`, those with few starts to choose from.
+    Among the large, the long come first; or, not `by_length`, those with few starts to choose from. Equals of one group
+    come together.
     """
     weight = problem.work * np.sqrt(problem.slots[problem.group])
     if not by_length:
         weight = problem.work / (problem.last - problem.first + 1)
-    return np.lexsort((np.arange(problem.jobs), -weight, ~problem.pressing))
+    return np.lexsort((np.arange(problem.jobs), problem.group, -weight, ~problem.pressing))
 
 
 def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Field:
@@ -208,9 +208,12 @@ def settle(field: Field) -> None:
 
 
 def mend(field: Field) -> None:
-    """The same, but only for jobs that a free place elsewhere would serve better than theirs."""
-    turns = order(field.problem)
-    _reinsert(field, turns[_could_gain(field)[turns]])
+    """The same, but only for jobs that a free place elsewhere would serve better than theirs.
+
+    Whom it would serve is asked of one kind of jobs after another: what those before have taken tempts none in vain.
+    """
+    for alike in _kinds(field.problem):
+        _reinsert(field, alike[_could_gain(field, alike)])
 
 
 def _reinsert(field: Field, jobs: Ints) -> None:
@@ -221,15 +224,22 @@ def _reinsert(field: Field, jobs: Ints) -> None:
             field.put(job, lane, start)
 
 
-def _could_gain(field: Field) -> Bools:
-    """`[J]` which jobs have a cheaper start in their window for which there is room beside their own place."""
+def _kinds(problem: Problem) -> list[Ints]:
+    """The jobs in their order, cut where group or size change."""
+    turns = order(problem)
+    changes = np.diff([problem.group[turns], problem.units[turns]]).any(axis=0)
+    return [alike for alike in np.split(turns, np.flatnonzero(changes) + 1) if len(alike)]
+
+
+def _could_gain(field: Field, alike: Ints) -> Bools:
+    """`[n]` which jobs of one kind have a cheaper start in their window, with room for it beside their own place."""
     problem = field.problem
-    kinds, kind = np.unique(np.stack([problem.group, problem.units]), axis=1, return_inverse=True)
-    least = np.empty((kinds.shape[1], problem.starts), dtype=np.float32)
-    for number, (group, units) in enumerate(zip(kinds[0].astype(np.int64).tolist(), kinds[1].tolist(), strict=True)):
-        length = int(problem.slots[group])
-        room = _room(field.free[: problem.starts + length - 1] >= units - EPSILON, length)
-        least[number] = np.where(room, problem.by_start[group], CLOSED).min(axis=1)
-    best = Segments.of(kind.ravel(), problem.first, problem.last, problem.starts).least(least)
-    out: Bools = best * problem.units < field.costs()
+    group, units = int(problem.group[alike[0]]), problem.units[alike[0]]
+    first, end = problem.first[alike], problem.last[alike] + 1
+    begin, length = int(first.min()), int(problem.slots[group])
+    seen = slice(begin, int(end.max()))
+    room = _room(field.free[begin : seen.stop + length - 1] >= units - EPSILON, length)
+    least = np.append(np.where(room, problem.by_start[group, seen], CLOSED).min(axis=1), CLOSED)
+    best = np.minimum.reduceat(least, np.stack([first, end], axis=1).ravel() - begin)[::2]
+    out: Bools = best * units < field.costs(alike)
     return out
