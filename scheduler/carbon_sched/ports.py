@@ -308,8 +308,8 @@ class Transaction(Protocol):
     def clusters(self) -> list[Cluster]:
         """By order of first insertion."""
 
-    def cluster_names(self) -> list[str]:
-        """Their names alone, likewise."""
+    def rules(self) -> tuple[int, tuple[str, ...]]:
+        """What submissions are held to: the last policy's version as below, and the names of the clusters as above."""
 
     # energy, readings ----------------------------------------------------------------------------
     def add_segment(

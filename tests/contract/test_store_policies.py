@@ -11,6 +11,7 @@ from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.domain.job import Attempt, Job, JobSpec, JobState
 from tests.fakes.clock import START
 from tests.fakes.stores import clock, database_url, store
+from tests.fakes.world import a_cluster
 
 __all__ = ["clock", "database_url", "store"]
 
@@ -41,6 +42,21 @@ def test_nothing_applied_is_version_nought(store):
         assert (tx.last_policy_version(), tx.policies_in_force(), tx.policy_versions("acme")) == (0, [], [])
         with pytest.raises(NotFound, match="no policy version 7"):
             tx.policy_version(7)
+
+
+def test_submissions_are_held_to_the_last_policy_and_the_clusters_there_are(store):
+    with store.transaction() as tx:
+        assert tx.rules() == (0, ())
+        tx.put_cluster(a_cluster("b", "FR", 1.1))
+        tx.put_cluster(a_cluster("a", "DE", 1.1))
+        assert tx.rules() == (0, ("b", "a"))
+    put(store, "acme")
+    last = put(store, "lab")
+    with store.transaction() as tx:
+        tx.remove_cluster("b")
+        assert tx.rules() == (last.version, ("a",))
+        tx.remove_cluster("a")
+        assert tx.rules() == (last.version, ())
 
 
 def test_what_was_looked_at_must_still_be_the_last(store):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from carbon_sched.domain.cause import Cause
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from carbon_sched.policy.settings import Settings
     from carbon_sched.ports import Bundles, Clock, Ids, Store, Transaction, Vault
     from carbon_sched.service.fleet import Fleet
-    from carbon_sched.service.policies import Policies
+    from carbon_sched.service.policies import Policies, PolicySet
     from carbon_sched.service.signals import Signals
     from carbon_sched.wire import JobRequest
 
@@ -51,7 +53,8 @@ class Accept:
     ) -> None:
         self._store, self._bundles, self._fleet = store, bundles, fleet
         self._policies, self._vault = policies, vault
-        self._together = Together(store, _store)
+        self._together = Together(store, self._store_all)
+        self._seen: _Rules | None = None
         self._clock, self._ids, self._signals = clock, ids, signals
 
     def submit(
@@ -69,46 +72,82 @@ class Accept:
         the request's manifest was read from, if that is there already. Raises InvalidInput, or Conflict where the key
         was used for another request or the id for another job; nothing is stored then.
         """
-        spec, priority = self._admitted(request, submitter, rayjob)
-        spec = self._sealed(spec, request)
         digest = self._vault.fingerprint(json.dumps(request, sort_keys=True))
-        for attempt in range(ID_TRIES):
-            now = self._clock.now()
-            reason = "accepted, not planned yet"
-            job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason=reason, priority=priority)
-            try:
-                stored = self._together.run(_Accepted(NewJob(job, idempotency_key, digest), ray_id))
-                break
-            except Conflict:
-                # an id drawn twice is drawn anew; every other conflict is one again
-                if attempt == ID_TRIES - 1:
-                    raise
+        stored = None
+        while stored is None:
+            admitted = self._admitted(request, submitter, rayjob)
+            admitted = replace(admitted, spec=self._sealed(admitted.spec, request))
+            stored = self._stored(admitted, idempotency_key, digest, ray_id)
         self._signals.decide.set()
         self._signals.job_changed()
         return stored
 
+    def _stored(self, admitted: _Admitted, key: str | None, digest: str, ray_id: str | None) -> Job | None:
+        """The job; None where other rules are in force than it was admitted by."""
+        spec, tries = admitted.spec, ID_TRIES
+        while True:
+            now = self._clock.now()
+            reason = "accepted, not planned yet"
+            job = Job(self._ids.job_id(now), spec, JobState.QUEUED, now, reason=reason, priority=admitted.priority)
+            try:
+                return self._together.run(_Accepted(NewJob(job, key, digest), ray_id, admitted.rules))
+            except Conflict:
+                # an id drawn twice is drawn anew; every other conflict is one again
+                tries -= 1
+                if tries == 0:
+                    raise
+
     def spec(self, request: JobRequest, *, submitter: str) -> JobSpec:
         """The validated spec; InvalidInput also for clusters we do not have and bundles that were not uploaded."""
-        return self._admitted(request, submitter)[0]
+        return self._held_to(self._look(), request, submitter, None).spec
 
-    def _admitted(self, request: JobRequest, submitter: str, rayjob: RayJobObject | None = None) -> tuple[JobSpec, int]:
-        """The validated spec and the rank of its priority, by one look at the database."""
+    def _admitted(self, request: JobRequest, submitter: str, rayjob: RayJobObject | None) -> _Admitted:
+        """By the rules as last seen: the transaction that stores the job looks whether they still hold.
+
+        So a submission asks the database nothing before its turn to write. Nobody is refused by rules seen earlier.
+        """
+        seen = self._seen
+        if seen is not None:
+            with suppress(InvalidInput):
+                return self._held_to(seen, request, submitter, rayjob)
+        return self._held_to(self._look(), request, submitter, rayjob)
+
+    def _look(self) -> _Rules:
+        """The rules now; registers the embedded default where there is no cluster."""
+        with self._store.transaction(write=False) as tx:
+            policies, (_, names) = self._policies.in_force(tx), tx.rules()
+        names = names or tuple(cluster.name for cluster in self._fleet.ensure_any())
+        self._seen = _Rules(policies, names)
+        return self._seen
+
+    def _held_to(self, rules: _Rules, request: JobRequest, submitter: str, rayjob: RayJobObject | None) -> _Admitted:
         spec = job_spec(request, submitter=submitter, now=self._clock.now())
         spec = replace(spec, rayjob=rayjob or spec.rayjob)
-        with self._store.transaction(write=False) as tx:
-            policy, known = self._policies.in_force(tx).followed(spec), tx.cluster_names()
-            settings = policy.settings(Selected.of(spec))
-            _require_allowed(request, spec, policy, settings)
-            priority = _priority(request.get("priority"), policy, settings)
-            _require_known(tx, spec)
-        known = known or [cluster.name for cluster in self._fleet.ensure_any()]
+        policy = rules.policies.followed(spec)
+        settings = policy.settings(Selected.of(spec))
+        _require_allowed(request, spec, policy, settings)
+        priority = _priority(request.get("priority"), policy, settings)
+        self._require_known(spec)
         for name in spec.clusters:
-            if name not in known:
-                raise InvalidInput("cluster", name, "is not configured", f"Use one of: {', '.join(sorted(known))}")
+            if name not in rules.clusters:
+                known = ", ".join(sorted(rules.clusters))
+                raise InvalidInput("cluster", name, "is not configured", f"Use one of: {known}")
         for name, ref in spec.secrets.items():  # read at dispatch; what is missing now is told now, not hours later
             self._vault.secret(name, ref)
         self._require_stored(spec)  # last: whoever hears of a missing bundle may upload it, and not for nothing
-        return spec, priority
+        return _Admitted(spec, priority, rules)
+
+    def _require_known(self, spec: JobSpec) -> None:
+        """The jobs that it is to start after."""
+        if not spec.after:
+            return
+        with self._store.transaction(write=False) as tx:
+            for dependency in spec.after:
+                try:
+                    tx.job(dependency.job_id)
+                except NotFound as error:
+                    remedy = "Give the id of a job, and :ok behind it if that must succeed"
+                    raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
 
     def _require_stored(self, spec: JobSpec) -> None:
         named = [("bundle_sha256", spec.bundle_sha256)] if spec.bundle_sha256 else []
@@ -116,6 +155,15 @@ class Accept:
         for field, sha256 in (*named, *modules):
             if not self._bundles.has(sha256):
                 raise InvalidInput(field, sha256, "is not stored here", "Upload it first with PUT /v1/bundles/SHA256")
+
+    def _store_all(self, tx: Transaction, accepted: Sequence[_Accepted]) -> list[Job | None]:
+        """Store those that keep the rules as they are now; None for others, which are to be admitted anew."""
+        now = tx.rules()
+        kept = [one.rules.mark == now for one in accepted]
+        if not all(kept):
+            self._seen = None
+        stored = iter(_store(tx, list(compress(accepted, kept))))
+        return [next(stored) if keeps else None for keeps in kept]
 
     def stop(self, job_id: str, why: str = "") -> Job:
         """Ask for a stop: a waiting job ends at once, one on a cluster is stopped there. Final jobs are left alone.
@@ -183,22 +231,35 @@ def _priority(asked: str | None, policy: Policy, settings: Settings) -> int:
     return Priority(asked).rank
 
 
-def _require_known(tx: Transaction, spec: JobSpec) -> None:
-    """The jobs that it is to start after."""
-    for dependency in spec.after:
-        try:
-            tx.job(dependency.job_id)
-        except NotFound as error:
-            remedy = "Give the id of a job, and :ok behind it if that must succeed"
-            raise InvalidInput("after", dependency, f"names no job: {error}", remedy) from None
+@dataclass(frozen=True)
+class _Rules:
+    """What requests are held to: the policies in force, and the names of the clusters there are."""
+
+    policies: PolicySet
+    clusters: tuple[str, ...]
+
+    @property
+    def mark(self) -> tuple[int, tuple[str, ...]]:
+        """What the database tells of them, as `Transaction.rules`."""
+        return self.policies.version, self.clusters
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """A validated spec, the rank of its priority, and the rules that it keeps."""
+
+    spec: JobSpec
+    priority: int
+    rules: _Rules
 
 
 @dataclass(frozen=True)
 class _Accepted:
-    """A job to be stored, and the id it answers to under Ray's protocol if one was chosen."""
+    """A job to be stored, the id it answers to under Ray's protocol if one was chosen, and what it was held to."""
 
     new: NewJob
     ray_id: str | None
+    rules: _Rules
 
 
 def _store(tx: Transaction, accepted: Sequence[_Accepted]) -> list[Job]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, true, update
 
 from carbon_sched.domain.errors import Conflict, NotFound
 from carbon_sched.store.codec import cluster_from_json, cluster_to_json
-from carbon_sched.store.tables import OPEN, attempts, clusters
+from carbon_sched.store.tables import OPEN, attempts, clusters, policies
 
 if TYPE_CHECKING:
     from carbon_sched.domain.cluster import Cluster
     from carbon_sched.store.session import Session
 
 _ALL = select(clusters.c.document).order_by(clusters.c.id)
-_NAMES = select(clusters.c.name).order_by(clusters.c.id)
+_LAST_POLICY = select(func.max(policies.c.version).label("version")).subquery()
+_RULES = (
+    select(_LAST_POLICY.c.version, clusters.c.name)
+    .select_from(_LAST_POLICY.outerjoin(clusters, true()))
+    .order_by(clusters.c.id)
+)
 _REPLACE = update(clusters).where(clusters.c.name == bindparam("its_name")).values(document=bindparam("document"))
 _REMOVE = delete(clusters).where(clusters.c.name == bindparam("its_name"))
 _OPEN_THERE = select(attempts.c.attempt_id).where(OPEN, attempts.c.cluster == bindparam("cluster"))
@@ -46,6 +51,7 @@ class ClusterRows:
         """By order of first insertion."""
         return [cluster_from_json(row.document) for row in self._db.rows(_ALL)]
 
-    def cluster_names(self) -> list[str]:
-        """Without reading what is known of each."""
-        return [row.name for row in self._db.rows(_NAMES)]
+    def rules(self) -> tuple[int, tuple[str, ...]]:
+        """By one look, since every turn to store submissions begins with it."""
+        rows = self._db.rows(_RULES)
+        return rows[0].version or 0, tuple(row.name for row in rows if row.name is not None)

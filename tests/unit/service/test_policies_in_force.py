@@ -11,6 +11,7 @@ from carbon_sched.domain.errors import Conflict, InvalidFile, InvalidInput, NotF
 from carbon_sched.domain.job import JobSpec, JobState
 from carbon_sched.policy.matching import Selected
 from carbon_sched.policy.presets import preset
+from carbon_sched.ports import JobFilter
 from carbon_sched.service.policies import Policies
 from carbon_sched.store.engine import open_store
 from tests.fakes.world import FakeClock, World, a_cluster
@@ -182,4 +183,42 @@ def test_only_allowed_keys_of_the_runtime_environment_are_taken(tmp_path):
     world.submit(runtime_env={"env_vars": {"A": "1"}})
     with pytest.raises(InvalidInput, match=r"'pip' is not allowed by the policy acme.*allowed are: env_vars"):
         world.submit(runtime_env={"pip": ["torch"]})
+    world.close()
+
+
+STRICT = HEAD + "name: acme\nteam: '*'\nruntime_env: {allowed: [env_vars]}\n"
+
+
+def test_what_another_server_allowed_or_forbade_holds_for_the_very_next_submission(tmp_path):
+    world = World(tmp_path, [a_cluster("a", "DE")], {"DE": [(0, 50.0)]})
+    world.submit(runtime_env={"pip": ["torch"]})
+    other = World(tmp_path, [a_cluster("a", "DE")], {"DE": [(0, 50.0)]}, before=world)
+    other.policies.apply(STRICT, by="olga")
+    with pytest.raises(InvalidInput, match="'pip' is not allowed"):
+        world.submit(runtime_env={"pip": ["torch"]})
+    other.fleet.put(a_cluster("b", "DE"))
+    assert world.submit(clusters=["b"]).spec.clusters == ("b",)
+    other.fleet.remove("b")
+    with pytest.raises(InvalidInput, match="'b' is not configured"):
+        world.submit(clusters=["b"])
+    other.close()
+    world.close()
+
+
+def test_a_submission_that_waits_for_its_turn_is_held_to_what_came_in_force_meanwhile(tmp_path, monkeypatch):
+    world = World(tmp_path, [a_cluster("a", "DE")], {"DE": [(0, 50.0)]})
+    looked = []
+
+    def applied_meanwhile(_sha256):
+        if not looked:
+            world.policies.apply(STRICT, by="olga")
+        looked.append(True)
+        return True
+
+    monkeypatch.setattr(world.bundles, "has", applied_meanwhile)
+    with pytest.raises(InvalidInput, match="'pip' is not allowed"):
+        world.submit(bundle_sha256="0" * 64, runtime_env={"pip": ["torch"]})
+    assert looked
+    with world.store.transaction(write=False) as tx:
+        assert tx.jobs(JobFilter(), limit=10) == []
     world.close()
