@@ -55,6 +55,8 @@ def verify(file: Path | None, checkpoint: tuple[str, ...], key: str | None, as_j
     from carbon_sched.ledger.verify import verify_entries
 
     checkpoints = [one for text in checkpoint for one in _checkpoints(text, key)]
+    if key is not None and not any(Path(text).is_file() for text in checkpoint):
+        raise InvalidInput("--key", key, "is for seals, and no file of them is given", "Add --checkpoint seals.jsonl")
     with Progress("verifying"):
         found = verify_entries(entries(file), checkpoints=checkpoints)
     if as_json:

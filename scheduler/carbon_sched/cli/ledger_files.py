@@ -57,7 +57,7 @@ def _lines(file: Path | None) -> Iterator[bytes]:
             yield from lines
     except OSError as error:
         remedy = "Name a copy made by `audit export`"
-        raise InvalidInput("--file", file, f"cannot be read ({error.strerror})", remedy) from None
+        raise InvalidInput("ledger", file, f"cannot be read ({error.strerror})", remedy) from None
 
 
 def writable(path: Path) -> BinaryIO:

@@ -12,7 +12,7 @@ from carbon_sched.cli.ledger_files import book as book_of
 from carbon_sched.cli.ledger_files import writable
 from carbon_sched.cli.output import say
 from carbon_sched.cli.periods import period as parsed_period
-from carbon_sched.domain.errors import InvalidInput
+from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +25,7 @@ DOCUMENTS = ("text", "markdown", "html", "pdf", "json", "jsonl", "csv", "parquet
 FORMATS = (*DOCUMENTS, "codecarbon", "model-card", "ai-act", "inventory", "prometheus")
 ENDINGS = {".txt": "text", ".md": "markdown"} | {f".{name}": name for name in DOCUMENTS}
 BINARY = ("pdf", "parquet")
+SHOWN_IDS = 5
 _LARGEST_FILE = 1_000_000
 
 
@@ -58,7 +59,7 @@ def statement(
       carbon-sched audit statement --model llama-7b --format pdf -o llama.pdf
       carbon-sched audit statement --export ledger.jsonl
     """
-    chosen = form or ENDINGS.get(output.suffix.lower() if output else "", "text")
+    chosen = form or _by_ending(output)
     if output is None and chosen in BINARY and sys.stdout.isatty():
         raise InvalidInput("--format", chosen, "is not for a terminal", "Name a file with --output")
     span = parsed_period(period)
@@ -69,6 +70,14 @@ def statement(
     with writable(output) as out:
         out.write(made)
     say(f"the statement is in {output}")
+
+
+def _by_ending(output: Path | None) -> str:
+    """The form that a file's ending means; text without one."""
+    ending = output.suffix.lower() if output else ""
+    if ending and ending not in ENDINGS:
+        raise InvalidInput("--output", output, "has an ending that means no form", "Add --format, or end it in .html")
+    return ENDINGS.get(ending, "text")
 
 
 def _from_copy(file: Path, jobs: tuple[str, ...], period: Period, where: dict[str, Any], form: str) -> bytes:
@@ -87,9 +96,10 @@ def _from_copy(file: Path, jobs: tuple[str, ...], period: Period, where: dict[st
 def _ids(book: Book, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         found = [job.job_id for job in book.jobs.values() if name in (job.job_id, job.name)]
-        if len(found) != 1:
-            problem = "is not known to this ledger" if not found else f"is the name of {len(found)} jobs"
-            raise InvalidInput("--job", name, problem, "Give the id of one job")
+        if not found:
+            raise NotFound(f"no job of this ledger has the id or name {name!r}")
+        if len(found) > 1:
+            raise Conflict(f"several jobs are called {name!r}; name one by its id: {', '.join(found[:SHOWN_IDS])}")
         yield from found
 
 

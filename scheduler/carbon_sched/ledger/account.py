@@ -5,22 +5,21 @@ All in exact integers. References go through the same code with their own readin
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from carbon_sched.domain.emissions import apportion, cut_at_readings, each_co2e_ug, split_each_at_readings
 from carbon_sched.domain.intensity import Signal
-from carbon_sched.domain.time import US
+from carbon_sched.domain.time import US, UTC
 from carbon_sched.domain.units import PPM
 from carbon_sched.ledger.records import ACTUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from datetime import date, datetime
+    from datetime import date
 
     from carbon_sched.domain.emissions import Cut
     from carbon_sched.domain.energy import Channel, Stretch
@@ -48,6 +47,10 @@ class Period:
         inside = self.cut(start, end)
         return None if inside is None else (*inside, within(inside, start, end, energy_uj))
 
+    def moved(self, shift: timedelta) -> Period:
+        """As much later."""
+        return Period(self.since and self.since + shift, self.until and self.until + shift) if shift else self
+
     def holds(self, instant: datetime) -> bool:
         """Whether it lies inside."""
         return (self.since is None or instant >= self.since) and (self.until is None or instant < self.until)
@@ -68,16 +71,26 @@ def within(inside: tuple[datetime, datetime], start: datetime, end: datetime, en
 
 
 class Share(NamedTuple):
-    """Energy of one stretch under one reading, by channel; `reading` None: no intensity is known.
+    """Energy of the same channels under one reading that began on one UTC day; `reading` None: no intensity is known.
 
-    `[start, end)` is when it was used (for a reference: when it would have been used).
+    `times` are `[start, end)` of when it was used (for a reference: when it would have been used), `energy_uj` the
+    microjoules of each channel in each of them.
     """
 
     channels: tuple[Channel, ...]
-    start: datetime
-    end: datetime
-    energy_uj: tuple[int, ...]
     reading: Reading | None
+    times: list[tuple[datetime, datetime]]
+    energy_uj: list[tuple[int, ...]]
+
+    @property
+    def columns(self) -> Iterator[tuple[int, ...]]:
+        """Microjoules by channel."""
+        return zip(*self.energy_uj, strict=True)
+
+    @property
+    def extent(self) -> tuple[datetime, datetime]:
+        """From its first start to its last end."""
+        return min(start for start, _ in self.times), max(end for _, end in self.times)
 
 
 class Part(NamedTuple):
@@ -143,14 +156,15 @@ class Account:
     @cached_property
     def co2e_ug(self) -> int:
         """CO2e of the covered energy."""
-        return sum(map(sum, map(self._emitted_ug, self.shares)))
+        return sum(map(sum, self._emitted_ug))
 
     @cached_property
     def times(self) -> tuple[datetime, datetime] | None:
         """When the first of its energy was used and the last; None without any."""
         if not self.shares:
             return None
-        return min(share.start for share in self.shares), max(share.end for share in self.shares)
+        starts, ends = zip(*(share.extent for share in self.shares), strict=True)
+        return min(starts), max(ends)
 
     @cached_property
     def complete(self) -> bool:
@@ -159,80 +173,70 @@ class Account:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """Channel by channel."""
+        """Share by share, and channel by channel."""
         return tuple(part for share in self.shares for part in self._parts(share))
 
     def _parts(self, share: Share) -> Iterator[Part]:
-        channels, start, end, energy_uj, reading = share
-        columns = zip(channels, energy_uj, self._facility_uj(energy_uj), self._emitted_ug(share), strict=True)
-        for channel, used_uj, drawn_uj, emitted_ug in columns:
-            yield Part(channel, start, end, used_uj, drawn_uj, reading, emitted_ug if reading else None)
+        reading = share.reading
+        for (start, end), energy_uj in zip(share.times, share.energy_uj, strict=True):
+            booked = self._facility_uj(energy_uj), self._co2e_ug(energy_uj, reading)
+            for channel, used_uj, drawn_uj, emitted_ug in zip(share.channels, energy_uj, *booked, strict=True):
+                yield Part(channel, start, end, used_uj, drawn_uj, reading, emitted_ug if reading else None)
 
-    def _emitted_ug(self, share: Share) -> list[int]:
-        """CO2e of each channel of a share; zero without a reading."""
-        return self._co2e_ug(share.energy_uj, share.reading)
+    @cached_property
+    def _emitted_ug(self) -> list[list[int]]:
+        """CO2e of each channel of each share; zero without a reading."""
+        return [[sum(self._co2e_ug(uj, share.reading)) for uj in share.columns] for share in self.shares]
 
     @cached_property
     def sums(self) -> list[Sum]:
         """What the parts add up to; each is rounded for itself."""
-        return [one for shares in self._alike for one in self._summed(shares)]
+        booked = zip(self.shares, self._beside, self._emitted_ug, strict=True)
+        return [one for each in booked for one in self._summed(*each)]
+
+    def _summed(self, share: Share, beside: Cut | None, emitted_ug: Sequence[int]) -> Iterator[Sum]:
+        day = share.times[0][0].date()
+        columns = share.channels, share.columns, emitted_ug, self._apart(share, beside, emitted_ug)
+        for channel, energy_uj, co2e_ug, apart in zip(*columns, strict=True):
+            drawn_uj, error_uj = self._facility_uj(energy_uj), each_times_ppm(energy_uj, channel.error_ppm)
+            yield Sum(channel, share.reading, day, sum(energy_uj), sum(drawn_uj), co2e_ug, *apart, sum(error_uj))
+
+    def _apart(self, share: Share, beside: Cut | None, emitted_ug: Sequence[int]) -> Iterable[tuple[int, int]]:
+        """Of a share, by channel, `separated_ug` and `direct_ug`."""
+        if beside is None:
+            times = zip(share.times, share.energy_uj, strict=True)
+            return (_added(by_time) for by_time in zip(*(self._separated(share, *one) for one in times), strict=True))
+        if beside.reading is None:
+            return [(0, 0)] * len(share.channels)
+        direct_ug = (sum(self._co2e_ug(energy_uj, beside.reading)) for energy_uj in share.columns)
+        return zip(emitted_ug, direct_ug, strict=True)
 
     @cached_property
-    def _alike(self) -> list[list[Share]]:
-        """Shares of the same channels, reading and day."""
-        alike: dict[tuple[int, int, date], list[Share]] = defaultdict(list)
-        for share in self.shares:
-            alike[id(share.channels), id(share.reading), share.start.date()].append(share)
-        return list(alike.values())
+    def _beside(self) -> list[Cut | None]:
+        """What is known directly of all the time of each share; None where one reading does not speak of it all."""
+        cut = (cut_at_readings(*share.extent, self.direct if share.reading else ()) for share in self.shares)
+        return [cuts[0] if len(cuts) == 1 else None for cuts in cut]
 
-    def _summed(self, shares: Sequence[Share]) -> Iterator[Sum]:
-        channels, start, _, _, reading = shares[0]
-        columns = list(zip(*(share.energy_uj for share in shares), strict=True))
-        for channel, energy_uj, apart in zip(channels, columns, self._apart(shares, columns), strict=True):
-            yield Sum(
-                channel,
-                reading,
-                start.date(),
-                sum(energy_uj),
-                sum(self._facility_uj(energy_uj)),
-                sum(self._co2e_ug(energy_uj, reading)),
-                *apart,
-                sum(each_times_ppm(energy_uj, channel.error_ppm)),
-            )
-
-    def _apart(self, shares: Sequence[Share], columns: Iterable[Sequence[int]]) -> Iterable[tuple[int, int]]:
-        """Of shares alike, by channel, `separated_ug` and `direct_ug`."""
-        reading, beside = shares[0].reading, self._beside(shares)
-        if beside is None:
-            return (_added(by_share) for by_share in zip(*map(self._separated, shares), strict=True))
-        known = reading if beside.reading else None
-        return [(sum(self._co2e_ug(uj, known)), sum(self._co2e_ug(uj, beside.reading))) for uj in columns]
-
-    def _beside(self, shares: Sequence[Share]) -> Cut | None:
-        """What is known directly of all the time of shares alike; None where one reading does not speak of it all."""
-        start, end = min(share.start for share in shares), max(share.end for share in shares)
-        cuts = cut_at_readings(start, end, self.direct if shares[0].reading else ())
-        return cuts[0] if len(cuts) == 1 else None
-
-    def _separated(self, share: Share) -> Iterable[tuple[int, int]]:
-        """By channel, `separated_ug` and `direct_ug`, cut at the direct readings' borders."""
-        pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
+    def _separated(
+        self, share: Share, when: tuple[datetime, datetime], energy_uj: tuple[int, ...]
+    ) -> Iterable[tuple[int, int]]:
+        """The same of one of its times, cut at the direct readings' borders."""
+        pieces = split_each_at_readings(*when, energy_uj, self.direct)
         known = [cut.reading is not None for cut, _ in pieces]
-        energies = zip(*(energy_uj for _, energy_uj in pieces), strict=True)
-        emitted = zip(self._emitted_ug(share), energies, strict=True)
-        direct_ug = zip(*(self._co2e_ug(energy_uj, cut.reading) for cut, energy_uj in pieces), strict=True)
+        energies = zip(*(used_uj for _, used_uj in pieces), strict=True)
+        emitted = zip(self._co2e_ug(energy_uj, share.reading), energies, strict=True)
+        direct_ug = zip(*(self._co2e_ug(used_uj, cut.reading) for cut, used_uj in pieces), strict=True)
         return zip((_of_known(ug, uj, known) for ug, uj in emitted), map(sum, direct_ug), strict=True)
 
     def direct_used(self) -> Iterator[tuple[Reading | None, int]]:
         """Direct readings with the energy that they were applied to."""
-        for shares in self._alike:
-            beside = self._beside(shares)
+        for share, beside in zip(self.shares, self._beside, strict=True):
             if beside is not None:
-                yield beside.reading, sum(sum(share.energy_uj) for share in shares)
+                yield beside.reading, sum(map(sum, share.energy_uj))
                 continue
-            for share in shares:
-                pieces = split_each_at_readings(share.start, share.end, share.energy_uj, self.direct)
-                yield from ((cut.reading, sum(energy_uj)) for cut, energy_uj in pieces)
+            for when, energy_uj in zip(share.times, share.energy_uj, strict=True):
+                pieces = split_each_at_readings(*when, energy_uj, self.direct)
+                yield from ((cut.reading, sum(used_uj)) for cut, used_uj in pieces)
 
     def _facility_uj(self, energy_uj: Iterable[int]) -> list[int]:
         return each_times_ppm(energy_uj, self.pue_ppm)
@@ -265,12 +269,12 @@ def account(
     stretches = attempt.stretches if stretches is None else stretches
     if used is None:
         shares = _shares(stretches, period, (), timedelta(0))
-        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, tuple(shares))
+        return Account(attempt, attempt.cluster, attempt.zone, attempt.pue_ppm, attempt.pue_source, shares)
     # what a marginal signal says of a change is no share of the total: it is never booked
     readings = _averages(used.readings)
     shares = _shares(stretches, period, readings, used.shift)
     direct = _averages(used.direct)
-    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, tuple(shares), direct)
+    return Account(attempt, used.cluster, used.zone, used.pue_ppm, used.pue_source, shares, direct)
 
 
 def _averages(readings: Iterable[Reading]) -> tuple[Reading, ...]:
@@ -327,16 +331,38 @@ def _reference(role: str, ours: Sequence[Account], period: Period) -> Reference:
 
 def _shares(
     stretches: Iterable[Stretch], period: Period, readings: Sequence[Reading], shift: timedelta
-) -> Iterator[Share]:
-    for channels, start, end, energy_uj, _ in stretches:
+) -> tuple[Share, ...]:
+    """Stretches, moved by `shift`, cut at the borders of period and readings; in the order of each share's first."""
+    period = period.moved(shift)
+    found: dict[tuple[int, int, date], Share] = {}
+    latest: dict[int, tuple[Share, datetime, datetime]] = {}
+    for channels, begin, finish, energy_uj, _ in stretches:
+        start, end = (begin + shift, finish + shift) if shift else (begin, finish)
+        share, since, until = latest.get(id(channels), (None, end, start))
+        if share and since <= start and end <= until:  # nearly always, and there are millions
+            share.times.append((start, end))
+            share.energy_uj.append(energy_uj)
+            continue
         inside = period.cut(start, end)
         if inside is None:
             continue
         whole = inside == (start, end)
         inside_uj = energy_uj if whole else tuple(within(inside, start, end, one_uj) for one_uj in energy_uj)
-        pieces = split_each_at_readings(inside[0] + shift, inside[1] + shift, inside_uj, readings)
-        for (since, until, reading), used_uj in pieces:
-            yield Share(channels, since, until, used_uj, reading)
+        for cut, used_uj in split_each_at_readings(*inside, inside_uj, readings):
+            key = id(channels), id(cut.reading), cut.start.date()
+            share = found.setdefault(key, Share(channels, cut.reading, [], []))
+            share.times.append((cut.start, cut.end))
+            share.energy_uj.append(used_uj)
+            if cut.reading:
+                latest[id(channels)] = share, *_room(cut.start, cut.reading, period)
+    return tuple(found.values())
+
+
+def _room(moment: datetime, reading: Reading, period: Period) -> tuple[datetime, datetime]:
+    """Within which stretches lie that belong to the same share as this moment; the day's last microsecond is not."""
+    since, until = period.cut(reading.start, reading.end) or (moment, moment)
+    day = moment.date()
+    return max(since, datetime.combine(day, time.min, UTC)), min(until, datetime.combine(day, time.max, UTC))
 
 
 def facility_uj(energy_uj: int, pue_ppm: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -211,10 +211,12 @@ class Book:
 
     def _energy(self, energy: Energy) -> None:
         attempt, segment = self._attempts[energy.attempt], energy.segment
+        known = len(attempt.channels)
         stretches = energy.stretches(attempt.channels)
         if segment in attempt.segments:
             raise ValueError(f"segment {segment} of {attempt.attempt_id} is booked twice")
-        if any(channel.owner != attempt.attempt_id for stretch in stretches for channel in stretch.channels):
+        met = chain.from_iterable(attempt.channels.values()) if len(attempt.channels) > known else ()
+        if any(channel.owner != attempt.attempt_id for channel in met):
             raise ValueError(f"segment {segment} holds others' energy")
         attempt.segments.add(segment)
         if told := energy.compared:

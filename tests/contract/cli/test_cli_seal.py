@@ -51,6 +51,8 @@ def test_seals_of_others_and_what_is_no_seal_are_refused(shell, sealed, tmp_path
     assert (code, "was made by another key" in err) == (120, True)
     assert shell("audit", "verify", "--checkpoint", "seals.jsonl", "--key", "mine")[0] == 120
     assert shell("audit", "verify", "--checkpoint", "gone.jsonl")[0] == 120
+    code, _, err = shell("audit", "verify", "--key", stranger)
+    assert (code, "no file of them is given" in err) == (120, True)
     (tmp_path / "bad.jsonl").write_text("{}\n", encoding="utf-8")
     assert shell("audit", "verify", "--checkpoint", "bad.jsonl")[0] == 120
 

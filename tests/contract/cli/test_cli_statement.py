@@ -95,11 +95,28 @@ def test_a_wrong_declaration_is_refused_with_its_place(shell, team, tmp_path, ol
         (("--job", "nobody"), 121),
         (("--export", "gone.jsonl"), 120),
         (("--format", "docx"), 120),
+        (("--output", "november.docx"), 120),
+        (("--output", "gone/november.html"), 120),
     ],
 )
 def test_wrong_options_are_told(shell, team, arguments, code):
     got, _, err = shell("audit", "statement", *arguments)
     assert (got, "Traceback" in err) == (code, False)
+
+
+def test_a_copy_knows_jobs_as_the_server_does(shell, team):
+    team.client.submit({"entrypoint": "true", "name": "one"}, idempotency_key="c")
+    shell("audit", "export", "-o", "ledger.jsonl")
+    for name, said in (("nobody", "has the id or name 'nobody'"), ("one", "several jobs are called 'one'")):
+        for where in ((), ("--export", "ledger.jsonl")):
+            code, out, err = shell("audit", "statement", "--job", name, *where)
+            assert (code, out, said in err) == (121, "", True)
+
+
+def test_a_selection_that_holds_nothing_says_so(shell, team):
+    code, out, _ = shell("audit", "statement", "--team", "nlpp")
+    assert code == 0
+    assert out.splitlines()[1].startswith("team nlpp (no job matches), from the beginning to now")
 
 
 def test_an_edited_copy_gives_no_statement(shell, team, tmp_path):

@@ -93,8 +93,8 @@ def test_without_training_there_is_no_card(ledger, form):
 def test_the_inventory_says_what_it_did_not_compute(ledger):
     rows = {row["quantity"]: row for row in csv.DictReader(io.StringIO(made(ledger, "inventory")))}
     assert float(rows["energy consumed"]["value"]) == pytest.approx(8.5 * 1.2 / 1000)
-    assert float(rows["of it without a known intensity"]["value"]) == pytest.approx(0.001)
-    assert rows["of it fossil, nuclear and renewable"]["value"] == ""
+    assert float(rows["energy without a known intensity"]["value"]) == pytest.approx(0.001)
+    assert rows["energy that is fossil, nuclear and renewable"]["value"] == ""
     market = rows["purchased electricity"]
     assert (market["value"], market["note"]) == ("", "not computed: no instruments are declared")
     apart = rows["electricity whose direct and upstream parts are not known apart"]

@@ -7,12 +7,14 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 
 from carbon_sched.domain.facts import FactKind
 from carbon_sched.ledger.book import read_book
-from carbon_sched.ledger.documents.pdf import pdf
+from carbon_sched.ledger.documents.document import Document, Figure, Section, Table
+from carbon_sched.ledger.documents.pdf import _content, pdf
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
 from carbon_sched.ledger.statement.document import document
@@ -102,6 +104,26 @@ def test_a_pdf_takes_text_as_text_and_comes_out_the_same_again(hostile):
     assert made.rstrip().endswith(b"%%EOF")
     assert made == pdf(document(hostile))
     assert b"CreationDate" not in made
+
+
+def test_no_heading_of_a_pdf_is_left_behind_its_table_by_a_new_page():
+    typst = pytest.importorskip("typst")
+    place = "(e.func() == heading, e.location().page())"
+    asked = f"#context [#metadata(query(selector(heading).or(table)).map(e => {place})) <places>]"
+    template = (resources.files("carbon_sched.ledger.documents") / "document.typ").read_bytes() + asked.encode()
+    pages = set()
+    for lines in range(45, 60):  # over the end of the first page
+        sections = (
+            Section("1 Text", tuple(map(str, range(lines)))),
+            Section("2 Table", ("One sentence.", "Another."), (Table(("a", "b"), (("1", "2"), ("3", "4"))),)),
+        )
+        content = json.dumps(_content(Document("Title", "subtitle", (Figure("a", "1"),), sections)))
+        found = typst.query(template, "<places>", field="value", sys_inputs={"document": content})
+        (_, _), (heading, above), (is_heading, below) = json.loads(found)[0]
+        assert (heading, is_heading) == (True, False)
+        assert above == below, f"behind {lines} lines"
+        pages.add(above)
+    assert pages == {1, 2}
 
 
 def test_parquet_holds_the_lines_whole(hostile):

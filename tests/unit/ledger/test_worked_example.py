@@ -15,6 +15,7 @@ from carbon_sched.ledger.book import read_book
 from carbon_sched.ledger.copy import entry_of
 from carbon_sched.ledger.selection import Selection
 from carbon_sched.ledger.statement import statement
+from carbon_sched.ledger.statement.document import document
 from carbon_sched.ledger.statement.formats import render
 from tests.fakes.ledger import at
 
@@ -78,8 +79,17 @@ def test_in_an_inventory_all_of_a_clouds_electricity_is_category_1(whole):
     rows = {
         row["GHG Protocol"]: row["value"] for row in csv.DictReader(io.StringIO(render(whole, "inventory").decode()))
     }
+    assert rows["Scope 2 activity data"] == "0.004050000"
+    assert rows["Scope 3, category 1 activity data"] == "0.000900000"
+    assert rows["Scope 2, market-based"] == "0.000425250"
     assert rows["Scope 3, category 1"] == "0.000180000"
     assert rows["Scope 2 and scope 3, category 3"] == "0.000000000"
+
+
+def test_the_statement_says_what_of_the_market_based_figure_is_a_clouds(whole):
+    (said,) = (section.said for section in document(whole).sections if section.title.startswith("12 "))
+    assert said[0] == "875.250 g."
+    assert said[1].startswith("450.000 g below are on clouds of others: scope 3, category 1")
 
 
 def test_both_pues_of_north_are_shown_with_their_periods(whole):

@@ -114,7 +114,12 @@ def as_inventory(statement: Statement) -> str:
 def _quantities(statement: Statement) -> Iterator[tuple[str, str, str, str]]:
     """Key of `disclosures.csv`, value, unit and note."""
     total = statement.total
-    yield "energy", decimal(total("facility_uj"), UJ_PER_MWH), "MWh", "computers times PUE"
+    purchased = {one.cluster for one in statement.scope_classes if one.purchased}
+    own_uj = sum(line.facility_uj for line in statement.lines if line.cluster in purchased)
+    clouds_uj = total("facility_uj") - own_uj
+    yield "energy", decimal(own_uj, UJ_PER_MWH), "MWh", "computers times PUE"
+    if clouds_uj:
+        yield "energy-clouds", decimal(clouds_uj, UJ_PER_MWH), "MWh", "computers times PUE"
     unknown_uj = total("energy_uj") - total("covered_uj")
     yield "energy-unknown", decimal(unknown_uj, UJ_PER_MWH), "MWh", "no intensity is known: its CO2e is in no row"
     yield "mix", "", "MWh", "not computed: intensities do not tell the mix"
@@ -127,9 +132,11 @@ def _quantities(statement: Statement) -> Iterator[tuple[str, str, str, str]]:
     notes = {"scope 2": "location-based, direct", "unseparated": "life cycle; nobody publishes the direct part"}
     for category in sorted(sums):
         yield category, decimal(sums[category], UG_PER_T), "t CO2e", notes.get(category, "")
-    market = statement.market
-    note = f"not computed: {market.problem}" if market.co2e_ug is None else "by declared contracts"
-    yield "market", _tonnes(market.co2e_ug), "t CO2e", note
+    contracts = [one for one in statement.market.instruments if one.cluster in purchased]
+    if contracts and sum(one.energy_uj for one in contracts) == own_uj:
+        yield "market", _tonnes(sum(one.co2e_ug for one in contracts)), "t CO2e", "by declared contracts"
+    else:
+        yield "market", "", "t CO2e", f"not computed: {statement.market.problem or 'nothing was purchased'}"
     for offset in statement.offsets:
         yield "offset", _tonnes(offset.co2e_ug), "t CO2e", f"{offset.kind}: {offset.name}; in no other row"
 

@@ -24,13 +24,14 @@ MOST_DAYS = 31
 
 def document(statement: Statement) -> Document:
     """The whole document."""
+    words = statement.selection.words + ("" if statement.jobs else " (no job matches)")
     since, until = statement.period.since or "the beginning", statement.period.until or "now"
     sections = [section(statement) for section in (*_SECTIONS, *results.SECTIONS)]
     if statement.imported:
         sections.append(elsewhere.section(statement.imported))
     return Document(
         title="Statement of energy and greenhouse gas emissions",
-        subtitle=f"{statement.selection.words}, from {since} to {until} (UTC). Ledger {statement.ledger_head[:16]}",
+        subtitle=f"{words}, from {since} to {until} (UTC). Ledger {statement.ledger_head[:16]}",
         figures=_figures(statement),
         sections=tuple(sections),
     )

@@ -123,8 +123,9 @@ def gaps(used: Sequence[Used], period: Cut) -> list[Gap]:
 
 def _unknown_intensity(used: Used) -> Iterator[Gap]:
     shares = [share for share in used.account.shares if share.reading is None]
-    for start, end in union((share.start, share.end) for share in shares):
-        energy_uj = sum(sum(share.energy_uj) for share in shares if start <= share.start < end)
+    unknown = [one for share in shares for one in zip(share.times, map(sum, share.energy_uj), strict=True)]
+    for start, end in union(when for when, _ in unknown):
+        energy_uj = sum(used_uj for (since, _), used_uj in unknown if start <= since < end)
         yield _gap(used, "no intensity", start, end, energy_uj)
 
 

@@ -184,7 +184,10 @@ class Instrument:
 
 @dataclass(frozen=True)
 class Market:
-    """Row 12: scope 2, market-based; `co2e_ug` None with the reason in `problem`: not computed."""
+    """Row 12: the electricity of all clusters, market-based; `co2e_ug` None with the reason in `problem`: not computed.
+
+    Scope 2 it is for clusters of the organisation's own (row 15), as row 11 is.
+    """
 
     co2e_ug: int | None
     problem: str
@@ -224,6 +227,11 @@ class ScopeClass:
     upstream_ug: int
     unseparated_ug: int
     embodied_ug: int
+
+    @property
+    def purchased(self) -> bool:
+        """Whether its electricity is the organisation's own purchase, or may be: nobody declared who runs it."""
+        return self.direct_category.startswith("scope 2")
 
     @property
     def one_category(self) -> bool:

@@ -87,6 +87,11 @@ def _market(one: Statement) -> Section:
     said = [f"{co2e(market.co2e_ug)}." if market.co2e_ug is not None else f"Not computed: {market.problem}."]
     if market.uncovered_uj:
         said.append(f"{kwh(market.uncovered_uj)} are covered by no declared instrument.")
+    clouds = {row.cluster for row in one.scope_classes if not row.purchased}
+    if clouds_ug := sum(row.co2e_ug for row in market.instruments if row.cluster in clouds):
+        said.append(
+            f"{co2e(clouds_ug)} below are on clouds of others: scope 3, category 1 for the jobs' owner (row 15)."
+        )
     rows = tuple(
         (
             row.cluster,
