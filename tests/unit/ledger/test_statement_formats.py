@@ -152,5 +152,26 @@ def test_an_empty_ledger_has_a_statement_too(form):
     assert render(statement(read_book([]), Selection()), form)
 
 
+def test_what_is_not_known_yet_is_no_zero():
+    ledger = WrittenLedger()
+    ledger.cluster("north", "SE", 1_200_000)
+    ledger.job("joblive")
+    ledger.decided("joblive")
+    ledger.energy(ledger.opened("joblive"), span(at("10:00"), at("11:00"), KWH))
+    ledger.job("jobunborn")
+    ledger.decided("jobunborn")
+    rows = {section.title: section.tables[0].rows for section in made_of(ledger).sections if section.tables}
+    assert {row[0]: row[-2:] for row in rows["4 Jobs"]} == {
+        "joblive": ("1.000 kWh", "-"),
+        "jobunborn": ("0 kWh", "0 g"),
+    }
+    assert [row[-1] for row in rows["18 Decisions"]] == ["-", "0 g"]
+    assert rows["5 Measured IT energy"][0][-2] == "-"
+
+
+def made_of(ledger):
+    return document(statement(read_book(ledger.entries), Selection()))
+
+
 def test_lines_have_the_names_that_users_group_by():
     assert {"team", "project", "model", "phase", "cluster", "source", "reporter"} <= set(Line.__dataclass_fields__)

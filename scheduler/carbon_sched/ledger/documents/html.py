@@ -25,16 +25,16 @@ p { margin: .25rem 0; max-width: 52rem; overflow-wrap: anywhere; }
 .figure b { display: block; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .figure span { display: block; font-size: .84rem; opacity: .76; }
 .scroll { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; min-width: 40%; }
-th, td { padding: .26rem .7rem .26rem 0; text-align: left; vertical-align: top; max-width: 26rem; }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; min-width: 40%; }
+th, td { padding: .26rem .6rem .26rem 0; text-align: left; vertical-align: top; max-width: 26rem; }
 td { overflow-wrap: break-word; }
 .short { white-space: nowrap; }
-th { font-weight: 600; font-size: .8rem; border-bottom: 1px solid currentColor; vertical-align: bottom; }
+th { font-weight: 600; font-size: .76rem; border-bottom: 1px solid currentColor; vertical-align: bottom; }
 tbody tr + tr td { border-top: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .right { text-align: right; white-space: nowrap; }
 figure { margin: .8rem 0; max-width: 46rem; } figcaption { font-size: .84rem; opacity: .76; }
 nav { columns: 3 13rem; font-size: .84rem; margin: 1rem 0; } nav a { display: block; color: inherit; }
-@media print { body { margin: 0; max-width: none; font-size: 10.5px; } nav { display: none; }
+@media print { html { font-size: 10px; } p { max-width: none; } body { margin: 0; max-width: none; font-size: 10.5px; } nav { display: none; }
   h2, h3, p:not(:has(+ h2)) { break-after: avoid; } tr, figure { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 

@@ -121,6 +121,7 @@ def _jobs(one: Statement) -> Section:
         "IT energy",
         "CO2e",
     )
+    unbooked = one.unbooked
     rows = tuple(
         (
             job.job,
@@ -134,11 +135,14 @@ def _jobs(one: Statement) -> Section:
             job.state + ("" if job.settled else " (not final)"),
             str(job.attempts),
             kwh(job.energy_uj),
-            co2e(job.co2e_ug),
+            "-" if job.job in unbooked else co2e(job.co2e_ug),
         )
         for job in one.jobs
     )
-    said = or_else(rows, "No job matches.") + tuple(
+    said = or_else(rows, "No job matches.")
+    if unbooked:
+        said += ("CO2e `-`: no intensity is known for any of the job's energy, as before its end.",)
+    said += tuple(
         f"{job.job} was suspended {job.suspensions} times: {kwh(job.overhead_uj)} of its energy went into saving its "
         f"state, starting again, and work that was done again."
         for job in one.jobs

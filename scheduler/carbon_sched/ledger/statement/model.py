@@ -516,6 +516,11 @@ class Statement:
         """The sum over all lines of one of their integers, such as `co2e_ug`."""
         return sum(getattr(line, field) for line in self.lines)
 
+    @property
+    def unbooked(self) -> set[str]:
+        """Jobs that used energy, and no intensity is known for any of it: their CO2e is not known, rather than zero."""
+        return {line.job for line in self.lines} - {line.job for line in self.lines if line.covered_uj}
+
     def by(self, *fields: str) -> list[tuple[tuple[str, ...], Line]]:
         """Lines summed for each combination of values of these fields, in their order.
 

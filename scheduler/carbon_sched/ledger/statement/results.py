@@ -19,9 +19,10 @@ HOUR_US = 3_600_000_000
 
 
 def energy_cells(line: Line) -> tuple[str, str, str, str]:
-    """IT energy, facility energy, CO2e and the meter's error of a sum of lines."""
+    """IT energy, facility energy, CO2e (`-`: not known) and the meter's error of a sum of lines."""
     error = percent(line.error_uj, line.energy_uj)
-    return kwh(line.energy_uj), kwh(line.facility_uj), co2e(line.co2e_ug), f"±{error}"
+    emitted = co2e(line.co2e_ug) if line.covered_uj or not line.energy_uj else "-"
+    return kwh(line.energy_uj), kwh(line.facility_uj), emitted, f"±{error}"
 
 
 def named(value: object) -> str:
@@ -224,7 +225,8 @@ def _inference(one: Statement) -> Section:
 
 
 def _decisions(one: Statement) -> Section:
-    rows = tuple(_decision(row) for row in one.decisions)
+    unbooked = one.unbooked
+    rows = tuple(_decision(row, booked=row.job not in unbooked) for row in one.decisions)
     head = ("job", "decided", "verdict", "cluster", "start", "policy", "reason", "candidates", "expected", "came to")
     said = or_else(rows, "No decision was recorded.") or (
         "As it was made, with what was expected then; each candidate's numbers are in the JSON.",
@@ -234,7 +236,7 @@ def _decisions(one: Statement) -> Section:
     return Section("18 Decisions", said, (*_tables(head, rows, "", 7), *asked))
 
 
-def _decision(row: DecisionRow) -> tuple[str, ...]:
+def _decision(row: DecisionRow, *, booked: bool) -> tuple[str, ...]:
     return (
         row.job,
         row.decided_at,
@@ -245,7 +247,7 @@ def _decision(row: DecisionRow) -> tuple[str, ...]:
         row.reason,
         str(row.candidates),
         "-" if row.expected_co2e_ug is None else co2e(row.expected_co2e_ug),
-        co2e(row.co2e_ug),
+        co2e(row.co2e_ug) if booked else "-",
     )
 
 
