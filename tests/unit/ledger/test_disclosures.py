@@ -97,6 +97,8 @@ def test_the_inventory_says_what_it_did_not_compute(ledger):
     assert rows["energy that is fossil, nuclear and renewable"]["value"] == ""
     market = rows["purchased electricity"]
     assert (market["value"], market["note"]) == ("", "not computed: no instruments are declared")
+    undeclared = rows["purchased electricity of clusters that nobody declared"]
+    assert (undeclared["value"], undeclared["note"]) == ("", "not known")
     apart = rows["electricity whose direct and upstream parts are not known apart"]
     assert float(apart["value"]) == pytest.approx(7.5 * 60 / 1e6)
     assert all(row["GHG Protocol"] or row["ESRS E1"] for row in rows.values())

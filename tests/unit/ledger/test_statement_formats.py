@@ -169,6 +169,28 @@ def test_what_is_not_known_yet_is_no_zero():
     assert rows["5 Measured IT energy"][0][-2] == "-"
 
 
+def test_what_nobody_publishes_is_no_zero():
+    ledger = WrittenLedger()
+    ledger.cluster("north", "SE", 1_000_000)
+    ledger.job("jobaaaaaaa")
+    attempt = ledger.opened("jobaaaaaaa")
+    ledger.energy(attempt, span(at("10:00"), at("11:00"), KWH))
+    ledger.used(attempt, "actual", "north", "SE", 1_000_000, reading(at("10:00"), at("11:00"), 100))
+    made = made_of(ledger)
+    told = {section.title[:2].strip(): section for section in made.sections}
+    figures = {one.name: (one.value, one.note) for one in made.figures}
+    assert figures["Scope 2, location-based (direct)"] == ("not known", "100.000 g not separable")
+    assert figures["Embodied, central"][0] == "not known"
+    assert told["11"].said[0].startswith("Not known: direct")
+    assert told["11"].tables[0].rows == (("north", "SE", "not known", "not known", "100.000 g"),)
+    assert told["13"].said[0].startswith("Not known: life cycle minus direct")
+    assert told["14"].said[0].startswith("Low not known, central not known, high not known.")
+    (north,) = told["15"].tables[0].rows
+    assert north[2:] == (
+        "scope 2, if the machines are your own: not known", "scope 3: not known", "100.000 g", "scope 3: not known"
+    )  # fmt: skip
+
+
 def made_of(ledger):
     return document(statement(read_book(ledger.entries), Selection()))
 

@@ -34,7 +34,8 @@ tbody tr + tr td { border-top: 1px solid color-mix(in srgb, currentColor 14%, tr
 .right { text-align: right; white-space: nowrap; }
 figure { margin: .8rem 0; max-width: 46rem; } figcaption { font-size: .84rem; opacity: .76; }
 nav { columns: 3 13rem; font-size: .84rem; margin: 1rem 0; } nav a { display: block; color: inherit; }
-@media print { html { font-size: 10px; } p { max-width: none; } body { margin: 0; max-width: none; font-size: 10.5px; } nav { display: none; }
+@media print { html { font-size: 10px; } body { margin: 0; max-width: none; font-size: 10.5px; } nav { display: none; }
+  p { max-width: none; }
   h2, h3, p:not(:has(+ h2)) { break-after: avoid; } tr, figure { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 

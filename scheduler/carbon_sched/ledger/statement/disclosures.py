@@ -123,15 +123,18 @@ def _quantities(statement: Statement) -> Iterator[tuple[str, str, str, str]]:
     unknown_uj = total("energy_uj") - total("covered_uj")
     yield "energy-unknown", decimal(unknown_uj, UJ_PER_MWH), "MWh", "no intensity is known: its CO2e is in no row"
     yield "mix", "", "MWh", "not computed: intensities do not tell the mix"
-    sums: dict[str, int] = defaultdict(int)
+    figures: dict[str, list[int]] = defaultdict(list)
+    made = {one.cluster for one in statement.embodied}
     for one in statement.scope_classes:
-        sums[one.direct_category] += one.direct_ug
-        sums[one.upstream_category] += one.upstream_ug
-        sums[one.embodied_category] += one.embodied_ug
-        sums[one.direct_category if one.one_category else "unseparated"] += one.unseparated_ug
+        known = one.separable or one.one_category
+        figures[one.direct_category] += [one.direct_ug] if known else []
+        figures[one.upstream_category] += [one.upstream_ug] if known else []
+        figures[one.embodied_category] += [one.embodied_ug] if one.cluster in made else []
+        figures[one.direct_category if one.one_category else "unseparated"] += [one.unseparated_ug]
     notes = {"scope 2": "location-based, direct", "unseparated": "life cycle; nobody publishes the direct part"}
-    for category in sorted(sums):
-        yield category, decimal(sums[category], UG_PER_T), "t CO2e", notes.get(category, "")
+    for category, found in sorted(figures.items()):
+        note = notes.get(category, "") if found else "not known"
+        yield category, decimal(sum(found), UG_PER_T) if found else "", "t CO2e", note
     contracts = [one for one in statement.market.instruments if one.cluster in purchased]
     if contracts and sum(one.energy_uj for one in contracts) == own_uj:
         yield "market", _tonnes(sum(one.co2e_ug for one in contracts)), "t CO2e", "by declared contracts"

@@ -51,10 +51,14 @@ def _figures(one: Statement) -> tuple[Figure, ...]:
         Figure("CO2e of electricity, life cycle", co2e(one.total("co2e_ug")), bounds),
         Figure(
             "Scope 2, location-based (direct)",
-            co2e(one.total("direct_ug")),
+            co2e(one.total("direct_ug")) if one.separable else "not known",
             f"{co2e(one.unseparated_ug)} not separable",
         ),
-        Figure("Embodied, central", co2e(made), "the hardware's manufacture, apart"),
+        Figure(
+            "Embodied, central",
+            co2e(made) if one.embodied or not one.embodied_unknown else "not known",
+            "the hardware's manufacture, apart",
+        ),
         Figure("IT energy", kwh(energy_uj), f"{kwh(one.total('facility_uj'))} with PUE"),
         Figure("Intensity known for", percent(covered_uj, energy_uj), "of the energy"),
         saved or Figure("Jobs", str(len(one.jobs)), "none can be compared"),

@@ -229,6 +229,11 @@ class ScopeClass:
     embodied_ug: int
 
     @property
+    def separable(self) -> bool:
+        """Whether direct and upstream are known apart for any of its electricity (or it emitted nothing)."""
+        return self.direct_ug + self.upstream_ug > 0 or not self.unseparated_ug
+
+    @property
     def purchased(self) -> bool:
         """Whether its electricity is the organisation's own purchase, or may be: nobody declared who runs it."""
         return self.direct_category.startswith("scope 2")
@@ -534,6 +539,11 @@ class Statement:
     def upstream_ug(self) -> int:
         """Scope 3, category 3: life cycle minus direct, of the energy for which both are known."""
         return self.total("separated_ug") - self.total("direct_ug")
+
+    @property
+    def separable(self) -> bool:
+        """Whether direct and upstream are known apart for any of the energy: where they are not, zero is no figure."""
+        return self.total("separated_ug") > 0 or not self.total("co2e_ug")
 
     @property
     def unseparated_ug(self) -> int:

@@ -12,7 +12,7 @@ from carbon_sched.ledger.figures import co2e, counted, kwh, percent, ppm_percent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from carbon_sched.ledger.statement.model import DecisionRow, Line, Reconciled, Score, Statement
+    from carbon_sched.ledger.statement.model import DecisionRow, Line, Reconciled, ScopeClass, Score, Statement
 
 MILLION = 1_000_000
 HOUR_US = 3_600_000_000
@@ -43,8 +43,9 @@ def _tables(
 
 def _location(one: Statement) -> Section:
     whole, separated = one.total("co2e_ug"), one.total("separated_ug")
+    direct = co2e(one.total("direct_ug")) if one.separable else "Not known:"
     said = [
-        f"{co2e(one.total('direct_ug'))} direct, emitted where the electricity was made.",
+        f"{direct} direct, emitted where the electricity was made.",
         f"Life cycle, direct and upstream together: {co2e(whole)}.",
     ]
     if one.unseparated_ug:
@@ -55,14 +56,18 @@ def _location(one: Statement) -> Section:
     rows = tuple(
         (
             *map(named, key),
-            co2e(line.direct_ug),
-            co2e(line.separated_ug - line.direct_ug),
+            *_apart(line.separated_ug > 0 or not line.co2e_ug, line.direct_ug, line.separated_ug - line.direct_ug),
             co2e(line.co2e_ug - line.separated_ug),
         )
         for key, line in one.by("cluster", "zone")
     )
     tables = _tables(("cluster", "zone", "direct", "upstream", "not separable"), rows, "", 2)
     return Section("11 Scope 2, location-based", tuple(said), tables, _shares(one))
+
+
+def _apart(known: bool, *figures_ug: int) -> list[str]:  # noqa: FBT001 - it is, or it is not
+    """Figures in grams, or that there are none."""
+    return [co2e(ug) if known else "not known" for ug in figures_ug]
 
 
 def _shares(one: Statement) -> tuple[Chart, ...]:
@@ -112,7 +117,8 @@ def _market(one: Statement) -> Section:
 
 
 def _upstream(one: Statement) -> Section:
-    said = [f"{co2e(one.upstream_ug)}: life cycle minus direct, of the energy for which both are known."]
+    upstream = co2e(one.upstream_ug) if one.separable else "Not known"
+    said = [f"{upstream}: life cycle minus direct, of the energy for which both are known."]
     if one.upstream_ug < 0:
         said.append(
             "It is negative: the direct values come from a series that counts otherwise than the life-cycle ones."
@@ -123,8 +129,9 @@ def _upstream(one: Statement) -> Section:
 
 def _embodied(one: Statement) -> Section:
     sums = [sum(getattr(row, name) for row in one.embodied) for name in ("low_ug", "central_ug", "high_ug")]
+    low, central, high = _apart(bool(one.embodied) or not one.embodied_unknown, *sums)
     said = [
-        f"Low {co2e(sums[0])}, central {co2e(sums[1])}, high {co2e(sums[2])}. Not in the figures above.",
+        f"Low {low}, central {central}, high {high}. Not in the figures above.",
         "Low and high are the lowest and the highest published figure, central is the middle of them.",
         "M = TE x TiR / EL x RR / ToR (ISO/IEC 21031); time is what was reserved, idle time too.",
     ]
@@ -147,20 +154,24 @@ def _embodied(one: Statement) -> Section:
 
 
 def _scopes(one: Statement) -> Section:
-    rows = tuple(
-        (
-            row.cluster,
-            row.kind,
-            f"{row.direct_category}: {co2e(row.direct_ug)}",
-            f"{row.upstream_category}: {co2e(row.upstream_ug)}",
-            (f"{row.direct_category}: " if row.one_category else "") + co2e(row.unseparated_ug),
-            f"{row.embodied_category}: {co2e(row.embodied_ug)}",
-        )
-        for row in one.scope_classes
-    )
+    made = {row.cluster for row in one.embodied}
+    rows = tuple(_scope(row, made=row.cluster in made) for row in one.scope_classes)
     head = ("cluster", "run by", "direct", "upstream", "not separable", "embodied")
     said = ("For the organisation whose jobs these are: machines of its own or in colocation, or a cloud's.",)
     return Section("15 Scope class by cluster", said, _tables(head, rows))
+
+
+def _scope(row: ScopeClass, *, made: bool) -> tuple[str, ...]:
+    direct, upstream = _apart(row.separable, row.direct_ug, row.upstream_ug)
+    (embodied,) = _apart(made, row.embodied_ug)
+    return (
+        row.cluster,
+        row.kind,
+        f"{row.direct_category}: {direct}",
+        f"{row.upstream_category}: {upstream}",
+        (f"{row.direct_category}: " if row.one_category else "") + co2e(row.unseparated_ug),
+        f"{row.embodied_category}: {embodied}",
+    )
 
 
 def _scores(one: Statement) -> Section:
