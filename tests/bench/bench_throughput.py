@@ -83,7 +83,7 @@ def measure(kind: str, queue: int, seconds: float, folder: Path, head: FakeRayHe
         before = spent(replicas, server)
         load.run()
         took = [(now - then) / load.count for then, now in zip(before, spent(replicas, server), strict=True)]
-        plans = sum(planned(replica) for replica in replicas)
+        plans = sum(planned(replica) for replica in replicas if replica.leads())
         for replica in replicas:
             replica.stop()
         row = [f"{kind:<11} {queue:>12,}", load.row(), f"{lost(url, load):>12}", f"{plans:>12}"]

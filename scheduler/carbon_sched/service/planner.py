@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PIECE = 100
 """Jobs or decisions per message."""
-NICENESS = 5
+NICENESS = 10
 """Planning yields to the API where both want the last core."""
 END_S = 5.0
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
