@@ -26,6 +26,7 @@ from carbon_sched.clusters import head_ports, processes
 
 READY_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 30
+TRIES = 3
 TOKEN = "a-token-of-the-tests"
 FLAGS = {
     "port": head_ports.GCS,
@@ -98,6 +99,14 @@ class RealRayHead:
         assert self.base == before, "somebody took its ports"
 
     def start_at(self, preferred: int) -> None:
+        """Ray gives up a start that takes half a minute, as on a machine with much else to do: it is tried again."""
+        for _ in range(TRIES):
+            if self.started_at(preferred):
+                return
+            self.kill()
+        pytest.fail(f"Ray did not start:\n{(self.folder / 'log').read_text()}")
+
+    def started_at(self, preferred: int) -> bool:
         block = head_ports.claim(preferred)
         self.base = block.base
         command = [self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
@@ -116,7 +125,7 @@ class RealRayHead:
                 pass_fds=(block.lock,),
             )
         block.close()
-        self.wait_ready()
+        return self.is_ready()
 
     def environ(self) -> dict[str, str]:
         name, _, value = self.marker.partition("=")
@@ -135,12 +144,14 @@ class RealRayHead:
             **self.environment,
         }
 
-    def wait_ready(self) -> None:
+    def is_ready(self) -> bool:
+        """Wait until it is; False where it ended before."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while '"ALIVE"' not in self.get("/api/v0/nodes?detail=1"):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"Ray did not start:\n{(self.folder / 'log').read_text()}")
+                return False
             time.sleep(0.1)
+        return True
 
     def get(self, path: str) -> str:
         request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
@@ -159,13 +170,14 @@ class RealRayHead:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill(self) -> None:
-        """SIGKILL for the head and everything it started, now."""
-        for _ in range(50):
+        """SIGKILL for the head and everything it started; they are gone when it returns."""
+
+        def gone() -> bool:
             left = processes.members(self.process.pid, self.marker)
-            if not left:
-                break
             processes.end(left, signal.SIGKILL)
-            time.sleep(0.02)
+            return not left
+
+        assert processes.wait_until(gone, STOP_TIMEOUT_S), "some processes of Ray cannot be killed"
         self.process.wait(STOP_TIMEOUT_S)
 
 

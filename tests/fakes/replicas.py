@@ -66,6 +66,12 @@ class Replica:
     def leads(self) -> bool:
         return bool(self.ready()["leader"])
 
+    def term(self) -> int:
+        """The term that it leads in, 0 when it does not."""
+        token = {"Authorization": f"Bearer {ServerFiles(self.data_dir).read_token()}"}
+        lines = requests.get(f"{self.url}/metrics", headers=token, timeout=10).text.splitlines()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("carbon_sched_leader_term "))
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -93,10 +99,9 @@ class Replicas:
         self.servers[0].client.put_cluster("north", {"address": head.address, "zone": "NO", "home": True})
 
     def leader(self) -> Replica:
-        """The one that leads, once one does."""
-        leaders = eventually(lambda: [server for server in self.servers if server.leads()])
-        assert len(leaders) == 1
-        return leaders[0]
+        """The one that leads, once only one says so: who was paused hears a moment later that another one does."""
+        (leader,) = eventually(lambda: [one for one in self.servers if one.leads()], lambda found: len(found) == 1)
+        return leader
 
     def others(self, leader: Replica) -> list[Replica]:
         return [server for server in self.servers if server is not leader]
