@@ -302,6 +302,7 @@ def test_what_is_exported_is_text_without_a_formula_and_has_every_digit(chromium
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_real_server_with_real_jobs_is_whole_on_every_page_wide_and_narrow(chromium: Browser, installation, tmp_path):
     """Real Ray heads, through the command line's own login: a job that ended, one that runs and one that waits."""
     (tmp_path / "work.py").write_text(
