@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import shutil
 import statistics
 import sys
@@ -195,9 +196,10 @@ class Bench:
         return statistics.median(walls), statistics.median(cpus)
 
     def open_for_long(self, page: Page, path: str, updates: int) -> None:
-        """Memory after a quarter, a half ... of its updates, and that of a page opened anew which shows the same.
+        """Memory after a quarter, a half ... of its updates, held against that of a page opened anew.
 
-        What is shown grows as time passes and jobs come into sight, so a page is held against a young one.
+        What is shown grows as time passes and jobs come into sight: a young page that went through a quarter as many
+        updates is what an old one should be like.
         """
         page.goto(self.served.url + path)
         quarter, seen = updates // 4, []
@@ -205,14 +207,14 @@ class Bench:
             seen.append(updated(page, quarter, self.change))
             print(f"{path} after {done} updates: {seen[-1]}")
         page.goto(self.served.url + path)
-        young = updated(page, quarter)
+        young = updated(page, quarter, self.change)
         print(f"{path} opened anew: {young}")
         for name, then, last in zip(Memory._fields, young[:3] + seen[0][3:], seen[-1], strict=True):
             if last > then * (1 + GROWTH):
                 self.beyond.append(f"{path} {name} grew from {then:g} to {last:g}")
 
 
-def updated(page: Page, times: int, change: Callable[[], None] = lambda: None) -> Memory:
+def updated(page: Page, times: int, change: Callable[[], None]) -> Memory:
     """Bring an open page up to date so many times, a change before each, and look at its memory."""
     for _ in range(times):
         change()
@@ -234,10 +236,14 @@ class Memory(NamedTuple):
 
 
 def memory(devtools: Any) -> Memory:
-    """Now, after a collection."""
-    for _ in range(2):  # what an update put aside, as elements and as the scripts' handles of them
+    """Now, when a collection frees no more elements."""
+    found: dict[str, float] = {"Nodes": math.inf}
+    while True:
         devtools.send("HeapProfiler.collectGarbage")
-    found = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+        before = found["Nodes"]
+        found = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+        if found["Nodes"] >= before:
+            break
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     heap_mb, server_mb = found["JSHeapUsedSize"] / 1e6, pages * 4096 / 1e6
