@@ -1037,6 +1037,26 @@ def test_who_is_paused_amid_a_write_holds_the_others_up_for_a_time_only(postgres
     other.close()
 
 
+@pytest.mark.postgres
+def test_who_is_paused_amid_a_message_loses_the_turn_to_whoever_waits_for_it(postgres_url, clock):
+    paused, other = open_store(postgres_url, clock, wait_s=1.5), open_store(postgres_url, clock, wait_s=1.5)
+    with pytest.raises(StoreError, match="cannot be used right now"), paused.transaction() as tx:  # noqa: PT012
+        tx.append_fact(fact())
+        wire = tx._db._connection.connection.dbapi_connection.pgconn
+        wire.enter_pipeline_mode()
+        wire.send_close_prepared(b"none")  # what ends this is never sent: PostgreSQL counts it as no idle transaction
+        wire.send_flush_request()
+        wire.flush()
+        add(other)
+        wire.exit_pipeline_mode()
+        tx.append_fact(fact())
+    with other.transaction() as tx:
+        assert tx.job(job().job_id) == job()
+        assert tx.append_fact(fact()).seq == 1, "nothing of it was written"
+    paused.close()
+    other.close()
+
+
 # leases ----------------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,13 @@ class RealRayHead:
     def restart(self) -> None:
         """Again after `kill`, at the same address."""
         before = self.base
+
+        def left() -> bool:
+            block = head_ports.claim(before)
+            block.close()
+            return block.base == before
+
+        assert processes.wait_until(left, STOP_TIMEOUT_S), "somebody took its ports"
         self.start_at(before)
         assert self.base == before, "somebody took its ports"
 

@@ -4,7 +4,8 @@ Both databases run write transactions one after another: SQLite by BEGIN IMMEDIA
 which is fairer than SQLite's polling), PostgreSQL by a table lock taken before the transaction's snapshot. The ledger's
 head makes writers wait for each other anyway; waiting at the beginning means no deadlock, no serialisation failure, and
 reads that stay true until the commit. Readers never wait. A process that is paused amid a write keeps its turn on
-PostgreSQL for a third of the time that the others wait for theirs; then the database ends its transaction.
+PostgreSQL for a third of the time that the others wait for theirs; then the database ends its transaction, or where the
+pause came between the messages of one statement, which the database has no limit for, who waits does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from carbon_sched.domain.errors import InvalidInput, StoreError
 from carbon_sched.store import schema
@@ -42,6 +43,15 @@ the last one used taken first, a quiet server uses few of them."""
 CACHE_KIB = 256
 """Of each connection to SQLite, whose own default is eight times that: many threads read, and the system's cache is
 behind them all."""
+
+TURNS_ASKED = 4
+LOCK_NOT_AVAILABLE = "55P03"
+END_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '{}ms'"
+END_SILENT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)
+WHERE datname = current_database() AND relation = 'schema_info'::regclass AND mode = 'ExclusiveLock' AND granted
+  AND wait_event = 'ClientRead' AND clock_timestamp() - state_change > %s * interval '1 ms'
+"""
 
 
 def open_store(url: str, clock: Clock, *, wait_s: float = WAIT_S) -> SqlStore:
@@ -190,19 +200,34 @@ def _create_private(path: Path) -> None:
 
 def _postgresql(url: URL, wait_s: float) -> Engine:
     level = "REPEATABLE READ"
-    end_idle = f"SET LOCAL idle_in_transaction_session_timeout = '{round(wait_s * 1000 / 3)}ms'"
     engine = create_engine(url, isolation_level=level, pool_pre_ping=True, pool_timeout=wait_s, **POOL)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET lock_timeout = '{round(wait_s * 1000)}ms'")
+        connection.execute(f"SET lock_timeout = '{round(wait_s * 1000 / TURNS_ASKED)}ms'")
         connection.commit()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         if connection.get_execution_options().get("write", False):
-            # LOCK takes no snapshot, so that the next statement sees what the writer before us committed
-            connection.exec_driver_sql(f"{end_idle}; LOCK TABLE schema_info IN EXCLUSIVE MODE")
+            _take_turn(connection, wait_s)
 
     return engine
+
+
+def _take_turn(connection: Connection, wait_s: float) -> None:
+    """Ask in some pieces, between which whoever keeps the turn in silence loses it."""
+    silence_ms = round(wait_s * 1000 / 3)
+    for left in reversed(range(TURNS_ASKED)):
+        try:
+            # LOCK takes no snapshot, so that the next statement sees what the writer before us committed
+            connection.exec_driver_sql(f"{END_IDLE.format(silence_ms)}; LOCK TABLE schema_info IN EXCLUSIVE MODE")
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE or not left:
+                raise
+            driver: Any = connection.connection.dbapi_connection
+            driver.rollback()
+            driver.execute(END_SILENT, [silence_ms])
+            driver.commit()
+        else:
+            return
