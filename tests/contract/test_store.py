@@ -460,6 +460,15 @@ def test_a_job_has_at_most_one_open_attempt(store):
         assert tx.attempts(open_only=True) == [second]
 
 
+def test_attempts_of_a_job_are_in_turn_although_the_clock_was_set_back_between_them(store):
+    stored = add(store)
+    with store.transaction() as tx:
+        tx.add_attempt(attempt_of(stored, 1, outcome="failed", exit_code=1))
+        tx.add_attempt(replace(attempt_of(stored, 2), opened_at=START - timedelta(hours=1)))
+        assert [one.number for one in tx.attempts(job_id=stored.job_id)] == [1, 2]
+        assert [one.number for one in tx.attempts_of([stored.job_id])[stored.job_id]] == [1, 2]
+
+
 def test_the_database_itself_refuses_a_second_open_attempt(store):
     stored = add(store)
     with store.transaction() as tx:

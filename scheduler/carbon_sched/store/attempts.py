@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _OF_JOB = attempts.c.job_id == bindparam("job_id")
 _BY_ID = select(attempts).where(attempts.c.attempt_id == bindparam("attempt_id"))
 _OLDEST_FIRST = (attempts.c.opened_at, attempts.c.number, attempts.c.attempt_id)
-_OF_JOBS = select(attempts).where(attempts.c.job_id.in_(bindparam("job_ids", expanding=True))).order_by(*_OLDEST_FIRST)
+_IN_TURN = (attempts.c.number,)
+"""Those of one job: their times may say otherwise where the clock was set back."""
+_OF_JOBS = select(attempts).where(attempts.c.job_id.in_(bindparam("job_ids", expanding=True))).order_by(*_IN_TURN)
 _OPEN_OF_JOB = select(attempts.c.attempt_id).where(_OF_JOB, OPEN)
 _WRITTEN_ONCE = {"attempt_id", "job_id", "number"}
 _CHANGING: dict[str, Any] = {c.name: bindparam(c.name) for c in attempts.columns if c.name not in _WRITTEN_ONCE}
@@ -57,8 +59,8 @@ class AttemptRows:
     def attempts(
         self, *, job_id: str | None = None, open_only: bool = False, uncollected_only: bool = False
     ) -> list[Attempt]:
-        """Oldest first; the conditions hold together."""
-        query = select(attempts).order_by(*_OLDEST_FIRST)
+        """Oldest first, those of one job by number; the conditions hold together."""
+        query = select(attempts).order_by(*(_OLDEST_FIRST if job_id is None else _IN_TURN))
         if job_id is not None:
             query = query.where(attempts.c.job_id == job_id)
         if open_only:
