@@ -8,6 +8,12 @@
 Ledgers are made up (`fleet_ledger.py`), with the bodies that the services write; commands and the server's part run as
 processes of their own, and their CPU time and peak memory are the kernel's word. What is scaled to the full size is
 scaled by the number of facts, from CPU time: on a machine that does nothing else, that is the time on the clock.
+
+Row 25 asks for 10 million facts in 60 s and 100 MiB, and for a month's statement in 30 s. Measured on 29 November
+2026, two cores under a load of 20, where CPU time counts more too: 10 million facts, 60.0 s and 61 MiB. A month's
+statement: 48 s, scaled from 100,000 facts. That misses by 18 s. It is Python's time for each fact, 44 us at the least
+of many runs: two thirds to check its hash and its canonical form and to read it, one third to cut, price and sum its
+parts in integers of any size. Of the run over 10 million facts only the verification was waited for.
 """
 
 from __future__ import annotations
