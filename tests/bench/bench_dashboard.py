@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import shutil
 import statistics
 import sys
@@ -60,7 +59,8 @@ CLUSTERS, SLOTS, WAITING = 50, 5, 100
 BARS = {"server": 300, "update": 100, "update, CPU": 100, "first byte": 300, "interactive": 1000, "KB": 300}
 """Milliseconds, but for the last."""
 GROWTH = 0.03
-"""By what share memory may be more after all updates than of a young page (the server: after a quarter of them)."""
+"""By what share memory may be more after all updates than of a young page (the server: after half of them)."""
+READINGS = 6
 PIECE = 2_000
 LONGEST_S = 300.0
 DAY = timedelta(days=1)
@@ -196,20 +196,18 @@ class Bench:
         return statistics.median(walls), statistics.median(cpus)
 
     def open_for_long(self, page: Page, path: str, updates: int) -> None:
-        """Memory after a quarter, a half ... of its updates, held against that of a page opened anew.
+        """Memory after half of its updates and after all, held against that of a page opened anew.
 
-        What is shown grows as time passes and jobs come into sight: a young page that went through a quarter as many
+        What is shown grows as time passes and jobs come into sight: a young page that went through half as many
         updates is what an old one should be like.
         """
         page.goto(self.served.url + path)
-        quarter, seen = updates // 4, []
-        for done in range(quarter, updates + 1, quarter):
-            seen.append(updated(page, quarter, self.change))
-            print(f"{path} after {done} updates: {seen[-1]}")
+        half, old = (updated(page, updates // 2, self.change) for _ in range(2))
+        print(f"{path} after half of {updates} updates: {half}\n{path} after all: {old}")
         page.goto(self.served.url + path)
-        young = updated(page, quarter, self.change)
-        print(f"{path} opened anew: {young}")
-        for name, then, last in zip(Memory._fields, young[:3] + seen[0][3:], seen[-1], strict=True):
+        young = updated(page, updates // 2, self.change)
+        print(f"{path} opened anew, after half as many: {young}")
+        for name, then, last in zip(Memory._fields, young[:3] + half[3:], old, strict=True):
             if last > then * (1 + GROWTH):
                 self.beyond.append(f"{path} {name} grew from {then:g} to {last:g}")
 
@@ -219,11 +217,7 @@ def updated(page: Page, times: int, change: Callable[[], None]) -> Memory:
     for _ in range(times):
         change()
         page.evaluate(UPDATE)
-    devtools = page.context.new_cdp_session(page)
-    devtools.send("Performance.enable")
-    found = memory(devtools)
-    devtools.detach()
-    return found
+    return memory(page)
 
 
 class Memory(NamedTuple):
@@ -235,19 +229,20 @@ class Memory(NamedTuple):
     server_mb: float
 
 
-def memory(devtools: Any) -> Memory:
-    """Now, when a collection frees no more elements."""
-    found: dict[str, float] = {"Nodes": math.inf}
-    while True:
+def memory(page: Page) -> Memory:
+    """The least of some seconds, since an open page draws its curves anew a while after each update."""
+    devtools, seen = page.context.new_cdp_session(page), []
+    devtools.send("Performance.enable")
+    for _ in range(READINGS):
+        page.wait_for_timeout(500)
         devtools.send("HeapProfiler.collectGarbage")
-        before = found["Nodes"]
         found = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
-        if found["Nodes"] >= before:
-            break
+        seen.append((found["JSHeapUsedSize"] / 1e6, found["Nodes"], found["JSEventListeners"]))
+    devtools.detach()
+    heap_mb, nodes, listeners = map(min, zip(*seen, strict=True))
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    heap_mb, server_mb = found["JSHeapUsedSize"] / 1e6, pages * 4096 / 1e6
-    return Memory(round(heap_mb, 2), int(found["Nodes"]), int(found["JSEventListeners"]), round(server_mb, 1))
+    return Memory(round(heap_mb, 2), int(nodes), int(listeners), round(pages * 4096 / 1e6, 1))
 
 
 def visited(page: Page, url: str) -> tuple[float, float, float]:
