@@ -1053,7 +1053,7 @@ def test_who_is_paused_amid_a_message_loses_the_turn_to_whoever_waits_for_it(pos
         tx.append_fact(fact())
         wire = tx._db._connection.connection.dbapi_connection.pgconn
         wire.enter_pipeline_mode()
-        wire.send_close_prepared(b"none")  # what ends this is never sent: PostgreSQL counts it as no idle transaction
+        wire.send_prepare(b"", b"SELECT 1")  # what ends this is never sent: PostgreSQL counts it as no idle transaction
         wire.send_flush_request()
         wire.flush()
         add(other)

@@ -50,7 +50,7 @@ END_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '{}ms'"
 END_SILENT = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)
 WHERE datname = current_database() AND relation = 'schema_info'::regclass AND mode = 'ExclusiveLock' AND granted
-  AND wait_event = 'ClientRead' AND clock_timestamp() - state_change > %s * interval '1 ms'
+  AND state = 'active' AND wait_event = 'ClientRead' AND clock_timestamp() - state_change > %s * interval '1 ms'
 """
 
 
