@@ -8,7 +8,8 @@ ecovisor (Souza et al., ASPLOS 2023), wait-awhile (Wiesner et al., Middleware 20
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -167,7 +168,20 @@ def wait_awhile(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> P
 
 def ecovisor(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats) -> Paused:
     """Jobs run in every slot below the 30 % quantile of the next day until their slack is used up."""
-    return _by_slots(jobs, slack, forecast, actual, _below)
+
+    @cache
+    def limit(hour: int, hours: int) -> Any:
+        return np.quantile(forecast[hour, :hours], QUANTILE)
+
+    def below(expected: Floats, hour: int, length: float, wait: int) -> Floats:
+        go = expected <= limit(hour, min(len(expected) + 1, DAY))
+        # once the pauses add up to the slack, every slot from there on is used
+        go |= np.cumsum(~go) > wait
+        before = np.concatenate([[0], np.cumsum(go)[:-1]])
+        use: Floats = np.where(go, np.clip(length - before, 0.0, 1.0), 0.0)
+        return use
+
+    return _by_slots(jobs, slack, forecast, actual, below)
 
 
 def _by_slots(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats, choose: Callable[..., Floats]) -> Paused:
@@ -179,7 +193,7 @@ def _by_slots(jobs: Jobs, slack: Ints, forecast: Singles, actual: Floats, choose
         offset = begin % 1.0
         expected = (1 - offset) * seen[:-1] + offset * seen[1:]
         borders = np.interp(begin + np.arange(len(expected) + 1), hours, total)
-        use = choose(expected, seen, length, int(wait))
+        use = choose(expected, int(begin), length, int(wait))
         grams[i] = np.sum(use * np.diff(borders)) * units
         last = int(np.flatnonzero(use)[-1])
         later[i] = max(last + float(use[last]) - length, 0.0)
@@ -193,7 +207,7 @@ def _reaching(seen: Singles, count: int) -> Singles:
     return np.concatenate([seen, np.full(count - len(seen), seen[-DAY:].mean(), dtype=seen.dtype)])
 
 
-def _cheapest(expected: Floats, _seen: Singles, length: float, _wait: int) -> Floats:
+def _cheapest(expected: Floats, _hour: int, length: float, _wait: int) -> Floats:
     """Share of each slot in use."""
     use = np.zeros(len(expected))
     ranked = np.argsort(expected, kind="stable")
@@ -201,14 +215,4 @@ def _cheapest(expected: Floats, _seen: Singles, length: float, _wait: int) -> Fl
     use[ranked[:whole]] = 1.0
     if whole < len(ranked):
         use[ranked[whole]] = length - whole
-    return use
-
-
-def _below(expected: Floats, seen: Singles, length: float, wait: int) -> Floats:
-    limit = np.quantile(seen[:DAY], QUANTILE)
-    go = expected <= limit
-    # once the pauses add up to the slack, every slot from there on is used
-    go |= np.cumsum(~go) > wait
-    before = np.concatenate([[0], np.cumsum(go)[:-1]])
-    use: Floats = np.where(go, np.clip(length - before, 0.0, 1.0), 0.0)
     return use
