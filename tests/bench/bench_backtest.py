@@ -5,6 +5,9 @@
 The production decision code is replayed over the trace, ten baselines and five bounds beside it, forecasts included.
 Goal: two minutes in all. Printed: what each part took, and the process's CPU time, which other work on the machine
 does not stretch as it does the wall time.
+
+Last run, on a machine shared with four other jobs: 221 s of CPU, not met. The decisions of 1,500 hours, about 0.1 s each
+for all that wait then, take three quarters of it.
 """
 
 from __future__ import annotations
