@@ -6,8 +6,8 @@ The production decision code is replayed over the trace, ten baselines and five 
 Goal: two minutes in all. Printed: what each part took, and the process's CPU time, which other work on the machine
 does not stretch as it does the wall time.
 
-Last run, on a machine shared with four other jobs: 221 s of CPU, not met. The decisions of 1,500 hours, about 0.1 s each
-for all that wait then, take three quarters of it.
+Last run, on a machine shared with other work: 221 s of CPU, not met; of 568 s of wall time the decisions took 467
+(1,500 hours, in each of them a plan of all that wait), forecasts 52, the ten rules 28, bounds and figures 21.
 """
 
 from __future__ import annotations
