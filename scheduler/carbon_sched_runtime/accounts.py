@@ -22,6 +22,7 @@ from carbon_sched_runtime.attribution import (
 )
 from carbon_sched_runtime.book import UNCERTAIN, Book
 from carbon_sched_runtime.counters import Meterable, Reading, Step, Track, advance
+from carbon_sched_runtime.processes import TICKS_PER_SECOND
 from carbon_sched_runtime.wire import IDLE, LARGEST, UNATTRIBUTED, Note
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ GAP_NS = 2_500_000_000  # longer than two missed ticks: nobody looked who was th
 BASELINE_FROM_NS = 500_000_000  # shorter intervals say more of the counter's quantum than of the power
 UNSEEN_REST = 10  # a GPU that was never seen without users rests at so small a part of its power limit
 CLOCK_STEP_US = 250_000
+TICK_NS = 1_000_000_000 // TICKS_PER_SECOND  # as exact as starts of processes are told
 GAP = "gap"
 TAKEOVER = "takeover"
 SQUATTER = "squatter"
@@ -330,7 +332,10 @@ def _tenants(stays: Iterable[Stay], step: Step) -> list[Tenant]:
 
 
 def _part_after(moment_ns: int, step: Step) -> int:
-    """The part of the interval after a moment, in millionths; half of it when the moment lies outside."""
-    if not step.start_ns < moment_ns <= step.end_ns:
+    """The part of the interval after a moment, in millionths; half of it when the moment lies outside.
+
+    Who started in the clock tick in which the interval began was there from its beginning.
+    """
+    if not step.start_ns - TICK_NS < moment_ns <= step.end_ns:
         return WHOLE // 2
-    return (step.end_ns - moment_ns) * WHOLE // (step.end_ns - step.start_ns)
+    return (step.end_ns - max(moment_ns, step.start_ns)) * WHOLE // (step.end_ns - step.start_ns)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbon_sched_runtime import book as books
-from carbon_sched_runtime.accounts import Accounts, GpuScene, Sample, Scene, Stay
+from carbon_sched_runtime.accounts import TICK_NS, Accounts, GpuScene, Sample, Scene, Stay
 from carbon_sched_runtime.attribution import WHOLE
 from carbon_sched_runtime.counters import Reading
 from carbon_sched_runtime.wire import SEGMENT_LIMIT, Note, Segment, format_segment, parse_segment
@@ -86,9 +86,16 @@ def test_a_gpu_with_one_user_books_every_microjoule_to_it():
 def test_who_was_allocated_no_gpu_pays_for_half_of_the_tick_in_which_it_came_onto_one():
     play = Play()
     for _ in range(5):
-        play.step(a=300_000_000, scene=scene(replace(ON_A, gpus=0), a={A: START_NS}))
+        play.step(a=300_000_000, scene=scene(replace(ON_A, gpus=0), a={A: START_NS - 1_000_000_000}))
 
     assert play.rows("gpu:a") == {A: 5 * 300_000_000 - 150_000_000, "idle": 150_000_000}
+
+
+def test_who_started_in_the_clock_tick_in_which_the_interval_began_pays_for_all_of_it():
+    play = Play()
+    play.step(a=300_000_000, scene=scene(replace(ON_A, gpus=0), a={A: START_NS - TICK_NS // 2}))
+
+    assert play.rows("gpu:a") == {A: 300_000_000}
 
 
 def test_time_with_nobody_is_idle_and_that_is_no_uncertainty():
