@@ -146,7 +146,7 @@ def test_a_thousand_ledgers_tampered_with_are_found_and_the_first_bad_entry_is_n
             assert found.first_bad_seq == place, context
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_no_clean_ledger_raises_an_alarm(count, key):
     chance = random.Random(count)
     for _ in range(count):
