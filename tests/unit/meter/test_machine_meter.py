@@ -57,7 +57,7 @@ def meter(tmp_path):
 
 
 def test_joules_and_watts_of_each_device_and_whose_they_are(meter):
-    meter.proc.process(100, started=meter.sources.mono_ns // 10**7, env={"CARBON_SCHED_ATTEMPT": A})
+    meter.proc.process(100, started=meter.sources.mono_ns // 10**7 - 100, env={"CARBON_SCHED_ATTEMPT": A})
     meter.sources.clients["gpu:a"] = GpuProcesses((100,))
     for _ in range(70):  # over two seals
         meter.pass_s(1, gpu_a=300_000_000, cpu_package_0=50_000_000)
@@ -66,7 +66,7 @@ def test_joules_and_watts_of_each_device_and_whose_they_are(meter):
     assert meter.value("hw_energy_joules_total", **gpu_labels) == pytest.approx(21_000)
     assert meter.value("hw_power_watts", **gpu_labels) == pytest.approx(300)
     labels = {"hw_id": "gpu:a", "hw_type": "gpu", "owner": A, "job": "aaaaaaaaaa", "source": "counter"}
-    # In the interval in which it came, it was there for half of the time.
+    # In the interval in which it came onto the GPU, it was there for half of the time.
     assert meter.value("carbon_sched_energy_joules_total", **labels) == pytest.approx(21_000 - 150)
     assert meter.by_owner("gpu:a")["idle"] == pytest.approx(150)
     assert sum(meter.by_owner("cpu:package-0").values()) == pytest.approx(3500)
