@@ -52,6 +52,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN pg_locks USING (pid)
 WHERE datname = current_database() AND relation = 'schema_info'::regclass AND mode = 'ExclusiveLock' AND granted
   AND state = 'active' AND wait_event = 'ClientRead' AND clock_timestamp() - state_change > %s * interval '1 ms'
 """
+"""Who keeps the turn amid a statement and sends nothing; who is idle between two, the database ends by `END_IDLE`."""
 
 
 def open_store(url: str, clock: Clock, *, wait_s: float = WAIT_S) -> SqlStore:
