@@ -118,8 +118,8 @@ SWITCH_S = 0.0005
 """How long a loop that computes may keep the interpreter from a thread that has an answer to give. Python's 5 ms are
 paid at every statement of a request: its thread gives the interpreter up to wait for the database."""
 SELDOM = 1000
-"""After so many collections of the middle generation (7 million objects) Python may walk all objects for cycles, instead
-of after ten: it stops every thread for a tenth of a second and more where thousands of jobs wait, and finds nothing."""
+"""After so many collections of the middle generation (7 million objects) Python may walk all objects for cycles, not
+after ten: it stops every thread for a tenth of a second and more where thousands of jobs wait, and finds nothing."""
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_EPOCH = 1_735_689_600
 """2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""

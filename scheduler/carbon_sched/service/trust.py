@@ -14,7 +14,7 @@ import numpy as np
 from carbon_sched.domain.intensity import Kind
 from carbon_sched.domain.units import MG_PER_G
 from carbon_sched.forecast.series import HourlySeries
-from carbon_sched.planning.trust import LEAST_AGREEMENT, WINDOW_H, agreement
+from carbon_sched.planning.trust import PAST_H, WINDOW_H, believable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,11 +46,11 @@ class Trust:
                 self._verdicts[zone] = hour, self._agrees(zone, hour, now)
                 seen = self._seen.setdefault(zone, deque(maxlen=WINDOW_H))
                 if any(reading.kind is Kind.FORECAST for reading in outlook.readings):
-                    seen.append((hour, hourly(outlook.readings, hour)))
+                    seen.append((hour, hourly(outlook.readings, hour, WINDOW_H)))
         return {zone: self._verdicts[zone][1] for zone in outlooks}
 
     def _agrees(self, zone: str, hour: datetime, now: datetime) -> bool:
-        """Judge what was issued in the 24 hours before `hour` by what is measured by now."""
+        """Judge what was issued in the 24 hours before `hour` by what is measured by now, and in the week before."""
         first = hour - WINDOW_H * HOUR
         issued = np.full((WINDOW_H, WINDOW_H), np.nan)
         for at, values in self._seen.get(zone, ()):
@@ -58,14 +58,15 @@ class Trust:
                 issued[(at - first) // HOUR] = values
         if np.isnan(issued).all():
             return True
-        readings = self._outlooks.actual(zone, first, hour, now)
+        begin = hour - PAST_H * HOUR
+        readings = self._outlooks.actual(zone, begin, hour, now)
         measured = [reading for reading in readings if reading.kind in (Kind.MEASURED, Kind.ESTIMATED)]
-        return agreement(issued, hourly(measured, first)) >= LEAST_AGREEMENT
+        return believable(issued, hourly(measured, begin, PAST_H))
 
 
-def hourly(readings: Sequence[Reading], first: datetime) -> Floats:
-    """`[WINDOW_H]` means in g/kWh of the hours from `first` on; NaN for hours that are not wholly covered."""
-    out = np.full(WINDOW_H, np.nan)
+def hourly(readings: Sequence[Reading], first: datetime, hours: int) -> Floats:
+    """`[hours]` means in g/kWh of the hours from `first` on; NaN for hours that are not wholly covered."""
+    out = np.full(hours, np.nan)
     if not readings:
         return out
     series = HourlySeries.from_intervals(
@@ -73,6 +74,6 @@ def hourly(readings: Sequence[Reading], first: datetime) -> Floats:
     )
     offset = (series.start - first) // HOUR
     for number, value in enumerate(series.values, offset):
-        if 0 <= number < WINDOW_H:
+        if 0 <= number < hours:
             out[number] = value
     return out

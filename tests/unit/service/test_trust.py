@@ -85,9 +85,9 @@ def test_it_looks_once_an_hour():
 
 def test_hours_that_are_not_covered_are_unknown():
     known = hourly(
-        [reading("DE", T0 + HOUR, T0 + 3 * HOUR, 100.0), reading("DE", T0 + 3 * HOUR, T0 + 4 * HOUR, 200.0)], T0
+        [reading("DE", T0 + HOUR, T0 + 3 * HOUR, 100.0), reading("DE", T0 + 3 * HOUR, T0 + 4 * HOUR, 200.0)], T0, 24
     )
     assert np.isnan(known[0])
     assert known[1:4].tolist() == [100, 100, 200]
     assert np.isnan(known[4:]).all()
-    assert np.isnan(hourly([], T0)).all()
+    assert np.isnan(hourly([], T0, 24)).all()
