@@ -9,19 +9,21 @@ costs no zone of 2022 more than half a point of its saving and ended a week of m
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
     Array = NDArray[np.floating]
 
 WINDOW_H = 24
-USUAL_DAYS = 7
-PAST_H = WINDOW_H * (1 + USUAL_DAYS)
+WEEK_H = 7 * WINDOW_H
 LEAST_KNOWN = 6
 LEAST_AGREEMENT = -0.3
 
@@ -48,20 +50,20 @@ def agreement(forecasts: Array, truth: Floats) -> float:
     return float((x * y).sum()) / size if size > 0 else 1.0
 
 
-def believable(forecasts: Array, truth: Floats) -> bool:
+def believable(forecasts: Array, day: Floats, week: Callable[[], Floats]) -> bool:
     """Whether the forecasts of the last day agreed with that day, or at least with the hours of the week before it.
 
     Args:
         forecasts: `[WINDOW_H, leads]`, as for `agreement`.
-        truth: `[PAST_H]` what the hours up to now turned out to be, oldest first; NaN where unknown. Of an hour of the
-            day that the week knows nothing of, the last day alone decides.
+        day: `[WINDOW_H]` what the hours up to now turned out to be, oldest first; NaN where unknown.
+        week: tells the `[WEEK_H]` hours before, asked for only where the day disagrees. Of an hour of the day that the
+            week knows nothing of, the last day alone decides.
     """
-    day = truth[-WINDOW_H:]
     if agreement(forecasts, day) >= LEAST_AGREEMENT:
         return True
-    week = truth[:-WINDOW_H].reshape(USUAL_DAYS, WINDOW_H)
-    known = np.isfinite(week)
-    usual = np.where(known, week, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    before = week().reshape(-1, WINDOW_H)
+    known = np.isfinite(before)
+    usual = np.where(known, before, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return agreement(forecasts, np.where(known.any(axis=0), usual, day)) >= LEAST_AGREEMENT
 
 
@@ -71,7 +73,8 @@ def trusted(forecasts: Array, truth: Floats) -> NDArray[np.bool_]:
     `forecasts` `[hours, leads]`, row i issued at the beginning of hour i; `truth` `[hours or more]`.
     """
     out = np.ones(len(forecasts), dtype=np.bool_)
-    past = np.concatenate([np.full(PAST_H, np.nan), truth])
-    for now in range(WINDOW_H, len(forecasts)):
-        out[now] = believable(forecasts[now - WINDOW_H : now], past[now : now + PAST_H])
+    past = np.concatenate([np.full(WEEK_H, np.nan), truth])
+    for first in range(len(forecasts) - WINDOW_H):
+        now, week = first + WINDOW_H, partial(past.__getitem__, slice(first, first + WEEK_H))
+        out[now] = believable(forecasts[first:now], truth[first:now], week)
     return out

@@ -14,7 +14,7 @@ import numpy as np
 from carbon_sched.domain.intensity import Kind
 from carbon_sched.domain.units import MG_PER_G
 from carbon_sched.forecast.series import HourlySeries
-from carbon_sched.planning.trust import PAST_H, WINDOW_H, believable
+from carbon_sched.planning.trust import WEEK_H, WINDOW_H, believable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,10 +58,12 @@ class Trust:
                 issued[(at - first) // HOUR] = values
         if np.isnan(issued).all():
             return True
-        begin = hour - PAST_H * HOUR
-        readings = self._outlooks.actual(zone, begin, hour, now)
-        measured = [reading for reading in readings if reading.kind in (Kind.MEASURED, Kind.ESTIMATED)]
-        return believable(issued, hourly(measured, begin, PAST_H))
+        day = self._measured(zone, first, WINDOW_H, now)
+        return believable(issued, day, lambda: self._measured(zone, first - WEEK_H * HOUR, WEEK_H, now))
+
+    def _measured(self, zone: str, first: datetime, hours: int, now: datetime) -> Floats:
+        readings = self._outlooks.actual(zone, first, first + hours * HOUR, now)
+        return hourly([one for one in readings if one.kind in (Kind.MEASURED, Kind.ESTIMATED)], first, hours)
 
 
 def hourly(readings: Sequence[Reading], first: datetime, hours: int) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from carbon_sched.planning.trust import PAST_H, agreement, believable, trusted
+from carbon_sched.planning.trust import WEEK_H, WINDOW_H, agreement, believable, trusted
 
 DAYS = np.arange(24 * 20)
 WAVE = 300 + 100 * np.sin(DAYS / 24 * 2 * np.pi)
@@ -41,18 +41,17 @@ def test_a_mirrored_feed_is_caught_within_a_day_and_believed_again_after():
 
 
 def test_who_expects_a_usual_day_is_believed_on_an_unusual_one():
-    reversed_day = WAVE[:PAST_H].copy()
-    reversed_day[-24:] = 600 - reversed_day[-24:]
-    assert agreement(PERFECT[:24], reversed_day[-24:]) == pytest.approx(-1)
-    assert believable(PERFECT[:24], reversed_day)
+    day = 600 - WAVE[:24]
+    assert agreement(PERFECT[:24], day) == pytest.approx(-1)
+    assert believable(PERFECT[:24], day, lambda: WAVE[:WEEK_H])
 
 
-@pytest.mark.parametrize("known_days", [0, 1, 7])
-def test_who_contradicts_the_day_and_the_days_before_it_is_not(known_days):
+@pytest.mark.parametrize("known_h", [0, 24, WEEK_H])
+def test_who_contradicts_the_day_and_the_days_before_it_is_not(known_h):
     mirrored = 2 * PERFECT.mean(axis=1, keepdims=True) - PERFECT
-    truth = WAVE[:PAST_H].copy()
-    truth[: 24 * (7 - known_days)] = np.nan
-    assert not believable(mirrored[:24], truth)
+    week = WAVE[:WEEK_H].copy()
+    week[: WEEK_H - known_h] = np.nan
+    assert not believable(mirrored[:WINDOW_H], WAVE[:WINDOW_H], lambda: week)
 
 
 def test_only_what_is_known_when_it_is_issued_counts():
