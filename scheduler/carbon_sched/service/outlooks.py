@@ -117,7 +117,7 @@ class Outlooks:
         at, mean = self._means.get(zone, (None, 0.0))
         if at != hour:
             readings = self._grid.actual(zone, now - TRAILING, now, now)
-            weights = [reading.interval.duration.total_seconds() for reading in readings]
+            weights = [(reading.end - reading.start).total_seconds() for reading in readings]
             mean = sum(r.intensity_mg_per_kwh * w for r, w in zip(readings, weights, strict=True)) / sum(weights)
             self._means[zone] = (hour, mean)
         return mean

@@ -68,14 +68,10 @@ class Trust:
 
 def hourly(readings: Sequence[Reading], first: datetime, hours: int) -> Floats:
     """`[hours]` means in g/kWh of the hours from `first` on; NaN for hours that are not wholly covered."""
-    out = np.full(hours, np.nan)
-    if not readings:
-        return out
-    series = HourlySeries.from_intervals(
-        (reading.start, reading.end, reading.intensity_mg_per_kwh / MG_PER_G) for reading in readings
-    )
-    offset = (series.start - first) // HOUR
-    for number, value in enumerate(series.values, offset):
-        if 0 <= number < hours:
-            out[number] = value
+    out, until = np.full(hours, np.nan), first + hours * HOUR
+    pieces = [(r.start, r.end, r.intensity_mg_per_kwh / MG_PER_G) for r in readings if r.start < until]
+    if pieces:
+        series = HourlySeries.from_intervals(pieces).since(first).until(until)
+        offset = (series.start - first) // HOUR
+        out[offset : offset + len(series.values)] = series.values
     return out
