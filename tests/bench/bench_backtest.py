@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -75,8 +76,9 @@ def report(document: dict, prepared: float, whole: float) -> None:
     ours = sum(row["wall_s"] for row in document["results"])
     print(f"files and forecasts {prepared:.1f} s, policy and baselines {ours:.1f} s", end=", ")
     print(f"bounds and figures {whole - prepared - ours:.1f} s")
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     met = "met" if whole <= MOST_S else "missed"
-    print(f"{whole:.1f} s in all, {time.process_time():.1f} s of CPU (goal {MOST_S:.0f} s: {met})")
+    print(f"{whole:.1f} s in all, {time.process_time():.1f} s of CPU, {peak_mib:.0f} MiB (goal {MOST_S:.0f} s: {met})")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
         seed: makes the local search repeatable.
     """
     made = _level_by_level(problem, warm, expected, seed)
-    if warm is None or problem.jobs > MOST_COMPARED:
+    if warm is None or problem.jobs > MOST_COMPARED or _unbeatable(made):
         return made
     fresh = _level_by_level(problem, None, expected, seed)
     return fresh if _better(fresh, made) else made
@@ -129,6 +129,11 @@ def _level_by_level(problem: Problem, warm: Warm | None, expected: Expected | No
         lane[which], start[which] = field.lane, field.start
         capacity = np.maximum(field.free.T.astype(np.float64), 0.0)
     return Solution(problem, lane, start, prices)
+
+
+def _unbeatable(made: Solution) -> bool:
+    """Whether every job has so nearly its best offer that no other plan would be worth moving jobs for."""
+    return bool(made.placed.all()) and made.problem.wishes.sum() >= (1 - WORTH_MOVING) * made.grams
 
 
 def _better(fresh: Solution, made: Solution) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carbon_sched.domain.time import to_rfc3339
+from carbon_sched.ledger.uncollected import uncollected
 from carbon_sched.simulate import bounds
 from carbon_sched.simulate.feed import forecasts
 from carbon_sched.simulate.outcome import Outcome, started
@@ -94,7 +95,8 @@ def run(
 
 def _replayed(scenario: Scenario, policy: Policy, tell: Progress) -> Result:
     begun = time.perf_counter()
-    done = replay(scenario, policy, progress=lambda share: tell(f"policy {policy.name}", share))
+    with uncollected():
+        done = replay(scenario, policy, progress=lambda share: tell(f"policy {policy.name}", share))
     outcome = started(scenario, done.cluster, done.start_h)
     return Result(policy.label, outcome, time.perf_counter() - begun, ours=True)
 
