@@ -40,6 +40,7 @@ class Field:
         self.free = problem.capacity.T.astype(np.float32, order="C")
         self.lane = np.full(problem.jobs, NOWHERE)
         self.start = np.full(problem.jobs, NOWHERE)
+        self._asked = problem.asked
 
     @staticmethod
     def filled(problem: Problem, lane: Ints, start: Ints) -> Field:
@@ -64,15 +65,15 @@ class Field:
 
     def put(self, job: int, lane: int, start: int) -> None:
         """Take the units of `job` from `start` on."""
-        problem = self.problem
+        asked = self._asked[job]
         self.lane[job], self.start[job] = lane, start
-        self.free[start : start + problem.slots[problem.group[job]], lane] -= np.float32(problem.units[job])
+        self.free[start : start + asked.slots, lane] -= asked.units
 
     def lift(self, job: int) -> tuple[int, int]:
         """Give back what `job` holds; returns where it was."""
-        problem, lane, start = self.problem, int(self.lane[job]), int(self.start[job])
+        asked, lane, start = self._asked[job], int(self.lane[job]), int(self.start[job])
         if lane != NOWHERE:
-            self.free[start : start + problem.slots[problem.group[job]], lane] += np.float32(problem.units[job])
+            self.free[start : start + asked.slots, lane] += asked.units
             self.lane[job] = NOWHERE
         return lane, start
 
@@ -82,17 +83,17 @@ class Field:
 
     def windowed(self, table: Singles, job: int) -> Singles:
         """The part of a table `[G, S, L]` that is about a job."""
-        problem = self.problem
-        out: Singles = table[problem.group[job], problem.first[job] : problem.last[job] + 1]
+        asked = self._asked[job]
+        out: Singles = table[asked.group, asked.first : asked.end]
         return out
 
     def best(self, job: int, offers: Singles) -> tuple[int, int]:
         """The start and lane with room that is cheapest by `offers`, the earliest of equals; `NOWHERE` without any."""
-        problem = self.problem
-        first, length = int(problem.first[job]), int(problem.slots[problem.group[job]])
-        free = self.free[first : first + len(offers) + length - 1] >= np.float32(problem.units[job] - EPSILON)
+        asked = self._asked[job]
+        first, length = asked.first, asked.slots
+        free = self.free[first : first + len(offers) + length - 1] >= asked.units - EPSILON
         open_ = np.where(_room(free, length), offers, CLOSED)
-        start, lane = divmod(int(open_.argmin()), problem.lanes)
+        start, lane = divmod(int(open_.argmin()), offers.shape[1])
         return (lane, first + start) if open_[start, lane] < CLOSED else (NOWHERE, NOWHERE)
 
     def cost_of(self, job: int) -> float:

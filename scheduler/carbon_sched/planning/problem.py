@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,19 @@ class Segments:
             return np.empty(0)
         out: Floats = np.minimum.reduceat(table.ravel()[self.flat], self.begin).astype(np.float64)
         return out
+
+
+class Asked(NamedTuple):
+    """What one job asks for in plain numbers, which Python reads much faster than single elements of arrays.
+
+    It may start in slots `first` to `end` (exclusive), and holds `units` for `slots` slots.
+    """
+
+    group: int
+    first: int
+    end: int
+    slots: int
+    units: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +129,13 @@ class Problem:
             level=np.concatenate([self.level, other.level]),
             urgent=np.concatenate([self.urgent, other.urgent]),
         )
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """What every job asks for."""
+        slots, units = self.slots[self.group].tolist(), self.units.tolist()
+        columns = self.group.tolist(), self.first.tolist(), (self.last + 1).tolist(), slots, units
+        return [Asked(*row) for row in zip(*columns, strict=True)]
 
     @cached_property
     def pressing(self) -> Bools:
