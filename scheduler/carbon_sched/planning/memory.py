@@ -61,5 +61,5 @@ def _prices_to_json(book: PriceBook) -> Json:
 
 def _prices_from_json(kept: Mapping[str, Any]) -> PriceBook:
     lanes = tuple((cluster, kind) for cluster, kind in kept["lanes"])
-    values = np.array(kept["values"], dtype=np.float64).reshape(len(lanes), -1)
+    values = np.array(kept["values"], dtype=np.float64).reshape(len(lanes), -1 if lanes else 0)
     return PriceBook(lanes, kept["origin"], kept["slot_s"], values, kept["unbalanced"])

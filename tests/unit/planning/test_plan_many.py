@@ -187,6 +187,14 @@ def test_a_plan_goes_on_from_its_state_kept_as_text():
     assert carbon(again) <= 1.005 * carbon(plan(snapshot(clusters, jobs)))
 
 
+def test_a_state_from_when_no_cluster_answered_is_gone_on_from():
+    nowhere = plan(snapshot([cluster("de", [100], nodes=[])], [job("a", gpus=1)]))
+    assert nowhere.state.prices.lanes == ()
+    kept = from_json(json.loads(json.dumps(to_json(nowhere.state))))
+    again = plan(snapshot([cluster("de", [100], nodes=[node(gpus=1)])], [job("a", gpus=1)]), Plan((), NOW, kept))
+    assert again.decisions[0].verdict is Verdict.PLACE
+
+
 def test_a_full_hour_says_what_its_last_gpu_is_worth():
     # two GPU-hours at 100 g are wanted by three jobs; the third has to take 150 g, so that is what room there is worth
     one_gpu = [cluster("de", [400, 100, 100, 150, 400], nodes=[node(gpus=1)])]
