@@ -454,6 +454,25 @@ def test_a_heads_ports_stay_claimed_while_it_lives(place: Place):
     assert again.base == base
 
 
+def test_a_killed_head_comes_back_at_its_ports_once_they_are_given_back(place: Place, monkeypatch: pytest.MonkeyPatch):
+    looks, free = list[bool](), head_ports.free
+    address = place.head().endpoint().address
+    (pid,) = started(place)
+    settled(place)
+    os.kill(pid, signal.SIGKILL)
+    monkeypatch.setattr(head_ports, "free", lambda base: looks.append(free(base)) or looks[-1])
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", int(str(place.state()["base_port"])) + head_ports.RAY_CLIENT))
+        held.listen()
+        asked = threading.Thread(target=place.head().endpoint)
+        asked.start()
+        assert processes.wait_until(lambda: looks, 10)
+    asked.join()
+    assert looks[0] is False
+    started(place, 2)
+    assert place.head().endpoint().address == address
+
+
 def test_a_process_is_more_than_its_number():
     child = subprocess.Popen(["sleep", "1000"])
     known = processes.process(child.pid)

@@ -68,7 +68,7 @@ def _try_claim(folder: Path, base: int) -> PortBlock | None:
     lock = os.open(folder / str(base), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _all_free(base):
+        if free(base):
             return PortBlock(base, lock)
     except BlockingIOError:
         pass
@@ -76,7 +76,8 @@ def _try_claim(folder: Path, base: int) -> PortBlock | None:
     return None
 
 
-def _all_free(base: int) -> bool:
+def free(base: int) -> bool:
+    """Whether nobody listens on any port of a block."""
     with contextlib.ExitStack() as stack:
         for port in range(base, base + USED):
             one = stack.enter_context(socket.socket())

@@ -43,7 +43,7 @@ OBJECT_STORE_BYTES = 512 * 1024 * 1024
 # Ray keeps sockets below its temporary folder, and a socket's path has at most 107 bytes (103 on macOS).
 LONGEST_TEMP = 24
 TERM_WAIT_S = 12.0
-KILL_WAIT_S = 5.0
+KILL_WAIT_S = PORTS_WAIT_S = 5.0
 # A head that ends sooner than this failed to start; the next try waits longer each time.
 FAILED_START_S = 30.0
 LONGEST_PAUSE_S = 60.0
@@ -146,6 +146,8 @@ class LocalRayHead:
             return self._start(state)
 
     def _start(self, last: HeadState | None) -> HeadState:
+        if last:  # what has just been killed may hold its ports for a moment yet
+            processes.wait_until(lambda: head_ports.free(last.base_port), PORTS_WAIT_S)
         block = head_ports.claim(last.base_port if last else self._preferred_port())
         try:
             state = HeadState(block.base, self._temp_dir(last))
