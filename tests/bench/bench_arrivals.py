@@ -19,8 +19,8 @@ Tried from slot 400, in vain: who finds no room lets all use their reserve, in a
 late). From slot 587 on somebody lacks a place there: those who wait must use 98 % of all room in the next seven hours.
 The linear relaxation of that moment still places everybody; its integral problem was not solved. Over seeds 0 to 3, of
 which two have late starts (10 and 2), moving others aside for who finds no room, up to two moves deep, leaves 4 and 3;
-twice the reserve with four fifths of the window at most leaves 3, starts one late where none was, costs 1 % more carbon
-on the calm seeds, and strands somebody on seed 3.
+further orders of placing (by deadline, by size) leave 4 and 2; twice the reserve with four fifths of the window at most
+leaves 3, starts one late where none was, costs 1 % more carbon on the calm seeds, and strands somebody on seed 3.
 """
 
 from __future__ import annotations
