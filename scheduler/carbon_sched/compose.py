@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import getpass
 import logging
 import os
@@ -35,6 +34,7 @@ from carbon_sched.grid.chain import Grid
 from carbon_sched.grid.configured import ConfiguredGrid
 from carbon_sched.grid.http import Web
 from carbon_sched.grid.yearly import YearlyTable
+from carbon_sched.ledger.uncollected import collected_seldom
 from carbon_sched.policy.presets import preset, preset_names
 from carbon_sched.server_files import ServerFiles
 from carbon_sched.service.accept import Accept
@@ -117,9 +117,6 @@ DECIDE_REST = 1.0
 SWITCH_S = 0.0005
 """How long a loop that computes may keep the interpreter from a thread that has an answer to give. Python's 5 ms are
 paid at every statement of a request: its thread gives the interpreter up to wait for the database."""
-SELDOM = 1000
-"""After so many collections of the middle generation (7 million objects) Python may walk all objects for cycles, not
-after ten: it stops every thread for a tenth of a second and more where thousands of jobs wait, and finds nothing."""
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_EPOCH = 1_735_689_600
 """2025-01-01T00:00Z; 30 bits of seconds from here reach to 2059."""
@@ -403,7 +400,6 @@ def serve(settings: Settings) -> int:
     data folder: a second one raises Conflict.
     """
     sys.setswitchinterval(SWITCH_S)
-    gc.set_threshold(*gc.get_threshold()[:2], SELDOM)
     database = sqlite_file(settings.database_url)
     if database is not None:
         check_local_filesystem(database)
@@ -418,7 +414,7 @@ def serve(settings: Settings) -> int:
         shutdown, stop_local = threading.Event(), threading.Event()
         _end_on_signals(shutdown)
         server = build(settings, token=token, url=url, shutdown=shutdown, stop_local=stop_local)
-        gc.freeze()  # modules and wiring are for good: no collection need look at them
+        collected_seldom()
         threading.Thread(target=_watch_home, args=(files, shutdown, stop_local), name="home", daemon=True).start()
         with server.closing:
             server.loops.start()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.domain.errors import Internal
+from carbon_sched.ledger.uncollected import collected_seldom
 from carbon_sched.planning.memory import from_json, to_json
 from carbon_sched.planning.plan import Plan, plan
 
@@ -217,6 +218,7 @@ def serve(line: Connection, state: Json | None) -> None:
     """Make plans until the server hangs up, going on from `state`; the main function of the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's to act on
     os.nice(NICENESS)
+    collected_seldom()
     planner = OwnPlanner()
     if state is not None:
         planner.remember(state)
