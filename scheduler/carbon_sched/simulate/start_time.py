@@ -120,7 +120,7 @@ def decide(
 def _by_hour(which: Ints, hour: Ints) -> dict[int, Ints]:
     ordered = which[np.argsort(hour[which], kind="stable")]
     hours, begins = np.unique(hour[ordered], return_index=True)
-    return dict(zip(hours.tolist(), np.split(ordered, begins[1:]), strict=True))
+    return dict(zip(hours.tolist(), np.split(ordered, begins)[1:], strict=True))
 
 
 def _costs(waits: Waits, which: Ints, curve: Curve, issue: int) -> Floats:
