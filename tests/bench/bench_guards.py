@@ -12,6 +12,11 @@ replay):
 * no deadline is missed by a job whose run time lies within what was stated for its policy's confidence;
 * when the forecasts of seven days say the opposite of what comes, the jobs of that week emit at most 15 % more than
   run-now-here, and none of them misses its deadline.
+
+The month: all hold on every set. The year on DE/IE/NL and GB: worst months -3.4 and -4.0 %, lies at most +7.7 %, but 2
+of 60,000 deadlines missed on each. Of GB's one was planned into the last clean hour before its deadline, which was full
+when it came, since runs before it took longer than expected, and began 23 minutes after its latest start; the other had
+no time to wait, and found the cluster full for six hours with jobs that had waited for the same clean hours.
 """
 
 from __future__ import annotations
