@@ -15,9 +15,9 @@ SELDOM = 100
 def collected_seldom() -> None:
     """For a process that keeps hundreds of thousands of objects and answers others.
 
-    Python walks all of them only when 700,000 more have come than gone (a hundred collections of the middle generation),
-    not 70,000: that stops every thread for a tenth of a second and more, and finds next to nothing. What is there
-    already is for good, modules above all, and is walked over never again.
+    Python walks all of them only when 700,000 more have come than gone (a hundred collections of the middle
+    generation), not 70,000: that stops every thread for a tenth of a second and more, and finds next to nothing. What
+    is there already is for good, modules above all, and is walked over never again.
     """
     gc.set_threshold(*gc.get_threshold()[:2], SELDOM)
     gc.freeze()
