@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from carbon_sched.service.shares import Shares
     from carbon_sched.service.windows import Progress
 
+KEPT, MOST_KEPT_S = 0.1, 3600.0
+"""What a job with a deadline keeps of the time that it may wait: this share, up to so many seconds."""
 DATA_CLASS = "data-class"
 """The label by which a job names its class of data."""
 
@@ -71,13 +73,15 @@ def waiting_job(
 def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings, come: Progress) -> float:
     """How long the job may stand still in all: what was declared, where the policy honours it, else what it grants.
 
-    A deadline counts back from the rest that is not exceeded with the policy's confidence, and what a resume takes.
+    A deadline counts back from the rest that is not exceeded with the policy's confidence, and what a resume takes. Of
+    what is left then, a part is kept for a start that is held up: runs before it may take longer than expected.
     """
     flexibility, confidence = job.spec.flexibility, settings.deadline_confidence
     declared = [flexibility.max_delay_s] if flexibility.max_delay_s is not None else []
     if flexibility.deadline is not None:
         last = flexibility.deadline - timedelta(seconds=left.longest_s(confidence) + come.resume_s(confidence))
-        declared.append((last - job.submitted_at).total_seconds() - come.done_s)
+        patience_s = (last - job.submitted_at).total_seconds() - come.done_s
+        declared.append(patience_s - min(MOST_KEPT_S, KEPT * max(patience_s, 0.0)))
     return settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
 
 
