@@ -13,10 +13,10 @@ replay):
 * when the forecasts of seven days say the opposite of what comes, the jobs of that week emit at most 15 % more than
   run-now-here, and none of them misses its deadline.
 
-The month: all hold on every set. The year on GB: all hold, worst month -4.0 %, lies at most +2.3 %, none of 60,000 late.
-Before jobs with deadlines kept a part of their time for a start that is held up, 2 were, on GB as on DE/IE/NL (there
--3.4 and +7.7 %; not run since): one was planned into the last clean hour before its deadline, which was full when it
-came, since runs before it took longer than expected.
+The month: all hold on every set. The year on GB: all hold, worst month -4.0 %, lies at most +2.3 %, none of 60,000
+late. Before jobs with deadlines kept a part of their time for a start that is held up, 2 were, on GB as on DE/IE/NL
+(there -3.4 and +7.7 %; not run since): one was planned into the last clean hour before its deadline, which was full
+when it came, since runs before it took longer than expected.
 """
 
 from __future__ import annotations
