@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -118,6 +119,15 @@ def test_processes_that_open_a_new_database_together_migrate_it_once(database_ur
     with store.transaction(write=False) as tx:
         assert tx.ledger_head()[0] == 6
     store.close()
+
+
+def test_a_new_file_is_in_wal_mode_before_others_can_open_it(tmp_path, monkeypatch):
+    """Of two processes that turn one file to WAL mode together, SQLite refuses one without waiting."""
+    seen, link = [], os.link
+    monkeypatch.setattr(os, "link", lambda made, name: (seen.append(Path(made).read_bytes()[18:20]), link(made, name)))
+    open_store(f"sqlite:///{tmp_path / 's.sqlite'}", StoppedClock()).close()
+    assert seen == [b"\x02\x02"], "the header's versions for writing and reading: 2 is WAL"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.sqlite"]
 
 
 def test_an_up_to_date_database_opens_without_alembic(tmp_path):

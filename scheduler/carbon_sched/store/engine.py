@@ -11,9 +11,10 @@ pause came between the messages of one statement, which the database has no limi
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ WAIT_S = 30
 POOL = {"pool_size": 32, "max_overflow": 32, "pool_use_lifo": True}
 """Connections beyond the first 32 are closed after use. Opening one costs PostgreSQL more than a submission does; with
 the last one used taken first, a quiet server uses few of them."""
+WAL_MODE = "journal_mode = WAL"
 CACHE_KIB = 256
 """Of each connection to SQLite, whose own default is eight times that: many threads read, and the system's cache is
 behind them all."""
@@ -168,7 +170,7 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIB}"):
+        for pragma in (WAL_MODE, "synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIB}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -180,22 +182,27 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
 
 
 def _create_private(path: Path) -> None:
-    """The file with mode 0600 before SQLite sees it; its WAL inherits the mode.
+    """The file with mode 0600 before SQLite sees it, whose WAL inherits the mode, and in WAL mode already.
 
     Made under another name and linked: were it opened here, closing it would drop the locks that another connection of
-    this process holds on it (POSIX locks belong to the process, not to the handle).
+    this process holds on it (POSIX locks belong to the process, not to the handle), and of two processes that turn one
+    file to WAL mode together SQLite lets one wait and refuses the other at once.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
             os.close(handle)
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-            Path(temporary).unlink()
+            try:
+                with closing(sqlite3.connect(temporary)) as connection:
+                    connection.execute(f"PRAGMA {WAL_MODE}")
+                with suppress(FileExistsError):
+                    os.link(temporary, path)
+            finally:
+                Path(temporary).unlink()
         path.chmod(0o600)
-    except OSError as error:
-        problem = f"the database {path} cannot be opened: {error.strerror}"
+    except (OSError, sqlite3.Error) as error:
+        problem = f"the database {path} cannot be opened: {getattr(error, 'strerror', None) or error}"
         raise StoreError(f"{problem}. Check the path and its rights") from error
 
 
