@@ -41,6 +41,7 @@ from carbon_sched.service.accept import Accept
 from carbon_sched.service.access import Access
 from carbon_sched.service.amend import Amend
 from carbon_sched.service.answers import Answers
+from carbon_sched.service.arenas import few_arenas
 from carbon_sched.service.awake import Awake
 from carbon_sched.service.batches import Batches
 from carbon_sched.service.book import Book
@@ -400,6 +401,7 @@ def serve(settings: Settings) -> int:
     data folder: a second one raises Conflict.
     """
     sys.setswitchinterval(SWITCH_S)
+    few_arenas()
     database = sqlite_file(settings.database_url)
     if database is not None:
         check_local_filesystem(database)
