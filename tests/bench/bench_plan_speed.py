@@ -140,11 +140,13 @@ def later(problem, plan, noise: float) -> tuple:
 
 
 def whole(options: argparse.Namespace) -> dict:
-    """plan(snapshot) with everything that belongs to it."""
+    """plan(snapshot) with everything that belongs to it, in a process that collects as the planner's does."""
+    from carbon_sched.ledger.uncollected import collected_seldom
     from carbon_sched.planning.plan import plan
 
     jobs, grid = load_jobs(options.data / "jobs" / "alibaba-pai-2020-year-100k.csv.gz"), year(options.data)
     snapshot = world(options.size, jobs, grid)
+    collected_seldom()
     first, cold_s, _ = timed(lambda: plan(snapshot))
     some = [outline.job_id for outline in first.outlines[:EXPLAINED]]
     _, explained_s, _ = timed(lambda: first.explained(some))

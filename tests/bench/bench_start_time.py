@@ -93,13 +93,9 @@ def prepared(options: argparse.Namespace) -> tuple:
 
 
 def own_forecasts(grid: Grid, begin: int, options: argparse.Namespace) -> dict:
-    """Every forecast of the year, learnt from zones with a history before it and from those that are judged."""
-    learn = {
-        name: values
-        for name, values in grid.zones.items()
-        if name in options.zones or np.isfinite(values[:begin]).mean() > 0.5
-    }
-    return rolling_forecasts(learn, grid.start, begin, begin + 8760, leads=LEADS, lag=1, only=tuple(options.zones))
+    """Every forecast of the year, learnt week by week from all zones of the folder."""
+    only = tuple(options.zones)
+    return rolling_forecasts(grid.zones, grid.start, begin, begin + 8760, leads=LEADS, lag=1, only=only)
 
 
 def worth(jobs: Jobs) -> float:

@@ -73,10 +73,10 @@ class Columns:
         """The slot of the earliest start of job i."""
         return self.grid.slot(self.windows[i][0])
 
-    def hurries(self, i: int) -> bool:
-        """Whether job i should start at once: it has no flexibility left. It may still be late when all is full."""
-        earliest, latest = self.windows[i]
-        return latest <= earliest
+    @cached_property
+    def hurries(self) -> list[bool]:
+        """`[J]` who should start at once: no flexibility is left. They may still be late when all is full."""
+        return [latest <= earliest for earliest, latest in self.windows]
 
     def free_now(self) -> list[tuple[str, str, float]]:
         """Cluster, kind and free units of every lane before anything is placed, and whether each site answers."""
@@ -164,7 +164,7 @@ def expected(of: Columns, level: Callable[[WaitingJob], int]) -> Expected | None
     windows = [window_of(job, of.snapshot) for job in of.snapshot.expected]
     shapes = _shapes(of.snapshot, of.board, of.lanes, of.snapshot.expected)
     near = [i for i, (earliest, _) in enumerate(windows) if earliest < reach and shapes[i].lanes]
-    if not near or all(of.hurries(i) for i in range(len(of.jobs))):
+    if not near or all(of.hurries):
         return None
     later = Columns(
         of.snapshot,
@@ -191,7 +191,7 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     cost: list[Singles] = []
     slots: list[int] = []
     for i, job in enumerate(of.jobs):
-        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries(i), least[i], job.quiet)
+        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries[i], least[i], job.quiet)
         if key not in keys:
             keys[key] = len(cost)
             cost.append(_cost(of, i, least[i]))
@@ -199,9 +199,8 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
         group.append(keys[key])
     starts = of.grid.starts
     horizon = starts + max(slots, default=1)
-    first = [of.grid.slot(earliest) for earliest, _ in of.windows]
-    last = [max(a, of.grid.slot(latest)) for a, (_, latest) in zip(first, of.windows, strict=True)]
-    last = [starts - 1 if of.hurries(i) else z for i, z in enumerate(last)]
+    earliest, latest = np.array(of.windows, dtype=np.float64).reshape(-1, 2).T
+    first, urgent = of.grid.slots(earliest), np.array(of.hurries, dtype=np.bool_)
     of.problem = Problem(
         step_h=of.grid.step_s / 3600.0,
         coarse=of.grid.coarse,
@@ -210,10 +209,10 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
         capacity=_capacity(of, horizon),
         group=np.array(group, dtype=np.int64),
         units=np.array([units_of(job) for job in of.jobs], dtype=np.float64),
-        first=np.array(first, dtype=np.int64),
-        last=np.array(last, dtype=np.int64),
+        first=first,
+        last=np.where(urgent, starts - 1, np.maximum(first, of.grid.slots(latest))),
         level=np.array(level, dtype=np.int64),
-        urgent=np.array([of.hurries(i) for i in range(len(of.jobs))], dtype=np.bool_),
+        urgent=urgent,
     )
 
 
@@ -226,7 +225,7 @@ def _cost(of: Columns, i: int, least: float) -> Singles:
             out[lane, of.grid.now] = np.inf
     out[:, : of.grid.now] = np.inf
     out[:, of.quiet(of.jobs[i])] = np.inf
-    if of.hurries(i):
+    if of.hurries[i]:
         out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
     return out
 

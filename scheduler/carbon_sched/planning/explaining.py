@@ -110,7 +110,7 @@ class Explanations:
     def _row(self, i: int, spot: Spot | None) -> _Row:
         """The chosen site is looked at on the chosen lane, every other one on the first that the job may use there."""
         of, earliest = self._of, self._of.earliest(i)
-        last = earliest if of.hurries(i) else int(of.problem.last[i])
+        last = earliest if of.hurries[i] else int(of.problem.last[i])
         view = self._outcomes.view(i, spot.lane if spot else None)
         return self._priced(of.jobs[i], of.shapes[i], view, earliest, last)
 
@@ -258,7 +258,7 @@ class Explanations:
         """Share of the expected CO2e that six hours of patience would have saved; 0 for a job that may wait anyway."""
         of, belief = self._of, row.job.belief
         here = self._sites[spot.site]
-        if not of.hurries(i) or here.curve is None:
+        if not of.hurries[i] or here.curve is None:
             return 0.0
         key = (id(of.costs.table(belief)), spot.site, spot.slot, tuple(room))
         if key not in self._patience:

@@ -11,7 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
     from carbon_sched.planning.curve import Curve
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 NICE_STEPS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 MOST_STARTS = 400
@@ -49,6 +54,11 @@ class Grid:
     def slot(self, seconds: float) -> int:
         """The slot that contains a moment, at the earliest the present one."""
         return max(self.now, floor((seconds - self.origin_s) / self.step_s + 1e-9))
+
+    def slots(self, seconds: Floats) -> Ints:
+        """`slot` of many moments."""
+        out: Ints = np.maximum(self.now, np.floor((seconds - self.origin_s) / self.step_s + 1e-9)).astype(np.int64)
+        return out
 
     def slot_after(self, seconds: float) -> int:
         """The first slot that begins no earlier than a moment."""

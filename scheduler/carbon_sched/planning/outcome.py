@@ -105,7 +105,7 @@ class Outcomes:
 
     def verdict(self, i: int) -> Verdict:
         """A job without flexibility that would be late is held, not promised a start."""
-        if self._lanes[i] == NOWHERE or (self._of.hurries(i) and self._slots[i] > self._of.earliest(i)):
+        if self._lanes[i] == NOWHERE or (self._of.hurries[i] and self._slots[i] > self._of.earliest(i)):
             return Verdict.HOLD
         return Verdict.DELAY if self._starts_s[i] > 0 else Verdict.PLACE
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from carbon_sched.domain.decision import Verdict
 from carbon_sched.planning import wording
-from carbon_sched.planning.columns import Columns, build, columns, expected, window_of
+from carbon_sched.planning.columns import Columns, build, columns, expected
 from carbon_sched.planning.explaining import Explanations, Undecided
 from carbon_sched.planning.options import Board
 from carbon_sched.planning.outcome import Outcomes
@@ -77,15 +77,15 @@ def plan(snapshot: Snapshot, previous: Plan | None = None) -> Plan:
     """
     jobs = sorted(snapshot.jobs, key=lambda job: job.job_id)
     of = columns(snapshot, Board.of(snapshot), jobs)
-    lost = {job.job_id: reason for job in jobs if (reason := _hopeless(job, snapshot))}
+    reasons = (_hopeless(job, earliest, snapshot.now) for job, (earliest, _) in zip(jobs, of.windows, strict=True))
+    lost = {job.job_id: reason for job, reason in zip(jobs, reasons, strict=True) if reason}
     return _solve(of, lost, previous.state if previous is not None else WarmStart())
 
 
-def _hopeless(job: WaitingJob, snapshot: Snapshot) -> str:
+def _hopeless(job: WaitingJob, earliest_s: float, now: datetime) -> str:
     """Why the deadline is lost even if the job started as early as it may, or nothing."""
     deadline, shortest = job.spec.flexibility.deadline, job.belief.durations_s[0]
-    earliest, _ = window_of(job, snapshot)
-    if deadline is None or earliest + shortest <= (deadline - snapshot.now).total_seconds():
+    if deadline is None or earliest_s + shortest <= (deadline - now).total_seconds():
         return ""
     return wording.hopeless(deadline, shortest)
 
@@ -145,15 +145,16 @@ def _spared(of: Columns, state: WarmStart) -> tuple[list[int], Gate]:
     problem, today = of.problem, int(of.snapshot.now.timestamp() // DAY_S)
     at_once = _at_once(of)
     gain = promised(at_once, problem.wishes)
-    spared, gate = [], state.gate
+    patient = np.isfinite(at_once) & ~problem.urgent
+    spared, gate, gains = [], state.gate, gain.tolist()
+    least_gain = cache(partial(gate.least_gain, today=today))
     new: dict[str, list[int]] = {}
-    for i, job in enumerate(of.jobs):
-        if of.hurries(i) or not np.isfinite(at_once[i]):
-            continue
+    for i in np.flatnonzero(patient).tolist():
+        job = of.jobs[i]
         key = _class(job)
         if job.job_id not in state.seen:
             new.setdefault(key, []).append(i)
-        if job.job_id not in state.waiting and gain[i] <= state.gate.least_gain(key, today, job.min_gain):
+        if job.job_id not in state.waiting and gains[i] <= least_gain(key, required=job.min_gain):
             spared.append(i)
     for key, which in new.items():
         gate = gate.noted(key, today, at_once[which], gain[which])
