@@ -200,6 +200,15 @@ def test_every_error_reaches_the_client_as_itself(served):
     assert (caught.value.exit_code, caught.value.field) == (120, "state")
 
 
+@pytest.mark.parametrize("path", ["jobs", "statement", "report"])
+def test_a_phase_that_there_is_not_selects_nothing_in_silence(served, path):
+    header = {"Authorization": f"Bearer {TOKEN}"}
+    answer = requests.get(f"{served.url}/v1/{path}?phase=training", headers=header, timeout=5)
+    assert (answer.status_code, answer.json()["exit_code"]) == (400, 120)
+    assert "phase" in answer.text
+    assert "pretraining" in answer.text
+
+
 # the server about itself -----------------------------------------------------------------------------------------
 
 

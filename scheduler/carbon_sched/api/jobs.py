@@ -16,7 +16,7 @@ from carbon_sched.api.instants import aware
 from carbon_sched.api.views import decision_view, job_view
 from carbon_sched.domain.access import Principal
 from carbon_sched.domain.errors import InvalidInput, NotFound
-from carbon_sched.domain.job import JobState
+from carbon_sched.domain.job import JobState, Phase
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ports import JobFilter
 from carbon_sched.service.access import visible
@@ -100,7 +100,7 @@ def list_jobs(
     state: Annotated[list[str] | None, Query()] = None,
     team: str | None = None,
     project: str | None = None,
-    phase: str | None = None,
+    phase: Phase | None = None,
     cluster: str | None = None,
     name: str | None = None,
     since: datetime | None = None,
@@ -113,7 +113,7 @@ def list_jobs(
         states=frozenset(_state(value) for value in state or []),
         team=team,
         project=project,
-        phase=phase,
+        phase=phase and phase.value,
         cluster=cluster,
         name=name,
         since=aware("since", since),

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from carbon_sched.api.access import Admin, Auditor, Reader, Submitter
 from carbon_sched.api.context import Ctx
 from carbon_sched.api.instants import aware
+from carbon_sched.domain.job import Phase
 from carbon_sched.domain.time import to_rfc3339
 from carbon_sched.ledger.account import Period
 from carbon_sched.ledger.copy import line_of
@@ -89,13 +90,17 @@ def report(
     until: datetime | None = None,
     team: str | None = None,
     project: str | None = None,
-    phase: str | None = None,
+    phase: Phase | None = None,
     form: Annotated[str, Query(alias="format", pattern="^(json|csv|md|text)$")] = "json",
 ) -> Response:
     """A report over the jobs that match; energy counts by when it was used."""
     period = Period(aware("since", since), aware("until", until))
     selection = Selection(
-        jobs=(job,) if job else (), team=caller.team_of(team), project=project, phase=phase, period=period
+        jobs=(job,) if job else (),
+        team=caller.team_of(team),
+        project=project,
+        phase=phase and phase.value,
+        period=period,
     )
     return Response(render(context.statements.report(selection), form), media_type=MEDIA_TYPES[form])
 
@@ -110,13 +115,14 @@ def statement(
     team: str | None = None,
     project: str | None = None,
     model: str | None = None,
-    phase: str | None = None,
+    phase: Phase | None = None,
     cluster: str | None = None,
     form: Annotated[str, Query(alias="format", pattern=f"^({'|'.join(formats.MEDIA_TYPES)})$")] = "json",
 ) -> Response:
     """The statement over the jobs that match, as a file; energy counts by when it was used."""
     period = Period(aware("since", since), aware("until", until))
-    selection = Selection(tuple(job or ()), caller.team_of(team), project, model, phase, cluster, period)
+    of_phase = phase and phase.value
+    selection = Selection(tuple(job or ()), caller.team_of(team), project, model, of_phase, cluster, period)
     made = formats.render(context.statements.over(period, lambda book: compute(book, selection)), form)
     return Response(made, media_type=formats.MEDIA_TYPES[form])
 

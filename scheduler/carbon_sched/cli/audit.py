@@ -11,6 +11,7 @@ from carbon_sched.cli.footprints import chargeback, import_, lifecycle, service
 from carbon_sched.cli.ledger_files import entries, writable
 from carbon_sched.cli.output import json_option, print_json, say
 from carbon_sched.cli.statement import declare, statement
+from carbon_sched.cli.submit_options import PHASES
 from carbon_sched.domain.errors import InvalidInput, LedgerBroken
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def export(output: Path | None) -> None:
 @click.option("--until", metavar="TIME", help="Until then.")
 @click.option("--team", help="Only this team.")
 @click.option("--project", help="Only this project.")
-@click.option("--phase", help="Only this phase.")
+@click.option("--phase", type=click.Choice(PHASES), metavar="PHASE", help="Only this phase.")
 @click.option("--json", "kind", flag_value="json", help="As JSON.")
 @click.option("--csv", "kind", flag_value="csv", help="As CSV.")
 @click.option("--md", "kind", flag_value="md", help="As Markdown.")

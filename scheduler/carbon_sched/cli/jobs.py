@@ -9,6 +9,7 @@ import click
 
 from carbon_sched.cli.completion import complete_clusters, complete_jobs
 from carbon_sched.cli.output import json_option, print_json, say
+from carbon_sched.cli.submit_options import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def status(job: str, as_json: bool) -> None:
 @click.option("--name", help="Only with this name.")
 @click.option("--team", help="Only of this team.")
 @click.option("--project", help="Only of this project.")
-@click.option("--phase", help="Only of this phase.")
+@click.option("--phase", type=click.Choice(PHASES), metavar="PHASE", help="Only of this phase.")
 @click.option("--cluster", shell_complete=complete_clusters, help="Only on this cluster.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
 @click.option("--after", metavar="ID", help="Continue behind this job.")

@@ -12,6 +12,7 @@ from carbon_sched.cli.ledger_files import book as book_of
 from carbon_sched.cli.ledger_files import writable
 from carbon_sched.cli.output import say
 from carbon_sched.cli.periods import period as parsed_period
+from carbon_sched.cli.submit_options import PHASES
 from carbon_sched.domain.errors import Conflict, InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _LARGEST_FILE = 1_000_000
 @click.option("--team", help="Only this team.")
 @click.option("--project", help="Only this project.")
 @click.option("--model", help="Only jobs of this model.")
-@click.option("--phase", help="Only this phase.")
+@click.option("--phase", type=click.Choice(PHASES), metavar="PHASE", help="Only this phase.")
 @click.option("--cluster", help="Only attempts on this cluster.")
 @click.option("--period", help="2026, 2026-Q4 or 2026-11, in UTC; or FROM..UNTIL, such as 2026-11-01..2026-11-08.")
 @click.option("--format", "form", type=click.Choice(FORMATS), metavar="FORM", help="Default: by the ending, else text.")

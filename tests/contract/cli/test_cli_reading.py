@@ -128,6 +128,12 @@ def test_no_job_yet(api, shell):
     assert shell("list", "--team", "x") == (0, "", "no jobs match\n")
 
 
+@pytest.mark.parametrize("command", [["list"], ["audit", "report"], ["audit", "statement"]])
+def test_a_phase_that_there_is_not(api, shell, command):
+    code, _, err = shell(*command, "--phase", "training")
+    assert (code, "'--phase': 'training' is not one of" in err) == (120, True)
+
+
 def test_losses_are_shown_as_plainly_as_savings(done, shell):
     _, out, _ = shell("receipt", ID)
     assert re.search(r"129 mg +103 mg saved +at once on the home cluster \(south\)", out)
