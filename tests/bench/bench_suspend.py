@@ -13,8 +13,8 @@ Last, jobs of five minutes to five days of the Philly trace, moved to four place
 for as long as they run: how many times what choosing a start saves is saved by pausing. Longer jobs hold half of that
 trace's GPU-hours; with as much slack they reach beyond the twelve days that a replay looks ahead.
 
-Last run, of 2,000 draws (1,533 jobs) and 400 of Philly: mean 74.7 (73.5-75.7, goal 75), 4.2 (3.6-4.7) above the
-cheapest slots for the mean (goal 5), CA-ON 81.1 (82), GB 69.8 (70), AU-SA 70.5 (73); CAISO 89.2, DE 75.7 and ES 75.3
+Last run, of 2,000 draws (1,533 jobs) and 400 of Philly: mean 74.7 (73.6-75.7, goal 75), 4.2 (3.7-4.8) above the
+cheapest slots for the mean (goal 5), CA-ON 81.1 (82), GB 69.9 (70), AU-SA 70.6 (73); CAISO 89.2, DE 75.7 and ES 75.3
 (met). With ten minutes a resume there are less than half as many pauses, and no zone ends worse than by a start alone.
 On Philly pausing saves 2.5 times what choosing a start does. What limits us: a perfect forecast adds 15.6 points, true
 run times 7.1. Tried without gain, on samples: errors of the forecast as three states that follow each other hour by
