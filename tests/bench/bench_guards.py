@@ -17,8 +17,8 @@ The month: all hold on every set. The year, 60,000 jobs a set: all hold on GB, D
 most +6.6 %) and mixed4 (+0.6 %, lies save); on US3 (+0.2 %) 25 deadlines are missed, and 4 by jobs that never wait by
 choice (`run-now`). Those looked at ask for 4 of a cluster's 25 units and may wait six hours, less than the run time
 that is stated for them, so that they should start at once: they came when more work was at hand than the clusters hold
-(1.4 times), and the few units that came free went to narrower jobs. What would help is to let free units gather for who
-should have started.
+(1.4 times). Tried: what comes free gathers for who should have started, and others start beside it or end before it (on
+hours 5500 to 7920 it makes 10 late in place of 4, narrow ones too).
 """
 
 from __future__ import annotations
