@@ -10,15 +10,14 @@ first would mean better knowledge of run times than the trace has, or a leak.
 
 Last whole run: mean 69.7 (goal 70), PL 67.5 (70), DE 69.5 (70), GB 64.4 (65); the other goals of zones are met, and
 those three lie within the intervals. What limits it: true run times would add 8.4 points, a perfect forecast 17.2.
-Tried on all jobs, each without gain in the
-mean: a margin before waiting or before starting (0.5 to 5 % either way, or a share of the spread of the starts; only
-AU-SA would gain, 1.3 at 2 % more waiting), run times of jobs that ended lately (they explain 0.2 % of what class and
-size leave), 64 points of a run time in place of 16; of the forecast, the mean of ours and the plain ridge's, 64 random
-features of a network's first layer, what four or eight neighbouring zones did in the last hours and day as regressors,
-forgetting 1, 2 or 5 % of what was learnt a week, a quarter of the forecast of the hour before, and boosted trees
-(LightGBM, all zones together, refitted monthly) on what our forecast leaves, alone or as the mean of both (at most 0.1
-points, and GB or DE lose). The guard against lying forecasts (`planning.trust`) costs 0.1 points in the mean and 0.4 at
-most, since it asks what the week before was like.
+Tried on all jobs, each without gain in the mean: a margin before waiting or before starting (0.5 to 5 % either way, or
+a share of the spread of the starts; only AU-SA would gain, 1.3 at 2 % more waiting), run times of jobs that ended
+lately (they explain 0.2 % of what class and size leave), 64 points of a run time in place of 16; of the forecast, the
+mean of ours and the plain ridge's, 64 random features of a network's first layer, what four or eight neighbouring zones
+did in the last hours and day as regressors, forgetting 1, 2 or 5 % of what was learnt a week, a quarter of the forecast
+of the hour before, and boosted trees (LightGBM, all zones together, refitted monthly) on what our forecast leaves,
+alone or as the mean of both (at most 0.1 points, and GB or DE lose). The guard against lying forecasts
+(`planning.trust`) costs 0.1 points in the mean and 0.4 at most, since it asks what the week before was like.
 """
 
 from __future__ import annotations

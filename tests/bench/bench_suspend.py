@@ -16,10 +16,10 @@ trace's GPU-hours; with as much slack they reach beyond the twelve days that a r
 Last run, of 2,000 draws (1,533 jobs) and 400 of Philly: mean 74.7 (73.6-75.7, goal 75), 4.2 (3.7-4.8) above the
 cheapest slots for the mean (goal 5), CA-ON 81.1 (82), GB 69.9 (70), AU-SA 70.6 (73); CAISO 89.2, DE 75.7 and ES 75.3
 (met). With ten minutes a resume there are less than half as many pauses, and no zone ends worse than by a start alone.
-On Philly pausing saves 2.5 times what choosing a start does. What limits us: a perfect forecast adds 15.6 points, true
-run times 7.1. Tried without gain, on samples: errors of the forecast as three states that follow each other hour by
-hour, for the worth of what waiting teaches (eight zones, 300 jobs); hindsight over scenarios (AU-SA, 2 points worse); a
-share of the forecast of an hour or a day ago (500 jobs).
+On Philly (of the run before) pausing saves 2.5 times what choosing a start does. What limits us: a perfect forecast
+adds 15.6 points, true run times 7.1. Tried without gain, on samples: errors of the forecast as three states that follow
+each other hour by hour, for the worth of what waiting teaches (eight zones, 300 jobs); hindsight over scenarios (AU-SA,
+2 points worse); a share of the forecast of an hour or a day ago (500 jobs).
 """
 
 from __future__ import annotations
