@@ -181,7 +181,7 @@ def crowded(rng) -> Problem:
         first=first,
         last=first + rng.choice([4, 12, 23], jobs),
         level=rng.integers(0, 2, jobs),
-        urgent=np.zeros(jobs, dtype=bool),
+        urgency=np.zeros(jobs, dtype=np.int64),
     )
 
 

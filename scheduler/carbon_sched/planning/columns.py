@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
+from math import log2
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LATENESS_G = 1e7
 """What a slot of lateness weighs for a job that should run at once: more than any carbon."""
+MOST_URGENT = 6
+"""Lateness weighs twice as much with each doubling of the hours by which a job is late, so often at most."""
 LATE_REACH_S = 86_400.0
 LEAST_WINDOW_S = 3600.0
 
@@ -77,6 +80,14 @@ class Columns:
     def hurries(self) -> list[bool]:
         """`[J]` who should start at once: no flexibility is left. They may still be late when all is full."""
         return [latest <= earliest for earliest, latest in self.windows]
+
+    @cached_property
+    def urgency(self) -> list[int]:
+        """`[J]` 0 for jobs that may still wait, else 1 and more: see `Problem`."""
+        now = self.snapshot.now
+        late_h = [max((now - job.latest_start).total_seconds() / 3600.0, 0.0) for job in self.jobs]
+        rungs = zip(self.hurries, late_h, strict=True)
+        return [min(1 + int(log2(1 + hours)), MOST_URGENT) if hurries else 0 for hurries, hours in rungs]
 
     def free_now(self) -> list[tuple[str, str, float]]:
         """Cluster, kind and free units of every lane before anything is placed, and whether each site answers."""
@@ -191,7 +202,7 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     cost: list[Singles] = []
     slots: list[int] = []
     for i, job in enumerate(of.jobs):
-        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.hurries[i], least[i], job.quiet)
+        key = (of.costs.key(job, of.shapes[i].lanes), id(of.shapes[i]), of.urgency[i], least[i], job.quiet)
         if key not in keys:
             keys[key] = len(cost)
             cost.append(_cost(of, i, least[i]))
@@ -200,7 +211,7 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
     starts = of.grid.starts
     horizon = starts + max(slots, default=1)
     earliest, latest = np.array(of.windows, dtype=np.float64).reshape(-1, 2).T
-    first, urgent = of.grid.slots(earliest), np.array(of.hurries, dtype=np.bool_)
+    first, urgency = of.grid.slots(earliest), np.array(of.urgency, dtype=np.int64)
     of.problem = Problem(
         step_h=of.grid.step_s / 3600.0,
         coarse=of.grid.coarse,
@@ -210,9 +221,9 @@ def build(of: Columns, least: Sequence[float], level: Sequence[int]) -> None:
         group=np.array(group, dtype=np.int64),
         units=np.array([units_of(job) for job in of.jobs], dtype=np.float64),
         first=first,
-        last=np.where(urgent, starts - 1, np.maximum(first, of.grid.slots(latest))),
+        last=np.where(urgency > 0, starts - 1, np.maximum(first, of.grid.slots(latest))),
         level=np.array(level, dtype=np.int64),
-        urgent=urgent,
+        urgency=urgency,
     )
 
 
@@ -225,8 +236,9 @@ def _cost(of: Columns, i: int, least: float) -> Singles:
             out[lane, of.grid.now] = np.inf
     out[:, : of.grid.now] = np.inf
     out[:, of.quiet(of.jobs[i])] = np.inf
-    if of.hurries[i]:
-        out += (LATENESS_G * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
+    if of.urgency[i]:
+        weight = LATENESS_G * 2.0 ** (of.urgency[i] - 1)
+        out += (weight * np.maximum(np.arange(of.grid.starts) - of.grid.now, 0)).astype(np.float32)
     return out
 
 

@@ -136,7 +136,7 @@ def order(problem: Problem, *, by_length: bool = True) -> Ints:
     weight = problem.work * np.sqrt(problem.slots[problem.group])
     if not by_length:
         weight = problem.work / (problem.last - problem.first + 1)
-    return np.lexsort((np.arange(problem.jobs), problem.group, -weight, ~problem.pressing))
+    return np.lexsort((np.arange(problem.jobs), problem.group, -weight, -problem.urgency, ~problem.pressing))
 
 
 def place(problem: Problem, prices: Floats, *, tries: int | None = None) -> Field:
@@ -215,6 +215,18 @@ def mend(field: Field) -> None:
     """
     for alike in _kinds(field.problem):
         _reinsert(field, alike[_could_gain(field, alike)])
+
+
+def hasten(field: Field) -> None:
+    """Bring jobs forward to their first slot while there is room then, those whose windows end first before others."""
+    problem = field.problem
+    later = np.flatnonzero((field.lane != NOWHERE) & (field.start > problem.first))
+    for job in later[np.argsort(problem.last[later], kind="stable")].tolist():
+        at_once = field.offers(job).copy()
+        at_once[1:] = CLOSED
+        before = field.lift(job)
+        lane, start = field.best(job, at_once)
+        field.put(job, *((lane, start) if lane != NOWHERE else before))
 
 
 def _reinsert(field: Field, jobs: Ints) -> None:

@@ -76,7 +76,8 @@ class Problem:
         capacity: `[L, T]` free units per lane and slot (may be infinite).
         group, units, first, last: `[J]` group, units, and the inclusive window of start slots of each job.
         level: `[J]` jobs of a lower level are planned before all others, whatever it costs those.
-        urgent: `[J]` jobs that should start in their first slot; among their level they are placed first.
+        urgency: `[J]` above 0 for jobs that should start in their first slot, by one for each time that the hours by
+            which they are late have doubled; among their level the most urgent are placed first.
     """
 
     step_h: float
@@ -89,7 +90,7 @@ class Problem:
     first: Ints
     last: Ints
     level: Ints
-    urgent: Bools
+    urgency: Ints
 
     def __post_init__(self) -> None:
         groups, lanes, starts = self.cost.shape
@@ -100,7 +101,7 @@ class Problem:
 
     def only(self, which: Ints, capacity: Floats) -> Problem:
         """Some of the jobs, with what capacity is left to them."""
-        names = ("group", "units", "first", "last", "level", "urgent")
+        names = ("group", "units", "first", "last", "level", "urgency")
         return replace(self, capacity=capacity, **{name: getattr(self, name)[which] for name in names})
 
     def dearer(self, prices: Floats) -> Problem:
@@ -127,7 +128,7 @@ class Problem:
             first=np.concatenate([self.first, other.first]),
             last=np.concatenate([self.last, other.last]),
             level=np.concatenate([self.level, other.level]),
-            urgent=np.concatenate([self.urgent, other.urgent]),
+            urgency=np.concatenate([self.urgency, other.urgency]),
         )
 
     @cached_property
@@ -136,6 +137,12 @@ class Problem:
         slots, units = self.slots[self.group].tolist(), self.units.tolist()
         columns = self.group.tolist(), self.first.tolist(), (self.last + 1).tolist(), slots, units
         return [Asked(*row) for row in zip(*columns, strict=True)]
+
+    @property
+    def urgent(self) -> Bools:
+        """`[J]` who should start in the first slot."""
+        out: Bools = self.urgency > 0
+        return out
 
     @cached_property
     def pressing(self) -> Bools:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carbon_sched.planning.improving import improve
-from carbon_sched.planning.placing import NOWHERE, Field, insert, mend, place, worth
+from carbon_sched.planning.placing import NOWHERE, Field, hasten, insert, mend, place, worth
 from carbon_sched.planning.prices import Prices, solve_prices
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ KEPT = 0.95
 EASY_LOAD, MOST_RESERVED = 0.7, 0.5
 """What the work ahead exceeds this share of the capacity is the share of every window that is planned into only by jobs
 that find no room before: their place may be what a wide or urgent newcomer needs, and they then still have time."""
+FULL_LOAD = 0.9
+"""While it exceeds this share, nothing that is free is left idle: what waits now would be in the way of what comes."""
 MOST_INSERTED = 32
 """Up to this many new jobs are put into a plan whose world has not changed without touching the others."""
 MOST_COMPARED = 64
@@ -78,12 +80,21 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Lane and start slot per job (`NOWHERE` for those without room in their window), and the prices it came from."""
+    """Lane and start slot per job (`NOWHERE` for those without room in their window), and the prices it came from.
+
+    `load` is what the jobs and those expected ask of the free capacity, as a share; 0 where that was not looked at.
+    """
 
     problem: Problem
     lane: Ints
     start: Ints
     prices: Prices
+    load: float = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether that is so much that all started as early as they could."""
+        return self.load > FULL_LOAD
 
     @property
     def placed(self) -> NDArray[np.bool_]:
@@ -120,15 +131,16 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
 def _level_by_level(problem: Problem, warm: Warm | None, expected: Expected | None, seed: int) -> Solution:
     lane, start = np.full(problem.jobs, NOWHERE), np.full(problem.jobs, NOWHERE)
     prices = Prices(np.zeros((problem.lanes, problem.price_slots)), 0.0, 0)
-    capacity = problem.capacity
+    capacity, load = problem.capacity, 0.0
     for level in np.unique(problem.level):
         which = np.flatnonzero(problem.level == level)
         coming = None if expected is None else expected.of(int(level))
         of = _Level(problem.only(which, capacity), coming, None if warm is None else warm.of(which), seed)
-        field, prices = of.solved()
+        field, prices, asked = of.solved()
+        load = max(load, asked)
         lane[which], start[which] = field.lane, field.start
         capacity = np.maximum(field.free.T.astype(np.float64), 0.0)
-    return Solution(problem, lane, start, prices)
+    return Solution(problem, lane, start, prices, load)
 
 
 def _unbeatable(made: Solution) -> bool:
@@ -154,11 +166,11 @@ class _Level:
     warm: Warm | None
     seed: int
 
-    def solved(self) -> tuple[Field, Prices]:
-        """Where the jobs are put, and at which prices."""
+    def solved(self) -> tuple[Field, Prices, float]:
+        """Where the jobs are put, at which prices, and the load: see `Solution`."""
         return self._inserted() or self._replanned()
 
-    def _inserted(self) -> tuple[Field, Prices] | None:
+    def _inserted(self) -> tuple[Field, Prices, float] | None:
         """The earlier plan with a few new jobs in it, while the world stands and they find room."""
         problem, warm = self.problem, self.warm
         if warm is None or not warm.stands or warm.prices.values.shape != (problem.lanes, problem.price_slots):
@@ -167,14 +179,14 @@ class _Level:
         if (field.lane == NOWHERE).sum() > MOST_INSERTED:
             return None
         insert(field, warm.prices.values)
-        return (field, warm.prices) if (field.lane != NOWHERE).all() else None
+        return (field, warm.prices, 0.0) if (field.lane != NOWHERE).all() else None
 
-    def _replanned(self) -> tuple[Field, Prices]:
+    def _replanned(self) -> tuple[Field, Prices, float]:
         problem, warm = self.problem, self.warm
         asked = problem if self.expected is None else self.expected.joined(problem)
         prices = solve_prices(asked, None if warm is None else warm.prices)
         if self.expected is None:
-            return self._placed(problem, prices.values, near=prices.near), prices
+            return self._placed(problem, prices.values, near=prices.near), prices, 0.0
         dearer, rest = problem.dearer(KEPT * prices.values), (1 - KEPT) * prices.values
         early = dearer.hastened(min(max(asked.load - EASY_LOAD, 0.0), MOST_RESERVED))
         field = self._placed(early, rest, near=prices.near)
@@ -182,7 +194,9 @@ class _Level:
         if squeezed.any():
             eased = replace(early, last=np.where(squeezed, problem.last, early.last))
             field = self._placed(eased, rest, near=prices.near)
-        return field, prices
+        if asked.load > FULL_LOAD:
+            hasten(field)
+        return field, prices, asked.load
 
     def _placed(self, problem: Problem, prices: Floats, *, near: bool) -> Field:
         """Jobs put where the costs of `problem` and the prices say, from the earlier plan if it is near."""

@@ -20,7 +20,8 @@ class Comparison:
 
     `at_once` is the least of all clusters with room at the earliest moment, `others` what each other one of them would
     emit then; `full` names clusters that have no room yet, `room_now` says whether any has; `patience_gain` is what six
-    hours more would have saved. None: not known.
+    hours more would have saved. `load` is given where the job could have waited, but more work is at hand and expected
+    than leaves room for it: as a share of all room. None: not known.
     """
 
     cluster: str
@@ -33,6 +34,7 @@ class Comparison:
     room_now: bool
     patience_gain: float
     least_gain: float
+    load: float | None = None
 
 
 def chosen(what: Comparison, now: datetime) -> str:
@@ -41,6 +43,9 @@ def chosen(what: Comparison, now: datetime) -> str:
         return _waits(what, now)
     when = "starts now" if what.start_s <= 0 else f"starts at {at(now, what.start_s)}, as early as it may"
     parts = [f"{when} on {what.cluster}: {_against(what)}"]
+    if what.load is not None:
+        asked = f"what waits and what is expected ask for {what.load:.0%} of the room there is"
+        parts.append(f"does not wait for cleaner hours: {asked}")
     if what.patience_gain > max(NOTABLE, what.least_gain):
         parts.append(f"six hours of patience (--max-delay 6h) would save about {what.patience_gain:.0%}")
     return "; ".join(parts)

@@ -45,13 +45,13 @@ def waiting_job(
     patient = not (job.spec.start_now and settings.start_now)
     foresight = patient and any(settings.may_wait_on(view.outlook.readings[0], now) for view in views)
     delay_s = _longest_delay_s(job, belief, left, settings, come)
-    latest = max(earliest, job.submitted_at + timedelta(seconds=done_s + delay_s))
+    latest = job.submitted_at + timedelta(seconds=done_s + delay_s)
     return WaitingJob(
         job_id=job.job_id,
         spec=job.spec,
         submitted_at=job.submitted_at,
         earliest_start=earliest,
-        latest_start=latest if foresight else earliest,
+        latest_start=latest if foresight else min(latest, earliest),
         belief=left,
         policy=policy.label,
         min_gain=settings.minimum_gain,

@@ -121,7 +121,7 @@ class Windows:
         if found is None:
             return job
         if found.run or (done.state is State.WAITING and found.saving < _least_saving(job, settings)):
-            return replace(job, latest_start=job.earliest_start)
+            return replace(job, latest_start=min(job.latest_start, job.earliest_start))
         return replace(job, earliest_start=max(job.earliest_start, min(found.until, job.latest_start)))
 
     def suspend(

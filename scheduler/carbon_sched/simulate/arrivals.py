@@ -80,7 +80,7 @@ class _Clock:
             known,
             first=np.maximum(known.first, slot),
             last=np.maximum(known.last, slot),
-            urgent=known.last <= slot,
+            urgency=(known.last <= slot).astype(np.int64),
         )
         warm = None
         if self.prices is not None:

@@ -212,7 +212,7 @@ def problem_of(scenario: Scenario, kind: Ints) -> Problem:
         first=scenario.ticks - base,
         last=scenario.ticks - base + width,
         level=np.zeros(len(group), dtype=np.int64),
-        urgent=np.zeros(len(group), dtype=np.bool_),
+        urgency=np.zeros(len(group), dtype=np.int64),
     )
 
 

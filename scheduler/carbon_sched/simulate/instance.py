@@ -125,7 +125,7 @@ def _columns(sample: _Sample, lengths: Ints) -> dict[str, Any]:
         "first": sample.first,
         "last": sample.first + sample.slack,
         "level": np.zeros(count, dtype=np.int64),
-        "urgent": np.zeros(count, dtype=np.bool_),
+        "urgency": np.zeros(count, dtype=np.int64),
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from carbon_sched.domain.run import PastRun
     from carbon_sched.ports import JobFilter, Wait
 
+REMEMBERED = timedelta(days=30)
+"""How long submissions are: what comes next is expected from the last four weeks (`service.arrivals`)."""
+
 
 class Memory:
     """The part of `ports.Store` and `ports.Transaction` that decisions go through: one thread, nothing to roll back.
@@ -32,6 +37,7 @@ class Memory:
     def __init__(self) -> None:
         self._clusters: dict[str, Cluster] = {}
         self._jobs: dict[str, Job] = {}
+        self._came: list[Job] = []
         self._open: dict[str, Attempt] = {}
         self._decisions: dict[str, Decision] = {}
         self._runs: list[PastRun] = []
@@ -48,8 +54,12 @@ class Memory:
     # jobs ----------------------------------------------------------------------------------------
 
     def add_job(self, job: Job) -> None:
-        """Insert."""
+        """Insert; jobs come in the order of their submission."""
         self._jobs[job.job_id] = job
+        self._came.append(job)
+        if len(self._came) > 2 * bisect_left(self._came, job.submitted_at - REMEMBERED, key=_submitted):
+            return
+        self._came = [old for old in self._came if old.submitted_at >= job.submitted_at - REMEMBERED]
 
     def job(self, job_id: str) -> Job:
         """The live job, or NotFound."""
@@ -58,9 +68,10 @@ class Memory:
         return self._jobs[job_id]
 
     def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
-        """None: what has ended is forgotten, so that a backtest expects no arrivals."""
-        del where, limit
-        return []
+        """Newest first, as they were submitted; by time alone, and of the last weeks: what arrivals are expected from."""
+        first = 0 if where.since is None else bisect_left(self._came, where.since, key=_submitted)
+        end = len(self._came) if where.until is None else bisect_left(self._came, where.until, key=_submitted)
+        return self._came[max(first, end - limit) : end][::-1]
 
     def live_jobs(self, known: Mapping[str, JobSpec] = MappingProxyType({})) -> list[Job]:
         """Every job that is not in a final state, oldest first."""
@@ -184,3 +195,7 @@ class Memory:
 
     def append_facts(self, facts: Sequence[Fact]) -> None:
         """Nor are these."""
+
+
+def _submitted(job: Job) -> datetime:
+    return job.submitted_at

@@ -29,7 +29,7 @@ def problem(windows: list[tuple[int, int]], levels: list[float], *, units: float
         first=first,
         last=last,
         level=np.zeros(count, dtype=np.int64),
-        urgent=np.zeros(count, dtype=np.bool_),
+        urgency=np.zeros(count, dtype=np.int64),
     )
 
 

@@ -53,6 +53,25 @@ def test_who_has_waited_a_day_too_long_comes_before_every_priority():
         assert [name for name, verdict in verdicts.items() if verdict is Verdict.PLACE] == [winner]
 
 
+def test_of_those_who_should_have_started_the_one_that_is_longest_late_goes_first():
+    one_gpu = [cluster("de", [100], nodes=[node(gpus=1)])]
+    fresh, late = job("a-fresh", gpus=1), replace(job("b-late", gpus=1), latest_start=NOW - 3 * H)
+    verdicts = {d.job_id: d.verdict for d in plan(snapshot(one_gpu, [fresh, late])).decisions}
+    assert verdicts == {"a-fresh": Verdict.HOLD, "b-late": Verdict.PLACE}
+
+
+def test_nobody_waits_for_a_cleaner_hour_while_more_is_asked_for_than_there_is_room():
+    # two hours of work that may wait five, best from the second hour on, and as much or twice that to come
+    one_gpu = [cluster("de", [200, 100, 100, 200, 200, 200, 200, 200], nodes=[node(gpus=1)])]
+    at_once = {}
+    for hours in (1, 2):
+        coming = tuple(job(f"coming{i}", gpus=1, hours=hours, wait_h=2, earliest_h=3) for i in range(2))
+        here = snapshot(one_gpu, [job("here", gpus=1, hours=2, wait_h=5)])
+        [decision] = plan(replace(here, expected=coming)).decisions
+        at_once[hours] = decision.start == NOW, "does not wait for cleaner hours" in decision.reason
+    assert at_once == {1: (False, False), 2: (True, True)}
+
+
 def test_jobs_that_are_expected_have_their_say_and_no_decision():
     # 100 g in the second hour, and a job to come that can use no other
     one_gpu = [cluster("de", [110, 100, 900, 900, 900, 900], nodes=[node(gpus=1)])]

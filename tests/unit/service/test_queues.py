@@ -57,6 +57,26 @@ def test_a_lower_class_stands_and_starts_behind(world):
     assert positions(world, low, normal) == [1, None]
 
 
+@pytest.mark.parametrize(("hours", "first"), [(23, "normal"), (25, "low")])
+def test_who_should_have_started_more_than_a_day_ago_goes_before_every_class(world, hours, first):
+    full(world)
+    low = world.submit(name="low", priority="low", resources=ONE_CPU)
+    world.clock.pass_s(hours * 3600)
+    normal = world.submit(name="normal", resources=ONE_CPU)
+    room_for_one(world)
+    assert placed(world, low, normal) == [first]
+
+
+def test_of_one_class_the_one_that_has_waited_longer_goes_first(world):
+    full(world)
+    jobs = []
+    for name in ("first", "second", "third"):
+        jobs.append(world.submit(name=name, resources=ONE_CPU))
+        world.clock.pass_s(3 * 3600)
+    room_for_one(world)
+    assert placed(world, *jobs) == ["first"]
+
+
 @pytest.mark.parametrize(("asked", "problem"), [("high", "is more than the policy"), ("soon", "is not a class")])
 def test_a_class_above_what_the_policy_gives_is_refused(world, asked, problem):
     with pytest.raises(InvalidInput, match=problem) as caught:

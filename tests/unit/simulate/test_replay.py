@@ -88,6 +88,18 @@ def test_finished_runs_teach_the_ones_that_come():
     assert over[-10:].mean() < over[:5].mean() - 0.01
 
 
+def test_jobs_that_come_every_week_are_expected_as_in_production():
+    # one comes at midnight and one at two, and the cluster holds one at a time: the first may wait for the clean morning,
+    # and does until a week is known
+    nights = np.arange(12) * 24.0
+    submitted = np.sort(np.concatenate([nights, nights + 2.0]))
+    jobs = Jobs(submitted, np.full(24, 8.0), np.full(24, 8.0))
+    of = a_scenario(jobs, [a_cluster("a", "A", gpus=8)], a_grid(A=daily(300, 200)), slack="12h")
+    waits = (replay(of, BALANCED, knowledge=foreseen).start_h - submitted)[::2]
+    assert waits[:7].min() > 1.0
+    assert waits[8:].max() == 0.0
+
+
 def test_progress_is_told_up_to_the_end():
     seen: list[float] = []
     replay(a_scenario(some_jobs(3), [a_cluster("a", "A")], a_grid(A=100)), BALANCED, progress=seen.append)
