@@ -44,19 +44,28 @@ class Arrivals:
 
 def _read(tx: Transaction, now: datetime) -> tuple[list[Job], float]:
     known = [weeks for weeks in range(1, WEEKS + 1) if tx.jobs(JobFilter(until=now - weeks * WEEK), limit=1)]
-    past = [job for weeks in known for job in _again(tx, now, weeks * WEEK)]
-    past.sort(key=lambda job: (job.submitted_at, job.job_id))
+    past = _past(tx, now, known)
+    past.sort(key=lambda one: (one[0].submitted_at + one[1], one[0].job_id))
     every = -(-len(past) // MOST) or 1
-    return past[::every], every / max(len(known), 1)
+    return [_moved(job, later) for job, later in past[::every]], every / max(len(known), 1)
 
 
-def _again(tx: Transaction, now: datetime, later: timedelta) -> list[Job]:
-    """The jobs of the hours from `now - later` on, as if they came `later`."""
-    there = JobFilter(since=now - later, until=now - later + AHEAD)
-    return [_moved(job, later) for job in tx.jobs(there, limit=MOST_PER_WEEK) if job.state is not JobState.REFUSED]
+def _past(tx: Transaction, now: datetime, known: Sequence[int]) -> list[tuple[Job, timedelta]]:
+    """The jobs of the same hours so many weeks ago, each with how long ago; of fewer hours where there are too many."""
+    ahead = AHEAD
+    while True:
+        there = [(weeks * WEEK, tx.jobs(_hours(now - weeks * WEEK, ahead), limit=MOST_PER_WEEK + 1)) for weeks in known]
+        if all(len(jobs) <= MOST_PER_WEEK for _, jobs in there):
+            return [(job, later) for later, jobs in there for job in jobs if job.state is not JobState.REFUSED]
+        ahead /= 2
+
+
+def _hours(since: datetime, ahead: timedelta) -> JobFilter:
+    return JobFilter(since=since, until=since + ahead)
 
 
 def _moved(job: Job, later: timedelta) -> Job:
+    """The job as if it came `later`."""
     submitted, asked = job.submitted_at + later, job.spec.flexibility
     earliest = max(submitted, asked.earliest + later) if asked.earliest else submitted
     deadline = asked.deadline + later if asked.deadline else None

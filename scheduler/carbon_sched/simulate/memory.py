@@ -57,9 +57,9 @@ class Memory:
         """Insert; jobs come in the order of their submission."""
         self._jobs[job.job_id] = job
         self._came.append(job)
-        if len(self._came) > 2 * bisect_left(self._came, job.submitted_at - REMEMBERED, key=_submitted):
-            return
-        self._came = [old for old in self._came if old.submitted_at >= job.submitted_at - REMEMBERED]
+        forgotten = bisect_left(self._came, job.submitted_at - REMEMBERED, key=_submitted)
+        if 2 * forgotten > len(self._came):
+            del self._came[:forgotten]
 
     def job(self, job_id: str) -> Job:
         """The live job, or NotFound."""
@@ -68,7 +68,7 @@ class Memory:
         return self._jobs[job_id]
 
     def jobs(self, where: JobFilter, *, limit: int) -> list[Job]:
-        """Newest first, as they were submitted; by time alone, and of the last weeks: what arrivals are expected from."""
+        """Newest first, as they were submitted, by time alone: what is expected to come next is read from these."""
         first = 0 if where.since is None else bisect_left(self._came, where.since, key=_submitted)
         end = len(self._came) if where.until is None else bisect_left(self._came, where.until, key=_submitted)
         return self._came[max(first, end - limit) : end][::-1]

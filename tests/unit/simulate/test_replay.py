@@ -89,8 +89,8 @@ def test_finished_runs_teach_the_ones_that_come():
 
 
 def test_jobs_that_come_every_week_are_expected_as_in_production():
-    # one comes at midnight and one at two, and the cluster holds one at a time: the first may wait for the clean morning,
-    # and does until a week is known
+    # one comes at midnight and one at two, and the cluster holds one at a time: the first may wait for the clean
+    # morning, and does until a week is known
     nights = np.arange(12) * 24.0
     submitted = np.sort(np.concatenate([nights, nights + 2.0]))
     jobs = Jobs(submitted, np.full(24, 8.0), np.full(24, 8.0))
