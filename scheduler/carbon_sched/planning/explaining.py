@@ -68,7 +68,7 @@ class Explanations:
         self._sites, self._known = outcomes.sites, outcomes.known
         self._rows = {job.job_id: i for i, job in enumerate(of.jobs)}
         self._prices = solution.prices.values
-        self._load = solution.load if solution.full else None
+        self._full, self._load = solution.full.tolist(), solution.load.tolist()
         self._most = solution.problem.capacity.max(axis=1, initial=0.0).tolist()
         self._numbers = {site.cluster.name: i for i, site in enumerate(self._sites)}
         self._patience: dict[tuple[object, ...], float] = {}
@@ -242,7 +242,7 @@ class Explanations:
         able = [n for n, barred in enumerate(row.shape.obstacles) if barred is None]
         room = [n for n in able if row.shape.room_now[n]]
         now = {n: grams for n in room if (grams := row.at_once[n]) is not None}
-        could_wait = int(self._of.problem.last[i]) > row.earliest and not self._of.hurries[i]
+        may_wait = not self._of.hurries[i] and int(self._of.problem.last[i]) > row.earliest
         return wording.Comparison(
             cluster=sites[spot.site].cluster.name,
             start_s=spot.start_s,
@@ -254,7 +254,7 @@ class Explanations:
             room_now=bool(room),
             patience_gain=self._patience_gain(i, row, spot, room),
             least_gain=row.job.min_gain,
-            load=self._load if could_wait else None,
+            load=self._load[i] if may_wait and self._full[i] else None,
         )
 
     def _patience_gain(self, i: int, row: _Row, spot: Spot, room: list[int]) -> float:

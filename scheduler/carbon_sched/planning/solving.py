@@ -82,19 +82,21 @@ class Expected:
 class Solution:
     """Lane and start slot per job (`NOWHERE` for those without room in their window), and the prices it came from.
 
-    `load` is what the jobs and those expected ask of the free capacity, as a share; 0 where that was not looked at.
+    `load` `[J]` is what the jobs of each one's level and those expected ask of the capacity left to them, as a share; 0
+    where none are expected, or room was found without asking.
     """
 
     problem: Problem
     lane: Ints
     start: Ints
     prices: Prices
-    load: float = 0.0
+    load: Floats
 
     @property
-    def full(self) -> bool:
-        """Whether that is so much that all started as early as they could."""
-        return self.load > FULL_LOAD
+    def full(self) -> NDArray[np.bool_]:
+        """`[J]` whether that is so much that nobody was left to wait where there is room."""
+        out: NDArray[np.bool_] = self.load > FULL_LOAD
+        return out
 
     @property
     def placed(self) -> NDArray[np.bool_]:
@@ -131,13 +133,12 @@ def solve(problem: Problem, warm: Warm | None = None, *, expected: Expected | No
 def _level_by_level(problem: Problem, warm: Warm | None, expected: Expected | None, seed: int) -> Solution:
     lane, start = np.full(problem.jobs, NOWHERE), np.full(problem.jobs, NOWHERE)
     prices = Prices(np.zeros((problem.lanes, problem.price_slots)), 0.0, 0)
-    capacity, load = problem.capacity, 0.0
+    capacity, load = problem.capacity, np.zeros(problem.jobs)
     for level in np.unique(problem.level):
         which = np.flatnonzero(problem.level == level)
         coming = None if expected is None else expected.of(int(level))
         of = _Level(problem.only(which, capacity), coming, None if warm is None else warm.of(which), seed)
-        field, prices, asked = of.solved()
-        load = max(load, asked)
+        field, prices, load[which] = of.solved()
         lane[which], start[which] = field.lane, field.start
         capacity = np.maximum(field.free.T.astype(np.float64), 0.0)
     return Solution(problem, lane, start, prices, load)
