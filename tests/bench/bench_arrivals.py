@@ -10,17 +10,16 @@ queue to the greenest cluster that has room (`greenest`). `small` jobs take up t
 to half of it; the goals are asked of both.
 
 What keeps late starts away: where the work ahead exceeds 70 % of the capacity, the end of every window is kept in
-reserve (`solving.EASY_LOAD`). Before, 6 of 6,000 chunky jobs in ten days at 85 % on mixed4, seed 1, started late.
+reserve (`solving.EASY_LOAD`), and from 90 % on nothing that is free is left idle (`solving.FULL_LOAD`). Without the
+first, 6 of 6,000 chunky jobs in ten days at 85 % on mixed4, seed 1, started late.
 
-Known gap: of seed 2 of the same, where the work of a day and a half exceeds all capacity, 10 start late (of those who
-go to the greenest cluster with room: 106). How many is chance there: 2 before jobs were mended one kind after another,
-but from one and the same state at slot 400 it is 1 since then and 4 before. Who knows every arrival places all 6,000.
-Tried from slot 400, in vain: who finds no room lets all use their reserve, in a plan made anew with all the effort (5
-late). From slot 587 on somebody lacks a place there: those who wait must use 98 % of all room in the next seven hours.
-The linear relaxation of that moment still places everybody; its integral problem was not solved. Over seeds 0 to 3, of
-which two have late starts (10 and 2), moving others aside for who finds no room, up to two moves deep, leaves 4 and 3;
-further orders of placing (by deadline, by size) leave 4 and 2; twice the reserve with four fifths of the window at most
-leaves 3, starts one late where none was, costs 1 % more carbon on the calm seeds, and strands somebody on seed 3.
+Known gap: of seeds 2 and 3 of the same, 6 and 1 start late (10 and 2 without the second); none of seeds 0 and 4. In
+seed 2 the work of a day and a half exceeds all capacity; of those who go to the greenest cluster with room, 106 are
+late. Who knows every arrival places all 6,000. From slot 587 on somebody lacks a place there: those who wait must use
+98 % of all room in the next seven hours. The linear relaxation of that moment still places everybody; its integral
+problem was not solved. Tried without the second rule, in vain: who finds no room lets all use their reserve, in a plan
+made anew with all the effort; moving others aside for who finds no room, up to two moves deep; further orders of
+placing (by deadline, by size); twice the reserve with four fifths of the window at most.
 """
 
 from __future__ import annotations
