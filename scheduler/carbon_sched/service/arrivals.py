@@ -18,6 +18,8 @@ WEEK = timedelta(days=7)
 WEEKS = 4
 AHEAD = timedelta(hours=48)
 MOST_PER_WEEK = 2000
+"""Of more jobs the latest are read. Those of the next hours instead, which is what one would want, make a backtest of
+Philly's trace worse: 13.7 and not 13.9 % saved, and 42 of its 55,803 jobs late, which none were."""
 MOST = 300
 """A plan's time grows with what it expects; of more jobs than these, every second or third stands for the others."""
 
@@ -44,24 +46,16 @@ class Arrivals:
 
 def _read(tx: Transaction, now: datetime) -> tuple[list[Job], float]:
     known = [weeks for weeks in range(1, WEEKS + 1) if tx.jobs(JobFilter(until=now - weeks * WEEK), limit=1)]
-    past = _past(tx, now, known)
+    past = [(job, weeks * WEEK) for weeks in known for job in _there(tx, now - weeks * WEEK)]
     past.sort(key=lambda one: (one[0].submitted_at + one[1], one[0].job_id))
     every = -(-len(past) // MOST) or 1
     return [_moved(job, later) for job, later in past[::every]], every / max(len(known), 1)
 
 
-def _past(tx: Transaction, now: datetime, known: Sequence[int]) -> list[tuple[Job, timedelta]]:
-    """The jobs of the same hours so many weeks ago, each with how long ago; of fewer hours where there are too many."""
-    ahead = AHEAD
-    while True:
-        there = [(weeks * WEEK, tx.jobs(_hours(now - weeks * WEEK, ahead), limit=MOST_PER_WEEK + 1)) for weeks in known]
-        if all(len(jobs) <= MOST_PER_WEEK for _, jobs in there):
-            return [(job, later) for later, jobs in there for job in jobs if job.state is not JobState.REFUSED]
-        ahead /= 2
-
-
-def _hours(since: datetime, ahead: timedelta) -> JobFilter:
-    return JobFilter(since=since, until=since + ahead)
+def _there(tx: Transaction, since: datetime) -> list[Job]:
+    """The jobs of the hours from then on."""
+    found = tx.jobs(JobFilter(since=since, until=since + AHEAD), limit=MOST_PER_WEEK)
+    return [job for job in found if job.state is not JobState.REFUSED]
 
 
 def _moved(job: Job, later: timedelta) -> Job:

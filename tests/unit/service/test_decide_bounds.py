@@ -98,17 +98,6 @@ def test_a_week_of_jobs_is_expected_again_and_nothing_before_a_week_is_known(wor
     assert coming[0].spec.name == "nightly"
 
 
-def test_of_more_jobs_than_are_read_those_of_the_next_hours_are_expected(world, monkeypatch):
-    monkeypatch.setattr("carbon_sched.service.arrivals.MOST_PER_WEEK", 3)
-    for _ in range(5):
-        world.accept.submit({"entrypoint": "python t.py"}, submitter="me", idempotency_key=None)
-        world.clock.pass_s(6 * 3600)
-    world.clock.pass_s((7 * 24 - 5 * 6 + 1) * 3600)  # the first was a week and an hour ago
-    with world.store.transaction(write=False) as tx:
-        coming, _ = Arrivals().expected(tx, world.clock.now())
-    assert [job.submitted_at - START - timedelta(days=7) for job in coming] == [6 * HOUR, 12 * HOUR]
-
-
 def test_expected_jobs_reach_the_plan(tmp_path):
     seen = []
 
