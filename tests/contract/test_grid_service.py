@@ -150,11 +150,12 @@ def test_a_job_goes_where_the_chain_says_it_is_clean(grid, tmp_path):
     """Decision and candidates over the real chain: FR is cleanest, each candidate tells its grade."""
     world = World(tmp_path, [a_cluster(name, name) for name in ("DE", "FR", "GB")], {})
     grid.reset(world.clock.now())
-    energy_charts = grid.answers["energy-charts"]
+    energy_charts, turn = grid.answers["energy-charts"], threading.Lock()
 
     def by_country(server, path, query, headers):
-        server.value = lambda _: LEVELS[query["country"][0]]
-        return energy_charts(server, path, query, headers)
+        with turn:  # zones are asked for side by side, and the server has one value
+            server.value = lambda _: LEVELS[query["country"][0]]
+            return energy_charts(server, path, query, headers)
 
     grid.answers["energy-charts"] = by_country
     web = Web(world.clock, lambda _: None, lambda: 0.0, Limits(tries=1))
