@@ -8,7 +8,8 @@ does not stretch as it does the wall time.
 
 Last run with nothing else on the machine, before backtests expected arrivals: 118 s and 284 MiB. The decisions took
 96 s of them (1,500 hours, in each a plan of all that wait), forecasts 10, the ten rules 5, bounds and figures 7. Since
-then, on a slower day: 313 s of CPU and 314 MiB, where that version took 298.
+then, on a slower day: 313 s of CPU and 314 MiB, where that version took 298 (measured while the nearest and not the
+latest of many past jobs were read, see `service.arrivals`).
 
 What expecting arrivals does there: 13.9 % saved (best-fixed 14.1) where 15.2 were without; none late in both. Two of
 the three clusters are full for weeks with runs of days, so that where a few large jobs end up decides much: of parts of

@@ -156,13 +156,10 @@ class Settings:
     runtime_env: frozenset[str] | None = None
 
     def delay_s(self, declared_s: float | None, duration_s: float) -> float:
-        """Longest delay, in seconds, of a job that declared `declared_s` (None: nothing) and runs for `duration_s`.
-
-        What was declared may be below 0: a run that is to end before it can, so that the job is late from the first.
-        """
+        """Longest delay, in seconds, of a job that declared `declared_s` (None: nothing) and runs for `duration_s`."""
         if declared_s is None or self.declared is Declared.IGNORE:
             return max(self.max_delay_s, self.max_delay_of_duration * duration_s)
-        return declared_s
+        return max(0.0, declared_s)
 
     def may_wait_on(self, signal: Reading, now: datetime) -> bool:
         """Whether a delay may be decided on what is said of now; where nothing is, only if the policy falls back."""

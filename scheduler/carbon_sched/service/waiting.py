@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from carbon_sched.planning.snapshot import Residency, WaitingJob, Weights
 from carbon_sched.planning.windows import paced, remaining
 from carbon_sched.policy.matching import Selected
-from carbon_sched.policy.settings import after_quiet
+from carbon_sched.policy.settings import Declared, after_quiet
 from carbon_sched.service.windows import BEGIN
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def waiting_job(
 def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings, come: Progress) -> float:
     """How long the job may stand still in all: what was declared, where the policy honours it, else what it grants.
 
+    Below 0 where a run that takes as long as stated is late from the first: by as much it should have started before.
     A deadline counts back from the rest that is not exceeded with the policy's confidence, and what a resume takes. Of
     what is left then, a part is kept for a start that is held up: runs before it may take longer than expected.
     """
@@ -82,7 +83,8 @@ def _longest_delay_s(job: Job, belief: Belief, left: Belief, settings: Settings,
         last = flexibility.deadline - timedelta(seconds=left.longest_s(confidence) + come.resume_s(confidence))
         patience_s = (last - job.submitted_at).total_seconds() - come.done_s
         declared.append(patience_s - min(MOST_KEPT_S, KEPT * max(patience_s, 0.0)))
-    return settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
+    granted_s = settings.delay_s(min(declared) if declared else None, belief.mean_duration_s)
+    return min([granted_s, *declared]) if settings.declared is Declared.HONOUR else granted_s
 
 
 def _residency(spec: JobSpec, policy: Policy, settings: Settings) -> tuple[Residency, ...]:
